@@ -1,0 +1,136 @@
+//! What a trainer needs from data: shapes, and batches in buffers that are used again.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+/// The ids of one field in a batch of B examples.
+#[derive(Clone, Debug, Default)]
+pub struct Bag {
+    /// All ids, example after example.
+    pub ids: Vec<u32>,
+    /// Where each example's ids begin, [B+1]; empty where every example has exactly one id.
+    pub offsets: Vec<u32>,
+}
+
+impl Bag {
+    /// Forgets all ids; keeps the memory.
+    pub fn clear(&mut self) {
+        self.ids.clear();
+        self.offsets.clear();
+    }
+
+    /// The range of `ids` that belongs to example `i`.
+    #[inline]
+    pub fn range(&self, i: usize) -> std::ops::Range<usize> {
+        match self.offsets.is_empty() {
+            true => i..i + 1,
+            false => self.offsets[i] as usize..self.offsets[i + 1] as usize,
+        }
+    }
+}
+
+/// B examples.
+#[derive(Clone, Debug, Default)]
+pub struct Batch {
+    /// Number of examples B.
+    pub size: usize,
+    /// Dense features [B × dense], row-major.
+    pub dense: Vec<f32>,
+    /// Categorical features, a bag per field.
+    pub fields: Vec<Bag>,
+    /// Targets [B]: 0 or 1, or the class.
+    pub labels: Vec<f32>,
+    /// The query of each example [B], ascending; empty where examples are scored alone.
+    pub groups: Vec<u32>,
+}
+
+impl Batch {
+    /// Forgets all examples; keeps the memory.
+    pub fn clear(&mut self) {
+        self.size = 0;
+        self.dense.clear();
+        self.fields.iter_mut().for_each(Bag::clear);
+        self.labels.clear();
+        self.groups.clear();
+    }
+}
+
+/// A categorical field.
+#[derive(Clone, Debug)]
+pub struct FieldShape {
+    /// Its name in the data set.
+    pub name: String,
+    /// Number of ids.
+    pub vocab: u32,
+    /// Training rows per id [vocab].
+    pub counts: Arc<[u32]>,
+}
+
+/// The shape of a data set as a model sees it.
+#[derive(Clone, Debug)]
+pub struct Shape {
+    /// Number of dense features.
+    pub dense: usize,
+    /// The categorical fields.
+    pub fields: Vec<FieldShape>,
+    /// Number of classes of the label; 2 for clicks and likes.
+    pub classes: usize,
+    /// Training examples in an epoch.
+    pub train_rows: u64,
+}
+
+/// The part of the data that an evaluation reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Split {
+    /// Selects the epoch.
+    Valid,
+    /// Read once, at the end.
+    Test,
+}
+
+impl Split {
+    /// The name in metric keys.
+    pub fn name(self) -> &'static str {
+        match self {
+            Split::Valid => "valid",
+            Split::Test => "test",
+        }
+    }
+}
+
+/// How examples are presented for evaluation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Task {
+    /// Each example on its own: AUC, log loss, accuracy.
+    Pointwise,
+    /// Each positive against its candidates, in groups: nDCG, HR, Recall.
+    Ranking,
+}
+
+/// The order of one training epoch.
+#[derive(Clone, Copy, Debug)]
+pub struct Order {
+    /// The trial's seed.
+    pub seed: u64,
+    /// Counted from 0.
+    pub epoch: u32,
+    /// Examples a batch.
+    pub batch: usize,
+    /// Batches to leave out at the start, for resuming inside an epoch.
+    pub skip: u64,
+}
+
+/// The receiver of batches; it may stop the stream.
+pub type Visit<'a> = &'a mut dyn FnMut(&Batch) -> ControlFlow<()>;
+
+/// A data set: a source of batches whose order is a function of (seed, epoch) alone.
+pub trait Data: Sync {
+    /// Fields, vocabularies, counts.
+    fn shape(&self) -> &Shape;
+    /// True where the split has examples for the task.
+    fn has(&self, split: Split, task: Task) -> bool;
+    /// Streams the training examples of one epoch.
+    fn train(&self, order: Order, visit: Visit<'_>);
+    /// Streams the examples of a split in a fixed order.
+    fn eval(&self, split: Split, task: Task, batch: usize, visit: Visit<'_>);
+}

@@ -1,0 +1,96 @@
+//! Hash families that map ids to rows.
+//!
+//! `mix64` is the default. `mod` is the MEmCom paper's `i mod m` on ids in frequency order, where
+//! the m most frequent ids never share a row. `poly31` is the CCE reference's family, kept for
+//! side-by-side runs: it has no additive term, so id 0 always lands in row 0.
+
+use crate::rng::Rng;
+use serde::{Deserialize, Serialize};
+
+/// Bijective 64-bit mixer (the finaliser of MurmurHash3, Stafford's variant 13).
+#[inline]
+pub fn mix64(mut x: u64) -> u64 {
+    x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    x ^ (x >> 31)
+}
+
+/// Which family maps an id to a row.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HashFamily {
+    /// A keyed 64-bit mixer, then a multiply-shift to the range.
+    #[default]
+    Mix64,
+    /// `id mod rows`, on ids in frequency order.
+    Mod,
+    /// `(c · id mod 2³¹−1) mod rows`, c uniform in [1, 2³⁰).
+    Poly31,
+}
+
+/// One hash function, drawn from a family.
+#[derive(Clone, Copy, Debug)]
+pub struct Hash {
+    family: HashFamily,
+    key: u64,
+    rows: u64,
+}
+
+impl Hash {
+    /// Draws a function to `0..rows`; `rows` must be positive.
+    pub fn draw(family: HashFamily, rows: u32, rng: &mut Rng) -> Self {
+        let key = match family {
+            HashFamily::Mix64 => rng.bits(),
+            HashFamily::Mod => 0,
+            HashFamily::Poly31 => 1 + rng.below((1 << 30) - 1),
+        };
+        Self { family, key, rows: u64::from(rows) }
+    }
+
+    /// The row of `id`.
+    #[inline]
+    pub fn row(&self, id: u32) -> u32 {
+        let id = u64::from(id);
+        (match self.family {
+            HashFamily::Mix64 => {
+                ((u128::from(mix64(id ^ self.key)) * u128::from(self.rows)) >> 64) as u64
+            }
+            HashFamily::Mod => id % self.rows,
+            HashFamily::Poly31 => (self.key * id % 0x7FFF_FFFF) % self.rows,
+        }) as u32
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn load(family: HashFamily) -> Vec<u32> {
+        let hash = Hash::draw(family, 10, &mut Rng::stream(1, "hash"));
+        let mut load = vec![0; 10];
+        (0..10_000).for_each(|id| load[hash.row(id) as usize] += 1);
+        load
+    }
+
+    #[test]
+    fn every_family_fills_its_range_evenly() {
+        assert!(load(HashFamily::Mod).iter().all(|&n| n == 1000));
+        // Binomial(10,000, 0.1) has deviation 30; poly31 is more even than random.
+        assert!(load(HashFamily::Mix64).iter().all(|&n| n.abs_diff(1000) < 150));
+        assert!(load(HashFamily::Poly31).iter().all(|&n| n.abs_diff(1000) < 150));
+    }
+
+    #[test]
+    fn poly31_sends_id_0_to_row_0_as_the_reference_does() {
+        let mut rng = Rng::stream(1, "poly");
+        assert!((0..100).all(|_| Hash::draw(HashFamily::Poly31, 97, &mut rng).row(0) == 0));
+    }
+
+    #[test]
+    fn poly31_worked_number() {
+        let hash = Hash { family: HashFamily::Poly31, key: 1 << 29, rows: 1000 };
+        // 12 · 2²⁹ = 3 · 2³¹ = 3 modulo 2³¹−1.
+        assert_eq!(hash.row(12), 3);
+    }
+}

@@ -1,0 +1,332 @@
+//! Fields to tables: each unique id of a batch is looked up once, then pooled.
+//!
+//! Duplicates are summed here in batch order, before a scheme or an optimizer sees them. Tables are
+//! independent, so they may run in parallel without changing a bit. With global sharing one table
+//! serves all fields, ids offset by field.
+
+use crate::batch::{Batch, Data, Shape};
+use crate::budget::{self, Budget, Rules};
+use crate::hash::HashFamily;
+use crate::init::Init;
+use crate::linalg::axpy;
+use crate::model::Input;
+use crate::optim::Optim;
+use crate::param::{IdSet, Param};
+use crate::rng::Rng;
+use crate::scheme::{
+    BuildCx, Clock, Embedding, Footprint, Knobs, Plan, PlanError, Scheme, TableSpec, Tape,
+};
+use crate::state::{State, prefix};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+/// Below this many floats, threads cost more than they bring.
+const PARALLEL_WORK: usize = 1 << 16;
+
+/// Which fields share memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Sharing {
+    /// A table for each field.
+    #[default]
+    PerField,
+    /// One memory for all fields.
+    Global,
+}
+
+/// How ids of a bag become one row.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Pooling {
+    /// The sum of the rows.
+    Sum,
+    /// The mean of the rows; an empty bag is zero.
+    #[default]
+    Mean,
+}
+
+/// The fields of a model and the tables they read, planned but not built.
+pub struct LayerPlan {
+    /// The tables.
+    pub tables: Vec<TableSpec>,
+    /// The plan of each table.
+    pub plans: Vec<Plan>,
+    /// Data field, table and id offset of each model input.
+    inputs: Vec<(usize, usize, u32)>,
+}
+
+/// What an experiment asks of the layer.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LayerSpec {
+    /// Width of the uncompressed embedding.
+    pub dim: usize,
+    /// A table per field, or one for all.
+    pub sharing: Sharing,
+    /// How a budget is divided.
+    pub rules: Rules,
+}
+
+impl LayerPlan {
+    /// Plans the tables of `inputs` within a budget.
+    pub fn new(
+        scheme: &dyn Scheme,
+        knobs: &Knobs,
+        shape: &Shape,
+        inputs: &[Input],
+        spec: LayerSpec,
+        budget: Budget,
+    ) -> Result<Self, PlanError> {
+        let mut tables: Vec<TableSpec> = Vec::new();
+        let mut placed: Vec<(usize, usize, u32)> = Vec::new();
+        // The data fields of each table; two inputs on one table must read vocabularies of one size.
+        let mut places: Vec<(usize, usize, u32)> = Vec::new();
+        for input in inputs {
+            let field = &shape.fields[input.field];
+            let dim = input.width.unwrap_or(spec.dim);
+            let known = places.iter().find(|(table, ..)| *table == input.table).copied();
+            let (_, table, offset) = match known {
+                Some(place) => place,
+                None if spec.sharing == Sharing::Global && !tables.is_empty() => {
+                    let memory = &mut tables[0];
+                    let offset = memory.vocab;
+                    memory.vocab = offset.checked_add(field.vocab).ok_or_else(|| {
+                        PlanError::Infeasible("more than 2^32 ids in one memory".into())
+                    })?;
+                    memory.counts = memory.counts.iter().chain(&*field.counts).copied().collect();
+                    (input.table, 0, offset)
+                }
+                None => {
+                    let global = spec.sharing == Sharing::Global;
+                    let name = if global { "memory".into() } else { field.name.clone() };
+                    let counts = field.counts.clone();
+                    tables.push(TableSpec { name, vocab: field.vocab, dim, counts });
+                    (input.table, tables.len() - 1, 0)
+                }
+            };
+            if known.is_none() {
+                places.push((input.table, table, offset));
+            }
+            placed.push((input.field, table, offset));
+        }
+        let plans = budget::plan(scheme, &tables, budget, spec.rules, knobs)?;
+        Ok(Self { tables, plans, inputs: placed })
+    }
+
+    /// The memory of all tables.
+    pub fn footprint(&self) -> Footprint {
+        budget::footprint(&self.plans)
+    }
+
+    /// Parameters of the uncompressed tables.
+    pub fn full_params(&self) -> u64 {
+        self.tables.iter().map(TableSpec::full_params).sum()
+    }
+
+    /// Width of each model input.
+    pub fn widths(&self) -> Vec<usize> {
+        self.inputs.iter().map(|&(_, table, _)| self.plans[table].out_dim).collect()
+    }
+}
+
+struct Table {
+    embedding: Box<dyn Embedding>,
+    rng: Rng,
+    width: usize,
+    /// Model inputs that read this table: index, data field, id offset.
+    inputs: Vec<(usize, usize, u32)>,
+    seen: IdSet,
+    /// Position in `seen` of each id of each input.
+    slots: Vec<Vec<u32>>,
+    /// Rows of unique ids [U × width], and their gradient.
+    rows: Vec<f32>,
+    grads: Vec<f32>,
+    /// Pooled rows of each input [B × width], lent to the layer between passes.
+    pooled: Vec<Vec<f32>>,
+    tape: Tape,
+}
+
+/// The embedding layer of a trial.
+pub struct Layer {
+    tables: Vec<Table>,
+    /// Pooled rows of each model input [B × width].
+    rows: Vec<Vec<f32>>,
+    pooling: Pooling,
+}
+
+impl Layer {
+    /// Builds all tables. `init/TABLE` streams of `seed` give the values.
+    pub fn build(
+        plan: &LayerPlan,
+        init: Init,
+        hash: Option<HashFamily>,
+        pooling: Pooling,
+        seed: u64,
+        examples: Option<&dyn Data>,
+    ) -> Self {
+        let build = |(index, plan_of): (usize, &Plan)| {
+            let spec = &plan.tables[index];
+            let rng = Rng::stream(seed, &format!("init/{}", spec.name));
+            let mut cx = BuildCx { rng, table: index, init, hash, examples };
+            let users = plan.inputs.iter().enumerate().filter(|(_, place)| place.1 == index);
+            let inputs: Vec<_> = users.map(|(i, &(field, _, offset))| (i, field, offset)).collect();
+            Table {
+                embedding: (plan_of.build)(&mut cx),
+                rng: Rng::stream(seed, &format!("step/{}", spec.name)),
+                width: plan_of.out_dim,
+                seen: IdSet::with_universe(spec.vocab as usize),
+                slots: vec![Vec::new(); inputs.len()],
+                pooled: vec![Vec::new(); inputs.len()],
+                inputs,
+                rows: Vec::new(),
+                grads: Vec::new(),
+                tape: Tape::default(),
+            }
+        };
+        let tables = plan.plans.iter().enumerate().map(build).collect();
+        Self { tables, rows: vec![Vec::new(); plan.inputs.len()], pooling }
+    }
+
+    fn each_table(&mut self, batch: usize, run: impl Fn(&mut Table) + Sync + Send) {
+        let floats: usize = self.tables.iter().map(|t| t.inputs.len() * t.width * batch).sum();
+        if floats < PARALLEL_WORK || self.tables.len() == 1 {
+            self.tables.iter_mut().for_each(run);
+        } else {
+            self.tables.par_iter_mut().for_each(run);
+        }
+    }
+
+    /// Looks up and pools the rows of a batch: for each model input, [B × width].
+    pub fn forward(&mut self, batch: &Batch) -> &[Vec<f32>] {
+        for table in &mut self.tables {
+            for (pooled, (i, ..)) in table.pooled.iter_mut().zip(&table.inputs) {
+                std::mem::swap(pooled, &mut self.rows[*i]);
+            }
+        }
+        let pooling = self.pooling;
+        self.each_table(batch.size, |table| table.forward(batch, pooling));
+        for table in &mut self.tables {
+            for (pooled, (i, ..)) in table.pooled.iter_mut().zip(&table.inputs) {
+                std::mem::swap(pooled, &mut self.rows[*i]);
+            }
+        }
+        &self.rows
+    }
+
+    /// The rows of the last forward pass.
+    pub fn rows(&self) -> &[Vec<f32>] {
+        &self.rows
+    }
+
+    /// Adds the gradient of each input, `grads[i]` [B × width], to the parameters' gradients.
+    /// `batch` is that of the last forward pass.
+    pub fn backward(&mut self, batch: &Batch, grads: &[Vec<f32>]) {
+        let pooling = self.pooling;
+        self.each_table(batch.size, |table| table.backward(batch, grads, pooling));
+    }
+
+    /// One optimizer step on every parameter.
+    pub fn step(&mut self, optim: &Optim) {
+        let batch = self.rows.first().map_or(0, Vec::len);
+        self.each_table(batch, |table| table.embedding.params(&mut |param| optim.step(param)));
+    }
+
+    /// Lets schemes act on their schedule.
+    pub fn after_step(&mut self, clock: Clock) {
+        for table in &mut self.tables {
+            table.embedding.after_step(clock, table.rng.fork(clock.step));
+        }
+    }
+
+    /// Runs post-training stages; true if any table changed.
+    pub fn finish(
+        &mut self,
+        init: Init,
+        hash: Option<HashFamily>,
+        examples: Option<&dyn Data>,
+    ) -> bool {
+        let mut changed = false;
+        for (index, table) in self.tables.iter_mut().enumerate() {
+            let rng = table.rng.fork(u64::MAX);
+            let mut cx = BuildCx { rng, table: index, init, hash, examples };
+            if let Some(finished) = table.embedding.finish(&mut cx) {
+                table.embedding = finished;
+                changed = true;
+            }
+        }
+        changed
+    }
+
+    /// Visits all parameters in a fixed order.
+    pub fn params(&mut self, visit: &mut dyn FnMut(&mut Param)) {
+        self.tables.iter_mut().for_each(|table| table.embedding.params(visit));
+    }
+
+    /// Walks the state of all tables, named by their index.
+    pub fn state(&mut self, visit: State<'_>) {
+        for (i, table) in self.tables.iter_mut().enumerate() {
+            table.embedding.state(&mut prefix(&format!("table{i}"), visit));
+        }
+    }
+
+    /// The memory of all tables.
+    pub fn footprint(&self) -> Footprint {
+        let all = self.tables.iter().map(|table| table.embedding.footprint());
+        all.fold(Footprint::default(), Footprint::plus)
+    }
+}
+
+impl Table {
+    fn forward(&mut self, batch: &Batch, pooling: Pooling) {
+        self.seen.clear();
+        for (slots, &(_, field, offset)) in self.slots.iter_mut().zip(&self.inputs) {
+            slots.clear();
+            let ids = &batch.fields[field].ids;
+            slots.extend(ids.iter().map(|&id| self.seen.insert(id + offset).0 as u32));
+        }
+        let width = self.width;
+        self.rows.resize(self.seen.ids().len() * width, 0.0);
+        self.embedding.gather(self.seen.ids(), &mut self.rows, &mut self.tape);
+        for ((slots, pooled), &(_, field, _)) in
+            self.slots.iter().zip(&mut self.pooled).zip(&self.inputs)
+        {
+            pooled.resize(batch.size * width, 0.0);
+            let row = |slot: u32| &self.rows[slot as usize * width..][..width];
+            let bag = &batch.fields[field];
+            for (i, out) in pooled.chunks_exact_mut(width).enumerate() {
+                let slots = &slots[bag.range(i)];
+                match slots {
+                    [slot] => out.copy_from_slice(row(*slot)),
+                    _ => {
+                        out.fill(0.0);
+                        let scale = scale(pooling, slots.len());
+                        slots.iter().for_each(|&slot| axpy(scale, row(slot), out));
+                    }
+                }
+            }
+        }
+    }
+
+    fn backward(&mut self, batch: &Batch, grads: &[Vec<f32>], pooling: Pooling) {
+        let width = self.width;
+        self.grads.clear();
+        self.grads.resize(self.seen.ids().len() * width, 0.0);
+        for (slots, &(input, field, _)) in self.slots.iter().zip(&self.inputs) {
+            let bag = &batch.fields[field];
+            for (i, grad) in grads[input].chunks_exact(width).enumerate() {
+                let slots = &slots[bag.range(i)];
+                let scale = scale(pooling, slots.len());
+                for &slot in slots {
+                    axpy(scale, grad, &mut self.grads[slot as usize * width..][..width]);
+                }
+            }
+        }
+        self.embedding.scatter(self.seen.ids(), &self.grads, &mut self.tape);
+    }
+}
+
+fn scale(pooling: Pooling, ids: usize) -> f32 {
+    match pooling {
+        Pooling::Sum => 1.0,
+        Pooling::Mean => 1.0 / ids.max(1) as f32,
+    }
+}

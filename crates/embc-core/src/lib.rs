@@ -1,0 +1,23 @@
+//! Embedding compression schemes and a small autograd-free trainer: pure compute.
+//!
+//! Ids of a field go through the [`layer`], which looks each unique id up once in a
+//! [`scheme::Embedding`]; a [`model::Model`] turns rows into logits; the gradient walks back the
+//! same way and [`optim::Optim`] steps every touched [`param::Param`]. No I/O, no clock, no
+//! environment, no printing.
+
+pub mod batch;
+pub mod budget;
+pub mod hash;
+pub mod init;
+pub mod layer;
+pub mod linalg;
+pub mod loss;
+pub mod metric;
+pub mod model;
+pub mod nn;
+pub mod optim;
+pub mod param;
+pub mod rng;
+pub mod scheme;
+pub mod state;
+pub mod train;

@@ -1,0 +1,86 @@
+//! Fully connected layers with ReLU between them.
+
+use super::Linear;
+use crate::param::Param;
+use crate::rng::Rng;
+
+/// A stack of [`Linear`] layers; every one but the last, or all, is followed by a ReLU.
+pub struct Mlp {
+    layers: Vec<Linear>,
+    relu_last: bool,
+    /// Output of each layer, [B × out].
+    outputs: Vec<Vec<f32>>,
+    /// Gradients of the current and the next layer's output.
+    grads: [Vec<f32>; 2],
+}
+
+impl Mlp {
+    /// Layers of widths `inputs`, `widths[0]`, …
+    pub fn new(
+        name: &str,
+        inputs: usize,
+        widths: &[usize],
+        relu_last: bool,
+        rng: &mut Rng,
+    ) -> Self {
+        let mut from = inputs;
+        let layer = |(i, &to): (usize, &usize)| {
+            let layer = Linear::new(&format!("{name}{i}"), from, to, rng);
+            from = to;
+            layer
+        };
+        let layers: Vec<Linear> = widths.iter().enumerate().map(layer).collect();
+        let outputs = vec![Vec::new(); layers.len()];
+        Self { layers, relu_last, outputs, grads: Default::default() }
+    }
+
+    fn relu_after(&self, layer: usize) -> bool {
+        self.relu_last || layer + 1 < self.layers.len()
+    }
+
+    /// Runs all layers on x [B × in]; the result is [`Mlp::output`].
+    pub fn forward(&mut self, batch: usize, x: &[f32]) {
+        for i in 0..self.layers.len() {
+            let relu = self.relu_after(i);
+            let (done, rest) = self.outputs.split_at_mut(i);
+            let y = &mut rest[0];
+            y.resize(batch * self.layers[i].outputs, 0.0);
+            self.layers[i].forward(batch, done.last().map_or(x, |v| &v[..]), y);
+            if relu {
+                y.iter_mut().for_each(|y| *y = y.max(0.0));
+            }
+        }
+    }
+
+    /// The last layer's output [B × out].
+    pub fn output(&self) -> &[f32] {
+        self.outputs.last().expect("at least one layer")
+    }
+
+    /// Adds all gradients for dy [B × out]; writes dx [B × in] where it is wanted.
+    pub fn backward(&mut self, batch: usize, x: &[f32], dy: &[f32], mut dx: Option<&mut [f32]>) {
+        let [current, next] = &mut self.grads;
+        current.clear();
+        current.extend_from_slice(dy);
+        for i in (0..self.layers.len()).rev() {
+            if self.relu_last || i + 1 < self.layers.len() {
+                for (grad, y) in current.iter_mut().zip(&self.outputs[i]) {
+                    *grad = if *y > 0.0 { *grad } else { 0.0 };
+                }
+            }
+            let layer = &mut self.layers[i];
+            if i == 0 {
+                layer.backward(batch, x, current, dx.take());
+            } else {
+                next.resize(batch * layer.inputs, 0.0);
+                layer.backward(batch, &self.outputs[i - 1], current, Some(next));
+                std::mem::swap(current, next);
+            }
+        }
+    }
+
+    /// Visits all parameters.
+    pub fn params(&mut self, visit: &mut dyn FnMut(&mut Param)) {
+        self.layers.iter_mut().for_each(|layer| layer.params(visit));
+    }
+}

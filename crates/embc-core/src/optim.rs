@@ -1,0 +1,275 @@
+//! Optimizers. Every one steps a [`Param`] on the summed gradient of its touched rows.
+//!
+//! Formulas and defaults are PyTorch's. `touch` is part of a reproduction: with `all`, the moments
+//! of every row decay in every step (`torch.optim.Adam` on a dense gradient); with `touched`, only
+//! rows that got a gradient move (`SparseAdam`).
+
+use crate::param::{Grad, Param};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+/// The update rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs)] // the field's standard names
+pub enum Kind {
+    Sgd,
+    Momentum,
+    Adagrad,
+    /// Adagrad with one accumulator a row: the mean of its squared gradient.
+    RowAdagrad,
+    Adam,
+    AdamW,
+}
+
+/// Which rows of an embedding a step updates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Touch {
+    /// Every row: moments decay everywhere, weight decay reaches everything.
+    All,
+    /// Only rows with a gradient.
+    #[default]
+    Touched,
+}
+
+/// An optimizer and its settings, as in `[train] optimizer = { kind = "adam", lr = 1e-3 }`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Optim {
+    /// The update rule.
+    pub kind: Kind,
+    /// Learning rate.
+    pub lr: f32,
+    /// Rows updated: `touched` (default) or `all`.
+    #[serde(default)]
+    pub touch: Touch,
+    /// Decay of the velocity (momentum).
+    #[serde(default = "point_nine")]
+    pub momentum: f32,
+    /// Decay of the first moment (adam, adamw).
+    #[serde(default = "point_nine")]
+    pub beta1: f32,
+    /// Decay of the second moment (adam, adamw).
+    #[serde(default = "beta2")]
+    pub beta2: f32,
+    /// Added to the denominator; by default 1e-10 for adagrad, 1e-8 for adam, as in PyTorch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eps: Option<f32>,
+    /// Decoupled weight decay (adamw).
+    #[serde(default = "weight_decay")]
+    pub weight_decay: f32,
+}
+
+fn point_nine() -> f32 {
+    0.9
+}
+fn beta2() -> f32 {
+    0.999
+}
+fn weight_decay() -> f32 {
+    0.01
+}
+
+/// What `embc list optimizers` prints: name and update rule.
+pub const DOCS: &[(&str, &str)] = &[
+    ("sgd", "w -= lr g"),
+    ("momentum", "v = momentum v + g; w -= lr v"),
+    ("adagrad", "s += g²; w -= lr g / (√s + eps)"),
+    ("rowadagrad", "s += mean over the row of g²; w -= lr g / (√s + eps)"),
+    ("adam", "Adam with bias correction; touch = \"all\" | \"touched\""),
+    ("adamw", "Adam with decoupled weight decay; touch = \"all\" | \"touched\""),
+];
+
+/// The constants of one step.
+struct Step {
+    optim: Optim,
+    eps: f32,
+    /// lr / (1 − β₁ᵗ) and √(1 − β₂ᵗ) (adam, adamw).
+    rate: f32,
+    root: f32,
+}
+
+impl Optim {
+    /// An optimizer with PyTorch's defaults.
+    pub fn new(kind: Kind, lr: f32, touch: Touch) -> Self {
+        let (momentum, beta1, beta2) = (0.9, 0.9, 0.999);
+        Self { kind, lr, touch, momentum, beta1, beta2, eps: None, weight_decay: 0.01 }
+    }
+
+    /// Checks the ranges of all settings; the error names the key.
+    pub fn validate(&self) -> Result<(), String> {
+        let unit = |name: &str, x: f32| match (0.0..1.0).contains(&x) {
+            true => Ok(()),
+            false => Err(format!("optimizer.{name} = {x} must lie in [0, 1)")),
+        };
+        if !(self.lr > 0.0 && self.lr.is_finite()) {
+            return Err(format!("optimizer.lr = {} must be positive", self.lr));
+        }
+        if self.weight_decay < 0.0 || self.eps.is_some_and(|eps| eps < 0.0) {
+            return Err("optimizer.weight_decay and eps must not be negative".into());
+        }
+        unit("momentum", self.momentum)?;
+        unit("beta1", self.beta1)?;
+        unit("beta2", self.beta2)
+    }
+
+    /// Floats of state per parameter (one per row for `rowadagrad`).
+    pub fn moments(&self) -> usize {
+        match self.kind {
+            Kind::Sgd => 0,
+            Kind::Momentum | Kind::Adagrad | Kind::RowAdagrad => 1,
+            Kind::Adam | Kind::AdamW => 2,
+        }
+    }
+
+    /// True where untouched rows move too, so that the gradient is best kept dense.
+    fn moves_all(&self) -> bool {
+        self.touch == Touch::All && matches!(self.kind, Kind::Momentum | Kind::Adam | Kind::AdamW)
+    }
+
+    /// Allocates the state of `param` and picks its gradient's storage. Call once, after build.
+    pub fn attach(&self, param: &mut Param) {
+        if self.moves_all() {
+            param.make_dense();
+        }
+        let rows = param.value.len() / param.width();
+        let by_row = self.kind == Kind::RowAdagrad && !param.always_dense;
+        let len = if by_row { rows } else { param.value.len() };
+        param.moments = vec![vec![0.0; len]; self.moments()];
+    }
+
+    /// One step on `param`, then forgets its gradient.
+    pub fn step(&self, param: &mut Param) {
+        param.steps += 1;
+        let t = param.steps.min(i32::MAX as u64) as i32;
+        let eps = self.eps.unwrap_or(match self.kind {
+            Kind::Adagrad | Kind::RowAdagrad => 1e-10,
+            _ => 1e-8,
+        });
+        let rate = (f64::from(self.lr) / (1.0 - f64::from(self.beta1).powi(t))) as f32;
+        let root = (1.0 - f64::from(self.beta2).powi(t)).sqrt() as f32;
+        let step = Step { optim: *self, eps, rate, root };
+        let by_row = self.kind == Kind::RowAdagrad && !param.always_dense;
+        let width = param.width();
+        let Param { value, grad, moments, .. } = param;
+        match grad {
+            Grad::Dense(grad) => {
+                // Elementwise, so any division among threads gives the same bits.
+                const CHUNK: usize = 1 << 14;
+                let both = value.par_chunks_mut(CHUNK).zip(grad.par_chunks_mut(CHUNK));
+                let update = |value: &mut [f32], grad: &mut [f32], first, second| {
+                    step.apply(value, grad, first, second);
+                    grad.fill(0.0);
+                };
+                match &mut moments[..] {
+                    [m, v] => both
+                        .zip(m.par_chunks_mut(CHUNK).zip(v.par_chunks_mut(CHUNK)))
+                        .for_each(|((value, grad), (m, v))| update(value, grad, m, v)),
+                    [m] => both
+                        .zip(m.par_chunks_mut(CHUNK))
+                        .for_each(|((value, grad), m)| update(value, grad, m, &mut [])),
+                    _ => both.for_each(|(value, grad)| update(value, grad, &mut [], &mut [])),
+                }
+            }
+            Grad::Rows { touched, values } => {
+                let mut moments = moments.iter_mut().map(|m| &mut m[..]);
+                let first = moments.next().unwrap_or_default();
+                let second = moments.next().unwrap_or_default();
+                for (&row, grad) in touched.ids().iter().zip(values.chunks_exact(width)) {
+                    let at = row as usize * width;
+                    let value = &mut value[at..at + width];
+                    if by_row {
+                        let mean = crate::linalg::dot(grad, grad) / width as f32;
+                        let sum = &mut first[row as usize];
+                        *sum += mean;
+                        crate::linalg::axpy(-self.lr / (sum.sqrt() + eps), grad, value);
+                        continue;
+                    }
+                    let first = first.get_mut(at..at + width).unwrap_or_default();
+                    let second = second.get_mut(at..at + width).unwrap_or_default();
+                    step.apply(value, grad, first, second);
+                }
+                touched.clear();
+            }
+        }
+    }
+}
+
+impl Step {
+    /// Updates `value` from `grad`; `first` and `second` are the moments, empty where unused.
+    #[inline]
+    fn apply(&self, value: &mut [f32], grad: &[f32], first: &mut [f32], second: &mut [f32]) {
+        let o = &self.optim;
+        match o.kind {
+            Kind::Sgd => crate::linalg::axpy(-o.lr, grad, value),
+            Kind::Momentum => {
+                for ((w, g), v) in value.iter_mut().zip(grad).zip(first) {
+                    *v = o.momentum * *v + g;
+                    *w -= o.lr * *v;
+                }
+            }
+            Kind::Adagrad | Kind::RowAdagrad => {
+                for ((w, g), s) in value.iter_mut().zip(grad).zip(first) {
+                    *s += g * g;
+                    *w -= o.lr * g / (s.sqrt() + self.eps);
+                }
+            }
+            Kind::Adam | Kind::AdamW => {
+                let keep = if o.kind == Kind::AdamW { 1.0 - o.lr * o.weight_decay } else { 1.0 };
+                for (((w, g), m), v) in value.iter_mut().zip(grad).zip(first).zip(second) {
+                    *m = o.beta1 * *m + (1.0 - o.beta1) * g;
+                    *v = o.beta2 * *v + (1.0 - o.beta2) * g * g;
+                    *w = *w * keep - self.rate * *m / (v.sqrt() / self.root + self.eps);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two steps with gradient 1, then 3, on a weight of 1 (PyTorch's values).
+    #[track_caller]
+    fn check(kind: Kind, expect: [f32; 2]) {
+        let optim = Optim::new(kind, 0.1, Touch::Touched);
+        let mut param = Param::rows("w", 1, vec![1.0, 1.0]);
+        optim.attach(&mut param);
+        for (grad, expect) in [1.0, 3.0].into_iter().zip(expect) {
+            param.add(1, &[grad]);
+            optim.step(&mut param);
+            assert!((param.value()[1] - expect).abs() < 1e-6, "{kind:?}: {:?}", param.value());
+        }
+        assert_eq!(param.value()[0], 1.0, "an untouched row stays");
+    }
+
+    #[test]
+    fn worked_numbers() {
+        check(Kind::Sgd, [0.9, 0.6]);
+        check(Kind::Momentum, [0.9, 0.51]);
+        check(Kind::Adagrad, [0.9, 0.9 - 0.3 / 10f32.sqrt()]);
+        check(Kind::RowAdagrad, [0.9, 0.9 - 0.3 / 10f32.sqrt()]);
+        // m = 0.39, v = 0.009999; bias-corrected 2.0526, 5.0020: a step of 0.1 · 0.91778.
+        check(Kind::Adam, [0.9, 0.808_222]);
+        check(Kind::AdamW, [0.899, 0.806_323]);
+    }
+
+    #[test]
+    fn touch_all_moves_rows_without_gradient_and_parallel_chunks_equal_one() {
+        let run = |threads| {
+            let optim = Optim::new(Kind::Adam, 0.1, Touch::All);
+            let mut param = Param::rows("w", 2, vec![1.0; 100_000]);
+            optim.attach(&mut param);
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            param.add(49_999, &[1.0, 1.0]);
+            pool.install(|| optim.step(&mut param));
+            pool.install(|| optim.step(&mut param));
+            param.value().to_vec()
+        };
+        let values = run(1);
+        assert!(values[99_999] < 0.9, "momentum goes on without a gradient");
+        assert_eq!(values, run(7));
+    }
+}

@@ -1,0 +1,233 @@
+//! A trained tensor: values, the gradient of this step, optimizer state.
+//!
+//! Embedding parameters are rows (a cell is a row of width 1). Only rows touched in a step have a
+//! gradient, and rows that are hit twice, by two ids that collide, are summed here, before any
+//! optimizer sees them. A gradient is kept dense where the optimizer updates every row anyway.
+
+use crate::state::{OPTIMIZER, State, TensorMut};
+
+/// A set of ids in insertion order with O(1) insert and clear (Briggs and Torczon's sparse set).
+#[derive(Clone, Debug, Default)]
+pub struct IdSet {
+    /// Slot of each id of the universe; valid only where `ids[slot] == id`.
+    slot: Vec<u32>,
+    ids: Vec<u32>,
+}
+
+impl IdSet {
+    /// The slot of `id`, and whether it is new.
+    #[inline]
+    pub fn insert(&mut self, id: u32) -> (usize, bool) {
+        if id as usize >= self.slot.len() {
+            self.slot.resize(id as usize + 1, 0);
+        }
+        let slot = self.slot[id as usize];
+        if self.ids.get(slot as usize) == Some(&id) {
+            return (slot as usize, false);
+        }
+        self.slot[id as usize] = self.ids.len() as u32;
+        self.ids.push(id);
+        (self.ids.len() - 1, true)
+    }
+
+    /// An empty set that will hold ids below `universe` without growing its index.
+    pub fn with_universe(universe: usize) -> Self {
+        Self { slot: vec![0; universe], ids: Vec::new() }
+    }
+
+    /// The ids, in insertion order.
+    pub fn ids(&self) -> &[u32] {
+        &self.ids
+    }
+
+    /// Forgets all ids; keeps the memory.
+    pub fn clear(&mut self) {
+        self.ids.clear();
+    }
+}
+
+/// How a gradient is stored between backward and the optimizer's step.
+#[derive(Debug)]
+pub(crate) enum Grad {
+    /// One value per parameter: every row is updated in every step.
+    Dense(Vec<f32>),
+    /// Gradients of the touched rows only, [touched × width].
+    Rows { touched: IdSet, values: Vec<f32> },
+}
+
+/// A trained tensor [rows × width].
+#[derive(Debug)]
+pub struct Param {
+    name: String,
+    width: usize,
+    pub(crate) value: Vec<f32>,
+    pub(crate) grad: Grad,
+    /// Optimizer state: moments of the shape of `value`, or one float a row.
+    pub(crate) moments: Vec<Vec<f32>>,
+    /// Steps taken.
+    pub(crate) steps: u64,
+    /// A model's weights, whose gradient is dense in every step.
+    pub(crate) always_dense: bool,
+}
+
+impl Param {
+    /// An embedding parameter [value.len() / width × width], whose gradient is sparse.
+    pub fn rows(name: impl Into<String>, width: usize, value: Vec<f32>) -> Self {
+        assert!(width > 0 && value.len().is_multiple_of(width), "whole rows");
+        let grad = Grad::Rows { touched: IdSet::default(), values: Vec::new() };
+        let name = name.into();
+        Self { name, width, value, grad, moments: Vec::new(), steps: 0, always_dense: false }
+    }
+
+    /// A parameter that every step touches as a whole, such as a layer's weights.
+    pub fn dense(name: impl Into<String>, value: Vec<f32>) -> Self {
+        let width = value.len().max(1);
+        let mut param = Self::rows(name, width, value);
+        param.always_dense = true;
+        param.make_dense();
+        param
+    }
+
+    /// Keeps the gradient dense from now on, for optimizers that update every row.
+    pub(crate) fn make_dense(&mut self) {
+        if !matches!(self.grad, Grad::Dense(_)) {
+            self.grad = Grad::Dense(vec![0.0; self.value.len()]);
+        }
+    }
+
+    /// The name in checkpoints and error messages.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Floats a row.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// All values, row-major.
+    pub fn value(&self) -> &[f32] {
+        &self.value
+    }
+
+    /// All values, writable: for clustering and post-training stages.
+    pub fn value_mut(&mut self) -> &mut [f32] {
+        &mut self.value
+    }
+
+    /// The values of one row.
+    #[inline]
+    pub fn row(&self, row: u32) -> &[f32] {
+        let start = row as usize * self.width;
+        &self.value[start..start + self.width]
+    }
+
+    /// The gradient of one row, to be added to.
+    #[inline]
+    pub fn grad_row(&mut self, row: u32) -> &mut [f32] {
+        let width = self.width;
+        match &mut self.grad {
+            Grad::Dense(values) => &mut values[row as usize * width..][..width],
+            Grad::Rows { touched, values } => {
+                let (slot, new) = touched.insert(row);
+                if new {
+                    let needed = (slot + 1) * width;
+                    if values.len() < needed {
+                        values.resize(needed, 0.0);
+                    }
+                    values[slot * width..needed].fill(0.0);
+                }
+                &mut values[slot * width..][..width]
+            }
+        }
+    }
+
+    /// Adds `grad` to the gradient of one row.
+    #[inline]
+    pub fn add(&mut self, row: u32, grad: &[f32]) {
+        crate::linalg::axpy(1.0, grad, self.grad_row(row));
+    }
+
+    /// The whole dense gradient. Panics for sparse parameters.
+    pub fn dense_grad(&mut self) -> &mut [f32] {
+        match &mut self.grad {
+            Grad::Dense(values) => values,
+            Grad::Rows { .. } => panic!("{} has a sparse gradient", self.name),
+        }
+    }
+
+    /// Calls `visit` with every row that has a gradient.
+    pub fn visit_grad(&self, visit: &mut dyn FnMut(u32, &[f32])) {
+        match &self.grad {
+            Grad::Dense(values) => {
+                for (row, grad) in values.chunks_exact(self.width).enumerate() {
+                    visit(row as u32, grad);
+                }
+            }
+            Grad::Rows { touched, values } => {
+                for (&row, grad) in touched.ids().iter().zip(values.chunks_exact(self.width)) {
+                    visit(row, grad);
+                }
+            }
+        }
+    }
+
+    /// Bytes held in training: values, dense gradient, optimizer state.
+    pub fn train_bytes(&self) -> u64 {
+        let grad = match &self.grad {
+            Grad::Dense(values) => values.len(),
+            Grad::Rows { .. } => 0,
+        };
+        let moments: usize = self.moments.iter().map(Vec::len).sum();
+        4 * (self.value.len() + grad + moments) as u64
+    }
+
+    /// Forgets the gradient.
+    pub fn zero_grad(&mut self) {
+        match &mut self.grad {
+            Grad::Dense(values) => values.fill(0.0),
+            Grad::Rows { touched, .. } => touched.clear(),
+        }
+    }
+
+    /// Walks what a checkpoint needs: values, moments, step count.
+    pub fn state(&mut self, visit: State<'_>) {
+        visit(&self.name, TensorMut::F32(&mut self.value));
+        for (i, moment) in self.moments.iter_mut().enumerate() {
+            visit(&format!("{}{OPTIMIZER}moment{i}", self.name), TensorMut::F32(moment));
+        }
+        if !self.moments.is_empty() {
+            let name = format!("{}{OPTIMIZER}steps", self.name);
+            visit(&name, TensorMut::U64(std::slice::from_mut(&mut self.steps)));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn colliding_rows_are_summed_once() {
+        let mut param = Param::rows("u", 2, vec![0.0; 8]);
+        param.add(3, &[1.0, 2.0]);
+        param.add(1, &[5.0, 5.0]);
+        param.add(3, &[1.0, 1.0]);
+        let mut seen = Vec::new();
+        param.visit_grad(&mut |row, grad| seen.push((row, grad.to_vec())));
+        assert_eq!(seen, [(3, vec![2.0, 3.0]), (1, vec![5.0, 5.0])]);
+        param.zero_grad();
+        assert_eq!(param.grad_row(3), [0.0, 0.0], "a row touched again starts from zero");
+    }
+
+    #[test]
+    fn id_set_survives_clear_without_clearing_its_index() {
+        let mut set = IdSet::default();
+        assert_eq!(set.insert(9), (0, true));
+        assert_eq!(set.insert(2), (1, true));
+        assert_eq!(set.insert(9), (0, false));
+        set.clear();
+        assert_eq!(set.insert(2), (0, true));
+        assert_eq!(set.ids(), [2]);
+    }
+}

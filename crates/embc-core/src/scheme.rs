@@ -1,0 +1,288 @@
+//! Compression schemes: the registry, and what a scheme must do.
+//!
+//! A [`Scheme`] is an entry of [`SCHEMES`]: it documents itself and, within a budget, makes a
+//! [`Plan`] with sizes and memory for each table before anything is allocated. A plan builds an
+//! [`Embedding`], which looks ids up, takes gradients and walks its state. A scheme knows no
+//! optimizer, no model, no field layout and no data set.
+
+use crate::batch::Data;
+use crate::hash::HashFamily;
+use crate::init::Init;
+use crate::param::Param;
+use crate::rng::Rng;
+use crate::state::State;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::sync::Arc;
+
+mod full;
+mod hash;
+mod memcom;
+mod qr;
+mod reduce_dim;
+
+/// All schemes, in the order of `embc list schemes`. A new scheme is one file and one line here.
+pub static SCHEMES: &[&dyn Scheme] = &[
+    &full::Full,
+    &hash::HashTrick,
+    &qr::QuotientRemainder,
+    &memcom::Memcom,
+    &reduce_dim::ReduceDim,
+];
+
+/// The scheme called `name`.
+pub fn find(name: &str) -> Option<&'static dyn Scheme> {
+    SCHEMES.iter().copied().find(|scheme| scheme.name() == name)
+}
+
+/// Settings of a scheme, as written in a `[[scheme]]`.
+pub type Knobs = serde_json::Map<String, serde_json::Value>;
+
+/// Reads typed knobs; the error is serde's, with the names that exist.
+pub fn knobs<T: DeserializeOwned>(knobs: &Knobs) -> Result<T, PlanError> {
+    serde_json::from_value(knobs.clone().into()).map_err(|e| PlanError::Knob(e.to_string()))
+}
+
+/// The knobs that a type holds by default, as a map.
+pub fn defaults<T: Serialize + Default>() -> Knobs {
+    match serde_json::to_value(T::default()) {
+        Ok(serde_json::Value::Object(map)) => map,
+        _ => Knobs::new(),
+    }
+}
+
+/// What `embc list schemes` says about a scheme.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Doc {
+    /// One line.
+    pub short: &'static str,
+    /// A paragraph: what it does, when it helps, what it costs.
+    pub long: &'static str,
+    /// Where it comes from.
+    pub paper: &'static str,
+    /// The embedding of id i.
+    pub equation: &'static str,
+    /// What is kept in memory, with shapes.
+    pub stores: &'static str,
+    /// Name and meaning of each knob.
+    pub knobs: &'static [(&'static str, &'static str)],
+}
+
+/// A table that a model wants.
+#[derive(Clone, Debug)]
+pub struct TableSpec {
+    /// The field's name, for messages.
+    pub name: String,
+    /// Number of ids.
+    pub vocab: u32,
+    /// Width of the embedding that the experiment asks for.
+    pub dim: usize,
+    /// Training rows per id [vocab].
+    pub counts: Arc<[u32]>,
+}
+
+impl TableSpec {
+    /// Parameters of the uncompressed table.
+    pub fn full_params(&self) -> u64 {
+        u64::from(self.vocab) * self.dim as u64
+    }
+}
+
+/// The most that a table may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// Trained parameters.
+    Params(u64),
+    /// Bytes of parameters, pointers and codes.
+    Bytes(u64),
+    /// No limit: the scheme's own full size.
+    None,
+}
+
+impl Limit {
+    /// True where `footprint` fits.
+    pub fn holds(self, footprint: Footprint) -> bool {
+        match self {
+            Limit::Params(limit) => footprint.params <= limit,
+            Limit::Bytes(limit) => footprint.bytes() <= limit,
+            Limit::None => true,
+        }
+    }
+
+    /// The largest size in 1..=`most` whose footprint fits; footprints grow with the size.
+    pub fn largest(self, most: u64, footprint: impl Fn(u64) -> Footprint) -> Option<u64> {
+        let (mut fits, mut exceeds) = (0, most + 1);
+        while exceeds - fits > 1 {
+            let size = fits + (exceeds - fits) / 2;
+            if self.holds(footprint(size)) {
+                fits = size;
+            } else {
+                exceeds = size;
+            }
+        }
+        (fits > 0).then_some(fits)
+    }
+
+    /// The sum of two limits of one kind.
+    pub fn plus(self, other: Self) -> Self {
+        match (self, other) {
+            (Limit::Params(a), Limit::Params(b)) => Limit::Params(a + b),
+            (Limit::Bytes(a), Limit::Bytes(b)) => Limit::Bytes(a + b),
+            _ => Limit::None,
+        }
+    }
+}
+
+impl std::fmt::Display for Limit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Limit::Params(n) => write!(f, "{n} parameters"),
+            Limit::Bytes(n) => write!(f, "{n} bytes"),
+            Limit::None => write!(f, "no limit"),
+        }
+    }
+}
+
+/// The memory of an embedding.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Footprint {
+    /// Trained parameters, the papers' axis.
+    pub params: u64,
+    /// Bytes of parameters at the width they are stored in.
+    pub param_bytes: u64,
+    /// Bytes of pointers, codes, remaps and signatures at their packed width.
+    pub index_bytes: u64,
+    /// Bytes held in training, before gradients and optimizer state.
+    pub train_bytes: u64,
+}
+
+impl Footprint {
+    /// Memory of `params` floats and nothing else.
+    pub fn floats(params: u64) -> Self {
+        let bytes = 4 * params;
+        Self { params, param_bytes: bytes, index_bytes: 0, train_bytes: bytes }
+    }
+
+    /// What has to be shipped: parameters and index.
+    pub fn bytes(self) -> u64 {
+        self.param_bytes + self.index_bytes
+    }
+
+    /// The memory of both.
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            params: self.params + other.params,
+            param_bytes: self.param_bytes + other.param_bytes,
+            index_bytes: self.index_bytes + other.index_bytes,
+            train_bytes: self.train_bytes + other.train_bytes,
+        }
+    }
+}
+
+/// Why a plan cannot be made.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    /// The config is wrong: an unknown or contradictory knob.
+    #[error("{0}")]
+    Knob(String),
+    /// The budget is out of reach; the message names the bound and what would do.
+    #[error("{0}")]
+    Infeasible(String),
+}
+
+/// Builds an embedding from a random stream; the sizes are fixed in the closure.
+pub type Build = Box<dyn Fn(&mut BuildCx<'_>) -> Box<dyn Embedding> + Send + Sync>;
+
+/// The sizes of one table, decided before anything is allocated.
+pub struct Plan {
+    /// Width of the rows that the embedding returns.
+    pub out_dim: usize,
+    /// Memory of what will be built.
+    pub footprint: Footprint,
+    /// The decided sizes in words, such as "512 rows x 32".
+    pub sizes: String,
+    /// Builds it.
+    pub build: Build,
+}
+
+/// What a plan may use to build.
+pub struct BuildCx<'a> {
+    /// This table's own stream.
+    pub rng: Rng,
+    /// Index of the table in the layer.
+    pub table: usize,
+    /// Initial values.
+    pub init: Init,
+    /// The experiment's hash family, or the scheme's default.
+    pub hash: Option<HashFamily>,
+    /// The training data, which may be read again (LMA's signatures).
+    pub examples: Option<&'a dyn Data>,
+}
+
+/// A registry entry.
+pub trait Scheme: Sync {
+    /// The `kind` of a `[[scheme]]`.
+    fn name(&self) -> &'static str;
+    /// What `embc list schemes` says.
+    fn doc(&self) -> Doc;
+    /// All knobs with their defaults.
+    fn defaults(&self) -> Knobs {
+        Knobs::new()
+    }
+    /// True for schemes that choose sizes across tables: no table is kept full beside them.
+    fn spans_tables(&self) -> bool {
+        false
+    }
+    /// Checks the knobs and picks sizes for one table. Pure.
+    fn plan_table(&self, table: &TableSpec, limit: Limit, knobs: &Knobs)
+    -> Result<Plan, PlanError>;
+    /// Checks the knobs and picks sizes for all tables of the layer at once. Pure.
+    fn plan(
+        &self,
+        tables: &[TableSpec],
+        limits: &[Limit],
+        knobs: &Knobs,
+    ) -> Result<Vec<Plan>, PlanError> {
+        tables.iter().zip(limits).map(|(t, &limit)| self.plan_table(t, limit, knobs)).collect()
+    }
+}
+
+/// Scratch that lives from a gather to its scatter, for schemes with inner activations.
+#[derive(Debug, Default)]
+pub struct Tape {
+    /// Buffers that a scheme sizes as it likes; they keep their memory from step to step.
+    pub buffers: Vec<Vec<f32>>,
+}
+
+/// Where training stands, for schemes that act on a schedule.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    /// Steps done in the trial.
+    pub step: u64,
+    /// Current epoch, from 0.
+    pub epoch: u32,
+    /// Steps of a whole epoch.
+    pub steps_per_epoch: u64,
+}
+
+/// An embedding of one table. Rows are `out_dim` floats; ids are unique and below the vocabulary.
+pub trait Embedding: Send + Sync {
+    /// Writes the rows of `ids` [U] into `out` [U × out_dim]. Changes nothing but `tape`.
+    fn gather(&self, ids: &[u32], out: &mut [f32], tape: &mut Tape);
+    /// Adds the gradient of the rows, `grad` [U × out_dim], to the parameters' gradients.
+    fn scatter(&mut self, ids: &[u32], grad: &[f32], tape: &mut Tape);
+    /// Visits all parameters in a fixed order.
+    fn params(&mut self, visit: &mut dyn FnMut(&mut Param));
+    /// Visits everything a checkpoint needs; the names are unique within the embedding.
+    fn state(&mut self, visit: State<'_>) {
+        self.params(&mut |param| param.state(visit));
+    }
+    /// The memory it holds.
+    fn footprint(&self) -> Footprint;
+    /// Called after every optimizer step; `rng` is a function of (seed, table, step).
+    fn after_step(&mut self, _at: Clock, _rng: Rng) {}
+    /// A post-training stage: what takes this embedding's place, if anything.
+    fn finish(&mut self, _cx: &mut BuildCx<'_>) -> Option<Box<dyn Embedding>> {
+        None
+    }
+}

@@ -1,0 +1,61 @@
+//! The uncompressed table: one row an id. v·d parameters.
+
+use super::*;
+
+pub(super) struct Full;
+
+impl Scheme for Full {
+    fn name(&self) -> &'static str {
+        "full"
+    }
+    fn doc(&self) -> Doc {
+        Doc {
+            short: "the uncompressed table",
+            long: "One trained row for each id. What every compression is measured against; it ignores the budget and is trained once for each seed.",
+            paper: "-",
+            equation: "E_i = T[i]",
+            stores: "T [vocab x dim]",
+            knobs: &[],
+        }
+    }
+    fn plan_table(&self, t: &TableSpec, _: Limit, knobs: &Knobs) -> Result<Plan, PlanError> {
+        #[derive(serde::Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct None {}
+        let None {} = super::knobs(knobs)?;
+        Ok(table_plan(u64::from(t.vocab), t.dim))
+    }
+}
+
+/// The plan of a table with a row for each of `rows` ids, `dim` wide.
+pub(super) fn table_plan(rows: u64, dim: usize) -> Plan {
+    Plan {
+        out_dim: dim,
+        footprint: Footprint::floats(rows * dim as u64),
+        sizes: format!("{rows} rows x {dim}"),
+        build: Box::new(move |cx| {
+            Box::new(Table(Param::rows("table", dim, cx.init.table(rows, dim, dim, &mut cx.rng))))
+        }),
+    }
+}
+
+struct Table(Param);
+
+impl Embedding for Table {
+    fn gather(&self, ids: &[u32], out: &mut [f32], _: &mut Tape) {
+        for (&id, out) in ids.iter().zip(out.chunks_exact_mut(self.0.width())) {
+            out.copy_from_slice(self.0.row(id));
+        }
+    }
+    fn scatter(&mut self, ids: &[u32], grad: &[f32], _: &mut Tape) {
+        for (&id, grad) in ids.iter().zip(grad.chunks_exact(self.0.width())) {
+            self.0.add(id, grad);
+        }
+    }
+    fn params(&mut self, visit: &mut dyn FnMut(&mut Param)) {
+        visit(&mut self.0);
+    }
+    fn footprint(&self) -> Footprint {
+        Footprint::floats(self.0.value().len() as u64)
+    }
+}

@@ -1,0 +1,96 @@
+//! The hashing trick: ids share m rows. m·d parameters.
+
+use super::*;
+use crate::hash::{Hash, HashFamily};
+
+pub(super) struct HashTrick;
+
+#[derive(serde::Serialize, serde::Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct Knob {
+    hash: Option<HashFamily>,
+}
+
+impl Scheme for HashTrick {
+    fn name(&self) -> &'static str {
+        "hash"
+    }
+    fn doc(&self) -> Doc {
+        Doc {
+            short: "the hashing trick: ids share rows",
+            long: "A hash sends each id to one of m rows. With hash = \"mod\" on ids in frequency order, the m most frequent ids never share a row.",
+            paper: "Weinberger et al. 2009; the naive baseline of all three papers",
+            equation: "E_i = U[h(i)]",
+            stores: "U [m x dim]",
+            knobs: &[(
+                "hash",
+                "mix64 (default) | mod | poly31; mod keeps the m most frequent ids apart",
+            )],
+        }
+    }
+    fn defaults(&self) -> Knobs {
+        defaults::<Knob>()
+    }
+    fn plan_table(&self, t: &TableSpec, limit: Limit, knobs: &Knobs) -> Result<Plan, PlanError> {
+        let knob: Knob = super::knobs(knobs)?;
+        let dim = t.dim;
+        let footprint = move |m: u64| Footprint::floats(m * dim as u64);
+        let m = buckets(self.name(), t, limit, footprint)?;
+        Ok(Plan {
+            out_dim: dim,
+            footprint: footprint(u64::from(m)),
+            sizes: format!("{m} rows x {dim}"),
+            build: Box::new(move |cx| {
+                let family = knob.hash.or(cx.hash).unwrap_or_default();
+                let hash = Hash::draw(family, m, &mut cx.rng);
+                let values = cx.init.table(m.into(), dim, dim, &mut cx.rng);
+                Box::new(Hashed { hash, table: Param::rows("table", dim, values) })
+            }),
+        })
+    }
+}
+
+/// The most rows that fit the limit, or why not one does. Not capped by the vocabulary: `rows = n`
+/// gives every table exactly n.
+pub(super) fn buckets(
+    scheme: &str,
+    table: &TableSpec,
+    limit: Limit,
+    footprint: impl Fn(u64) -> Footprint,
+) -> Result<u32, PlanError> {
+    let most = match limit {
+        Limit::None => u64::from(table.vocab),
+        _ => u64::from(u32::MAX),
+    };
+    limit.largest(most, &footprint).map(|m| m as u32).ok_or_else(|| {
+        let least = footprint(1);
+        PlanError::Infeasible(format!(
+            "{scheme} cannot fit table {} in {limit}: its smallest form takes {} parameters in {} bytes",
+            table.name, least.params, least.bytes()
+        ))
+    })
+}
+
+struct Hashed {
+    hash: Hash,
+    table: Param,
+}
+
+impl Embedding for Hashed {
+    fn gather(&self, ids: &[u32], out: &mut [f32], _: &mut Tape) {
+        for (&id, out) in ids.iter().zip(out.chunks_exact_mut(self.table.width())) {
+            out.copy_from_slice(self.table.row(self.hash.row(id)));
+        }
+    }
+    fn scatter(&mut self, ids: &[u32], grad: &[f32], _: &mut Tape) {
+        for (&id, grad) in ids.iter().zip(grad.chunks_exact(self.table.width())) {
+            self.table.add(self.hash.row(id), grad);
+        }
+    }
+    fn params(&mut self, visit: &mut dyn FnMut(&mut Param)) {
+        visit(&mut self.table);
+    }
+    fn footprint(&self) -> Footprint {
+        Footprint::floats(self.table.value().len() as u64)
+    }
+}

@@ -1,0 +1,186 @@
+//! Quotient-remainder: two small tables whose combination is unique to each id
+//! (arXiv 1909.02107). (m + ⌈v/m⌉)·d parameters, half of that for concat; reaches √v/2 (√v).
+
+use super::*;
+use crate::linalg::axpy;
+
+pub(super) struct QuotientRemainder;
+
+#[derive(serde::Serialize, serde::Deserialize, Clone, Copy, Default, PartialEq)]
+#[serde(rename_all = "lowercase")]
+enum Combine {
+    #[default]
+    Mult,
+    Add,
+    Concat,
+}
+
+#[derive(serde::Serialize, serde::Deserialize, Clone, Copy, Default)]
+#[serde(rename_all = "snake_case")]
+enum Layout {
+    /// Many remainder rows: ids j, j+m, j+2m, … share one, head with tail.
+    #[default]
+    BigRemainder,
+    /// Many quotient rows: blocks of adjacent ids share one, head with head (DLRM's).
+    BigQuotient,
+}
+
+#[derive(serde::Serialize, serde::Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct Knob {
+    combine: Combine,
+    layout: Layout,
+}
+
+impl Scheme for QuotientRemainder {
+    fn name(&self) -> &'static str {
+        "qr"
+    }
+    fn doc(&self) -> Doc {
+        Doc {
+            short: "quotient and remainder rows, combined",
+            long: "An id's quotient and remainder by m each pick a row; no two ids have the same pair. Compression reaches sqrt(vocab)/2, or sqrt(vocab) with concat. The layout decides who shares the larger table's rows: head ids with tail ids, or ids of like frequency with each other.",
+            paper: "Shi et al., arXiv 1909.02107",
+            equation: "E_i = Q[i div m] (*, +, ++) R[i mod m]",
+            stores: "R [m x dim], Q [ceil(vocab/m) x dim]; half as wide with concat",
+            knobs: &[
+                ("combine", "mult (default) | add | concat"),
+                ("layout", "big_remainder (default) | big_quotient"),
+            ],
+        }
+    }
+    fn defaults(&self) -> Knobs {
+        defaults::<Knob>()
+    }
+    fn plan_table(&self, t: &TableSpec, limit: Limit, knobs: &Knobs) -> Result<Plan, PlanError> {
+        let Knob { combine, layout } = super::knobs(knobs)?;
+        let (dim, vocab) = (t.dim, u64::from(t.vocab));
+        let width = match combine {
+            Combine::Concat if dim % 2 == 1 => {
+                return Err(PlanError::Knob(format!(
+                    "qr combine = \"concat\" needs an even dim, not {dim}"
+                )));
+            }
+            Combine::Concat => dim / 2,
+            _ => dim,
+        };
+        let footprint = |m: u64| Footprint::floats((m + vocab.div_ceil(m.max(1))) * width as u64);
+        // m + ⌈v/m⌉ falls until √v and grows after it: search the growing side for the largest m.
+        let root = vocab.isqrt().max(1);
+        let least = (root..=root + 1).min_by_key(|&m| footprint(m).params).expect("two sizes");
+        let most = match limit {
+            Limit::None => vocab,
+            _ => u64::from(u32::MAX),
+        };
+        if !limit.holds(footprint(least)) {
+            return Err(PlanError::Infeasible(format!(
+                "qr cannot fit table {} in {limit}: {vocab} ids need at least {} parameters, a compression of {:.1}",
+                t.name,
+                footprint(least).params,
+                t.full_params() as f64 / footprint(least).params as f64,
+            )));
+        }
+        let extra = limit.largest(most.saturating_sub(least), |extra| footprint(least + extra));
+        let big = least + extra.unwrap_or(0);
+        // m, the divisor: the number of remainder rows.
+        let m = match layout {
+            Layout::BigRemainder => big,
+            Layout::BigQuotient => vocab.div_ceil(big),
+        };
+        let (remainders, quotients) = match layout {
+            Layout::BigRemainder => (m, vocab.div_ceil(m)),
+            Layout::BigQuotient => (m, big),
+        };
+        let footprint = Footprint::floats((remainders + quotients) * width as u64);
+        Ok(Plan {
+            out_dim: dim,
+            footprint,
+            sizes: format!("{remainders} remainder + {quotients} quotient rows x {width}"),
+            build: Box::new(move |cx| {
+                // Factors are scaled so that the embedding has the full table's variance.
+                let target = cx.init.deviation(vocab, dim);
+                let deviation = match combine {
+                    Combine::Mult => target.sqrt(),
+                    Combine::Add => target / 2f32.sqrt(),
+                    Combine::Concat => target,
+                };
+                let mut table = |name: &str, rows: u64| {
+                    let values = cx.init.draw(rows as usize * width, deviation, &mut cx.rng);
+                    Param::rows(name, width, values)
+                };
+                Box::new(Pair {
+                    combine,
+                    m: m as u32,
+                    remainder: table("remainder", remainders),
+                    quotient: table("quotient", quotients),
+                })
+            }),
+        })
+    }
+}
+
+struct Pair {
+    combine: Combine,
+    m: u32,
+    remainder: Param,
+    quotient: Param,
+}
+
+impl Pair {
+    fn out_dim(&self) -> usize {
+        self.remainder.width() * if self.combine == Combine::Concat { 2 } else { 1 }
+    }
+}
+
+impl Embedding for Pair {
+    fn gather(&self, ids: &[u32], out: &mut [f32], _: &mut Tape) {
+        for (&id, out) in ids.iter().zip(out.chunks_exact_mut(self.out_dim())) {
+            let (q, r) = (self.quotient.row(id / self.m), self.remainder.row(id % self.m));
+            match self.combine {
+                Combine::Concat => {
+                    out[..q.len()].copy_from_slice(q);
+                    out[q.len()..].copy_from_slice(r);
+                }
+                Combine::Add => {
+                    out.iter_mut().zip(q.iter().zip(r)).for_each(|(o, (q, r))| *o = q + r)
+                }
+                Combine::Mult => {
+                    out.iter_mut().zip(q.iter().zip(r)).for_each(|(o, (q, r))| *o = q * r)
+                }
+            }
+        }
+    }
+    fn scatter(&mut self, ids: &[u32], grad: &[f32], _: &mut Tape) {
+        let width = self.quotient.width();
+        for (&id, grad) in ids.iter().zip(grad.chunks_exact(self.out_dim())) {
+            let (iq, ir) = (id / self.m, id % self.m);
+            match self.combine {
+                Combine::Concat => {
+                    axpy(1.0, &grad[..width], self.quotient.grad_row(iq));
+                    axpy(1.0, &grad[width..], self.remainder.grad_row(ir));
+                }
+                Combine::Add => {
+                    self.quotient.add(iq, grad);
+                    self.remainder.add(ir, grad);
+                }
+                Combine::Mult => {
+                    let r = self.remainder.row(ir);
+                    for ((dq, g), r) in self.quotient.grad_row(iq).iter_mut().zip(grad).zip(r) {
+                        *dq += g * r;
+                    }
+                    let q = self.quotient.row(iq);
+                    for ((dr, g), q) in self.remainder.grad_row(ir).iter_mut().zip(grad).zip(q) {
+                        *dr += g * q;
+                    }
+                }
+            }
+        }
+    }
+    fn params(&mut self, visit: &mut dyn FnMut(&mut Param)) {
+        visit(&mut self.remainder);
+        visit(&mut self.quotient);
+    }
+    fn footprint(&self) -> Footprint {
+        Footprint::floats((self.remainder.value().len() + self.quotient.value().len()) as u64)
+    }
+}

@@ -1,0 +1,363 @@
+//! Laws that every scheme in the registry obeys, whatever it does inside.
+
+use embc_core::batch::{Bag, Batch, FieldShape, Shape};
+use embc_core::budget::{self, Budget, Rules};
+use embc_core::init::Init;
+use embc_core::layer::{Layer, LayerPlan, LayerSpec, Pooling, Sharing};
+use embc_core::model::Input;
+use embc_core::optim::{Kind, Optim, Touch};
+use embc_core::param::Param;
+use embc_core::rng::Rng;
+use embc_core::scheme::*;
+use embc_core::state::{HasState, State, What, restore, save};
+use proptest::prelude::*;
+
+/// Every scheme with every value of its knobs that changes the arithmetic.
+fn variants() -> Vec<(&'static dyn Scheme, Knobs)> {
+    let more = |name: &str| -> &[&str] {
+        match name {
+            "hash" => &[r#"{"hash":"mod"}"#, r#"{"hash":"poly31"}"#],
+            "qr" => &[
+                r#"{"combine":"add"}"#,
+                r#"{"combine":"concat"}"#,
+                r#"{"combine":"mult","layout":"big_quotient"}"#,
+            ],
+            "memcom" => &[
+                r#"{"bias":true}"#,
+                r#"{"v_init":"sign","hash":"mix64"}"#,
+                r#"{"v_init":"uniform"}"#,
+            ],
+            _ => &[],
+        }
+    };
+    let knobs = |text: &str| serde_json::from_str::<Knobs>(text).unwrap();
+    SCHEMES
+        .iter()
+        .flat_map(|&scheme| {
+            let all = std::iter::once("{}").chain(more(scheme.name()).iter().copied());
+            all.map(move |text| (scheme, knobs(text)))
+        })
+        .collect()
+}
+
+fn table(vocab: u32, dim: usize) -> TableSpec {
+    TableSpec { name: "t".into(), vocab, dim, counts: vec![1; vocab as usize].into() }
+}
+
+fn plan(scheme: &dyn Scheme, knobs: &Knobs, vocab: u32, dim: usize, ratio: f64) -> Option<Plan> {
+    let (tables, budget) = ([table(vocab, dim)], Budget::Compression(ratio));
+    match budget::plan(scheme, &tables, budget, Rules::default(), knobs) {
+        Ok(mut plans) => plans.pop(),
+        Err(PlanError::Infeasible(_)) => None,
+        Err(error) => panic!("{}: {error}", scheme.name()),
+    }
+}
+
+fn build(plan: &Plan, seed: u64) -> Built {
+    let rng = Rng::stream(seed, "init/t");
+    let init = Init::Normal(0.5);
+    Built((plan.build)(&mut BuildCx { rng, table: 0, init, hash: None, examples: None }))
+}
+
+struct Built(Box<dyn Embedding>);
+
+impl HasState for Built {
+    fn state(&mut self, visit: State<'_>) {
+        self.0.state(visit);
+    }
+}
+
+fn rows(embedding: &dyn Embedding, ids: &[u32], dim: usize) -> Vec<f32> {
+    let mut out = vec![f32::NAN; ids.len() * dim];
+    embedding.gather(ids, &mut out, &mut Tape::default());
+    assert!(out.iter().all(|x| x.is_finite()), "every component is written");
+    out
+}
+
+/// A smooth read-out of rows, and its gradient.
+fn read_out(rows: &[f32]) -> (f64, Vec<f32>) {
+    let weight = |i: usize| ((i * 7 + 3) % 11) as f64 / 5.0 - 1.0;
+    let value = rows.iter().enumerate().map(|(i, &x)| weight(i) * f64::from(x).tanh()).sum();
+    let slope = |(i, &x): (usize, &f32)| (weight(i) * (1.0 - f64::from(x).tanh().powi(2))) as f32;
+    (value, rows.iter().enumerate().map(slope).collect())
+}
+
+fn gradients(embedding: &mut dyn Embedding) -> Vec<(String, u32, Vec<f32>)> {
+    let mut all = Vec::new();
+    embedding.params(&mut |param: &mut Param| {
+        param.visit_grad(&mut |row, grad| all.push((param.name().into(), row, grad.to_vec())));
+        all.sort_by(|a, b| (&a.0, a.1).cmp(&(&b.0, b.1)));
+        param.zero_grad();
+    });
+    all
+}
+
+#[test]
+fn gradients_equal_finite_differences() {
+    for (scheme, knobs) in variants() {
+        let plan = plan(scheme, &knobs, 30, 8, 2.0).expect("feasible");
+        let dim = plan.out_dim;
+        let mut built = build(&plan, 1).0;
+        // With 30 ids in about 15 rows, many of these collide.
+        let ids: Vec<u32> = (0..20).collect();
+        let mut tape = Tape::default();
+        let mut out = vec![0.0; ids.len() * dim];
+        built.gather(&ids, &mut out, &mut tape);
+        built.scatter(&ids, &read_out(&out).1, &mut tape);
+        let analytic = gradients(&mut *built);
+        assert!(!analytic.is_empty(), "{}", scheme.name());
+        for (name, row, grad) in analytic {
+            for (i, &grad) in grad.iter().enumerate() {
+                let mut at = |delta: f32| {
+                    let nudge = |built: &mut dyn Embedding, delta: f32| {
+                        built.params(&mut |param| {
+                            if param.name() == name {
+                                let width = param.width();
+                                param.value_mut()[row as usize * width + i] += delta;
+                            }
+                        });
+                    };
+                    nudge(&mut *built, delta);
+                    let value = read_out(&rows(&*built, &ids, dim)).0;
+                    nudge(&mut *built, -delta);
+                    value
+                };
+                let slope = (at(1e-3) - at(-1e-3)) / 2e-3;
+                assert!(
+                    (slope - f64::from(grad)).abs() < 2e-3 * (1.0 + slope.abs()),
+                    "{} {knobs:?} {name}[{row}][{i}]: {slope} {grad}",
+                    scheme.name()
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn footprints_equal_the_real_buffers() {
+    for (scheme, knobs) in variants() {
+        let plan = plan(scheme, &knobs, 1000, 16, 3.0).expect("feasible");
+        let mut built = build(&plan, 1);
+        assert_eq!(built.0.footprint(), plan.footprint, "{}", scheme.name());
+        let (mut params, mut index) = (0, 0);
+        built.0.params(&mut |param| params += param.value().len() as u64);
+        built.state(&mut |_, tensor| {
+            use embc_core::state::TensorMut::{F32, U32, U64};
+            index += match tensor {
+                F32(_) => 0,
+                U32(x) => 4 * x.len() as u64,
+                U64(x) => 8 * x.len() as u64,
+            }
+        });
+        assert_eq!(plan.footprint.params, params, "{}", scheme.name());
+        assert_eq!(plan.footprint.index_bytes, index, "{}", scheme.name());
+    }
+}
+
+#[test]
+fn gather_is_pure_and_does_not_depend_on_order_or_company() {
+    for (scheme, knobs) in variants() {
+        let plan = plan(scheme, &knobs, 100, 8, 2.5).expect("feasible");
+        let mut built = build(&plan, 3);
+        let before = save(&mut built, What::Everything);
+        let ids: Vec<u32> = (0..100).collect();
+        let forward = rows(&*built.0, &ids, plan.out_dim);
+        let backward =
+            rows(&*built.0, &ids.iter().rev().copied().collect::<Vec<_>>(), plan.out_dim);
+        for (a, b) in forward.chunks(plan.out_dim).zip(backward.chunks(plan.out_dim).rev()) {
+            assert_eq!(a, b, "{}", scheme.name());
+        }
+        assert_eq!(
+            rows(&*built.0, &[42], plan.out_dim),
+            forward[42 * plan.out_dim..][..plan.out_dim]
+        );
+        assert_eq!(save(&mut built, What::Everything), before);
+    }
+}
+
+#[test]
+fn scatter_is_linear() {
+    for (scheme, knobs) in variants() {
+        let plan = plan(scheme, &knobs, 40, 8, 2.0).expect("feasible");
+        let mut built = build(&plan, 5).0;
+        let ids = [3, 17, 39, 8];
+        let n = ids.len() * plan.out_dim;
+        let (a, b): (Vec<f32>, Vec<f32>) = (0..n).map(|i| (i as f32 / 8.0, (n - i) as f32)).unzip();
+        let sum: Vec<f32> = a.iter().zip(&b).map(|(a, b)| a + b).collect();
+        let mut tape = Tape::default();
+        let mut run = |grads: &[&[f32]]| {
+            let mut out = vec![0.0; n];
+            built.gather(&ids, &mut out, &mut tape);
+            grads.iter().for_each(|grad| built.scatter(&ids, grad, &mut tape));
+            gradients(&mut *built)
+        };
+        let (once, twice) = (run(&[&sum]), run(&[&a, &b]));
+        for (x, y) in once.iter().zip(&twice) {
+            assert_eq!((&x.0, x.1), (&y.0, y.1));
+            for (x, y) in x.2.iter().zip(&y.2) {
+                assert!((x - y).abs() <= 1e-4 * (1.0 + x.abs()), "{}", scheme.name());
+            }
+        }
+    }
+}
+
+#[test]
+fn a_build_depends_on_its_stream_alone() {
+    for (scheme, knobs) in variants() {
+        let plan = plan(scheme, &knobs, 50, 8, 2.0).expect("feasible");
+        let ids: Vec<u32> = (0..50).collect();
+        let of = |seed| rows(&*build(&plan, seed).0, &ids, plan.out_dim);
+        assert_eq!(of(1), of(1), "{}", scheme.name());
+        assert_ne!(of(1), of(2), "{}", scheme.name());
+    }
+}
+
+/// Two fields of bags over a scheme, trained for some steps on any number of threads.
+fn train(
+    scheme: &dyn Scheme,
+    knobs: &Knobs,
+    threads: usize,
+    sharing: Sharing,
+    steps: u64,
+) -> Layer {
+    let field = |name: &str, vocab: u32| FieldShape {
+        name: name.into(),
+        vocab,
+        counts: vec![1; vocab as usize].into(),
+    };
+    let shape = Shape {
+        dense: 0,
+        fields: vec![field("a", 300), field("b", 70)],
+        classes: 2,
+        train_rows: 1,
+    };
+    let inputs = [0, 1].map(|field| Input { field, table: field, width: None });
+    let spec = LayerSpec { dim: 16, sharing, rules: Rules::default() };
+    let budget = Budget::Compression(2.5);
+    let plan = LayerPlan::new(scheme, knobs, &shape, &inputs, spec, budget).unwrap();
+    let mut layer = Layer::build(&plan, Init::UniformDim, None, Pooling::Mean, 9, None);
+    let optim = Optim::new(Kind::Adam, 0.01, Touch::Touched);
+    layer.params(&mut |param| optim.attach(param));
+    steps_of(&mut layer, threads, 0..steps);
+    layer
+}
+
+fn steps_of(layer: &mut Layer, threads: usize, steps: std::ops::Range<u64>) {
+    let optim = Optim::new(Kind::Adam, 0.01, Touch::Touched);
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+    pool.install(|| {
+        for step in steps {
+            let mut rng = Rng::stream(step, "batch");
+            // 4,096 examples are enough work for the tables to run in parallel.
+            let mut batch =
+                Batch { size: 4096, fields: vec![Bag::default(); 2], ..Batch::default() };
+            for (bag, vocab) in batch.fields.iter_mut().zip([300, 70]) {
+                bag.offsets.push(0);
+                for _ in 0..batch.size {
+                    (0..rng.below(4)).for_each(|_| bag.ids.push(rng.below(vocab) as u32));
+                    bag.offsets.push(bag.ids.len() as u32);
+                }
+            }
+            let grads: Vec<Vec<f32>> =
+                layer.forward(&batch).iter().map(|rows| read_out(rows).1).collect();
+            layer.backward(&batch, &grads);
+            layer.step(&optim);
+        }
+    });
+}
+
+struct OfLayer(Layer);
+
+impl HasState for OfLayer {
+    fn state(&mut self, visit: State<'_>) {
+        self.0.state(visit);
+    }
+}
+
+#[test]
+fn any_number_of_threads_gives_the_same_bits() {
+    for (scheme, knobs) in variants() {
+        for sharing in [Sharing::PerField, Sharing::Global] {
+            let of = |threads| {
+                let layer = train(scheme, &knobs, threads, sharing, 3);
+                save(&mut OfLayer(layer), What::Everything)
+            };
+            let one = of(1);
+            assert_eq!(one, of(2), "{}", scheme.name());
+            assert_eq!(one, of(7), "{}", scheme.name());
+        }
+    }
+}
+
+#[test]
+fn a_saved_layer_goes_on_with_the_same_bits() {
+    for (scheme, knobs) in variants() {
+        let mut through = OfLayer(train(scheme, &knobs, 2, Sharing::PerField, 2));
+        let saved = save(&mut through, What::Everything);
+        let mut resumed = OfLayer(train(scheme, &knobs, 1, Sharing::PerField, 0));
+        restore(&mut resumed, &saved, What::Everything).unwrap();
+        steps_of(&mut through.0, 2, 2..4);
+        steps_of(&mut resumed.0, 1, 2..4);
+        let of = |layer: &mut OfLayer| save(layer, What::Everything);
+        assert_eq!(of(&mut through), of(&mut resumed), "{}", scheme.name());
+    }
+}
+
+#[test]
+fn wrong_knobs_are_refused_and_all_entries_are_documented() {
+    for &scheme in SCHEMES {
+        let wrong = serde_json::from_str(r#"{"no_such_knob": 1}"#).unwrap();
+        let error =
+            budget::plan(scheme, &[table(10, 4)], Budget::Unlimited, Rules::default(), &wrong);
+        let Err(PlanError::Knob(message)) = error.map(|_| ()) else {
+            panic!("{} takes any knob", scheme.name());
+        };
+        assert!(message.contains("no_such_knob"), "{message}");
+        let doc = scheme.doc();
+        for text in [doc.short, doc.long, doc.paper, doc.equation, doc.stores] {
+            assert!(!text.is_empty(), "{}", scheme.name());
+        }
+        let documented: std::collections::BTreeSet<_> =
+            doc.knobs.iter().map(|k| k.0.to_string()).collect();
+        let existing: std::collections::BTreeSet<_> = scheme.defaults().keys().cloned().collect();
+        assert_eq!(documented, existing, "{}", scheme.name());
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+    /// Over vocabularies from 2 to 10 million and compressions from 1 to 10,000: a plan never
+    /// exceeds its budget, and never falls short by more than a unit of the scheme.
+    #[test]
+    fn plans_use_their_budget_and_never_exceed_it(
+        vocab in prop_oneof![2u32..100, 100u32..10_000, 10_000u32..10_000_000],
+        ratio in prop_oneof![1.0f64..4.0, 4.0f64..100.0, 100.0f64..10_000.0],
+    ) {
+        let dim = 32;
+        let tables = [table_without_counts(vocab, dim)];
+        for (scheme, knobs) in variants() {
+            if scheme.name() == "full" {
+                continue;
+            }
+            let budget = Budget::Compression(ratio);
+            let limit = (f64::from(vocab) * dim as f64 / ratio) as u64;
+            // The largest step by which a scheme's size grows.
+            let unit = if scheme.name() == "reduce_dim" { u64::from(vocab) } else { dim as u64 };
+            match budget::plan(scheme, &tables, budget, Rules::default(), &knobs) {
+                Ok(plans) => {
+                    let params = plans[0].footprint.params;
+                    prop_assert!(params <= limit, "{}: {params} > {limit}", scheme.name());
+                    prop_assert!(params + unit > limit, "{}: {params} << {limit}", scheme.name());
+                }
+                Err(PlanError::Infeasible(why)) => {
+                    prop_assert!(why.contains(scheme.name()) || limit == 0, "{why}");
+                }
+                Err(error) => prop_assert!(false, "{error}"),
+            }
+        }
+    }
+}
+
+fn table_without_counts(vocab: u32, dim: usize) -> TableSpec {
+    TableSpec { name: "t".into(), vocab, dim, counts: [].into() }
+}
