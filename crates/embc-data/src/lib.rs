@@ -1,1 +1,21 @@
+//! Readers, cache, splits and loaders for data sets: all reading and writing of data files.
+//!
+//! A [`registry`] names raw files; [`ingest`] turns them into a memory-mapped [`cache`] once; a
+//! [`view::View`] applies an experiment's labels, split and vocabularies, and streams batches.
 
+pub mod cache;
+pub mod dataset;
+pub mod error;
+pub mod fetch;
+pub mod ingest;
+mod input;
+mod loader;
+mod negative;
+pub mod raw;
+pub mod registry;
+pub mod split;
+pub mod synth;
+pub mod view;
+mod vocab;
+
+pub use error::{Error, Result};

@@ -1,0 +1,338 @@
+//! The cache: a data set as Arrow IPC files of narrow columns, memory-mapped.
+//!
+//! `data.arrow` holds label, time, dense features and ids in record batches of 65,536 rows; the ids
+//! of a multi-valued column lie flat in a file of their own, with the number per row in
+//! `data.arrow`. A cache is built in a temporary folder and renamed; one that is not whole, or not
+//! of this format version or these sources, is never trusted.
+#![allow(unsafe_code)] // memory-mapping, in `open_mapped` alone
+
+use crate::error::{At, Error, Result};
+use crate::raw::{Field, Role};
+use polars::prelude as pl;
+use polars::prelude::{SerReader, SerWriter};
+use polars_buffer::Buffer;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::BufWriter;
+use std::path::Path;
+
+/// The version of this layout; a cache of another one is built anew.
+pub const VERSION: u32 = 1;
+
+/// Rows of a record batch.
+pub const CHUNK: usize = 1 << 16;
+
+/// A raw file that a cache was made of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Source {
+    /// The name in `[files]`.
+    pub name: String,
+    /// Size.
+    pub bytes: u64,
+    /// Time of modification in nanoseconds since 1970.
+    pub modified: u64,
+    /// SHA-256 in hex.
+    pub sha256: String,
+}
+
+/// A column of a cache.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ColumnMeta {
+    /// Its name.
+    pub name: String,
+    /// Distinct values, for coded columns.
+    pub distinct: u32,
+    /// Values that occur at least twice, for coded columns.
+    pub repeated: u32,
+}
+
+/// What `meta.json` says about a cache.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Meta {
+    /// [`VERSION`].
+    pub version: u32,
+    /// Identifies the format and its columns.
+    pub definition: String,
+    /// The raw files.
+    pub sources: Vec<Source>,
+    /// Identifies the content: definition and digests of all sources.
+    pub data_hash: String,
+    /// Rows.
+    pub rows: u64,
+    /// Mean of the label.
+    pub label_mean: f64,
+    /// One per field.
+    pub columns: Vec<ColumnMeta>,
+    /// Sizes of the files beside this one.
+    pub files: BTreeMap<String, u64>,
+    /// What a generator knows about its data, such as the oracle's AUC.
+    #[serde(default)]
+    pub facts: BTreeMap<String, f64>,
+}
+
+/// The name of a multi-valued column's ids.
+pub fn flat_name(column: usize) -> String {
+    format!("ids-{column}.arrow")
+}
+
+/// The name of a column's vocabulary.
+pub fn vocab_name(column: usize) -> String {
+    format!("vocab-{column}.arrow")
+}
+
+/// Values of a column, to be written.
+pub enum Values<'a> {
+    /// Numbers.
+    F32(&'a [f32]),
+    /// Times.
+    I64(&'a [i64]),
+    /// Ids below `distinct`, stored as narrow as that allows.
+    Ids {
+        /// The ids.
+        ids: &'a [u32],
+        /// Their number.
+        distinct: u32,
+    },
+    /// Strings of a vocabulary.
+    Text(&'a [String]),
+}
+
+fn series(name: &str, values: &Values<'_>) -> pl::Column {
+    let name: pl::PlSmallStr = name.into();
+    match values {
+        Values::F32(x) => pl::Column::new(name, *x),
+        Values::I64(x) => pl::Column::new(name, *x),
+        Values::Text(x) => pl::Column::new(name, *x),
+        Values::Ids { ids, distinct } => {
+            if *distinct <= 1 << 8 {
+                pl::Column::new(name, ids.iter().map(|&id| id as u8).collect::<Vec<_>>())
+            } else if *distinct <= 1 << 16 {
+                pl::Column::new(name, ids.iter().map(|&id| id as u16).collect::<Vec<_>>())
+            } else {
+                pl::Column::new(name, *ids)
+            }
+        }
+    }
+}
+
+/// Writes an Arrow IPC file, a record batch at a time.
+pub struct ArrowWriter<'a> {
+    path: &'a Path,
+    writer: Option<pl::BatchedWriter<BufWriter<File>>>,
+}
+
+impl<'a> ArrowWriter<'a> {
+    /// A writer; the file appears with the first batch.
+    pub fn new(path: &'a Path) -> Self {
+        Self { path, writer: None }
+    }
+
+    /// Adds a record batch.
+    pub fn write(&mut self, columns: &[(&str, Values<'_>)]) -> Result<()> {
+        let columns: Vec<pl::Column> = columns.iter().map(|(n, v)| series(n, v)).collect();
+        let fail = |error: pl::PolarsError| polars_error(self.path, error);
+        let frame = pl::DataFrame::new_infer_height(columns).map_err(fail)?;
+        if self.writer.is_none() {
+            let file = BufWriter::with_capacity(1 << 20, File::create(self.path).at(self.path)?);
+            let fields = vec![Default::default(); frame.width()];
+            let writer = pl::IpcWriter::new(file).with_compression(None);
+            self.writer = Some(writer.batched(frame.schema(), fields).map_err(fail)?);
+        }
+        let writer = self.writer.as_mut().expect("just made");
+        writer.write_batch(&frame).map_err(fail)
+    }
+
+    /// Ends the file.
+    pub fn finish(mut self) -> Result<()> {
+        match &mut self.writer {
+            Some(writer) => writer.finish().map_err(|error| polars_error(self.path, error)),
+            None => Ok(()),
+        }
+    }
+}
+
+fn polars_error(path: &Path, error: pl::PolarsError) -> Error {
+    match error {
+        pl::PolarsError::IO { error, .. } => Error::io(path, &error),
+        other => Error::file(path, other),
+    }
+}
+
+/// A memory-mapped column.
+#[derive(Clone)]
+pub enum Column {
+    /// Ids of a small vocabulary.
+    U8(Vec<Buffer<u8>>),
+    /// Ids of a middling vocabulary.
+    U16(Vec<Buffer<u16>>),
+    /// Ids.
+    U32(Vec<Buffer<u32>>),
+    /// Numbers.
+    F32(Vec<Buffer<f32>>),
+    /// Times.
+    I64(Vec<Buffer<i64>>),
+}
+
+#[inline]
+fn at<T: Copy>(chunks: &[Buffer<T>], row: u64) -> T {
+    chunks[(row / CHUNK as u64) as usize][(row % CHUNK as u64) as usize]
+}
+
+impl Column {
+    /// The id at `row`.
+    #[inline]
+    pub fn id(&self, row: u64) -> u32 {
+        match self {
+            Column::U8(chunks) => at(chunks, row).into(),
+            Column::U16(chunks) => at(chunks, row).into(),
+            Column::U32(chunks) => at(chunks, row),
+            _ => unreachable!("a coded column"),
+        }
+    }
+
+    /// The number at `row`.
+    #[inline]
+    pub fn float(&self, row: u64) -> f32 {
+        match self {
+            Column::F32(chunks) => at(chunks, row),
+            _ => unreachable!("a column of numbers"),
+        }
+    }
+
+    /// The time at `row`.
+    pub fn time(&self, row: u64) -> i64 {
+        match self {
+            Column::I64(chunks) => at(chunks, row),
+            _ => unreachable!("a column of times"),
+        }
+    }
+}
+
+/// A coded column with its values per row.
+pub struct Coded {
+    /// Ids, one a row, or flat where `offsets` is not empty.
+    pub ids: Column,
+    /// Where each row's ids begin, [rows + 1]; empty for one id a row.
+    pub offsets: Vec<u64>,
+}
+
+/// An opened cache.
+pub struct Cache {
+    /// What it holds.
+    pub meta: Meta,
+    /// The columns as the format names them.
+    pub fields: Vec<Field>,
+    /// The label; absent where every row is positive.
+    pub label: Option<Column>,
+    /// The time to sort by.
+    pub time: Option<Column>,
+    /// Dense features, in the order of `fields`.
+    pub dense: Vec<Column>,
+    /// Coded columns, by index into `fields`.
+    pub coded: BTreeMap<usize, Coded>,
+    /// Which file each row came from, an index into `meta.sources`.
+    pub file: Column,
+}
+
+/// Memory-maps an Arrow IPC file that [`ArrowWriter`] wrote.
+fn open_mapped(path: &Path) -> Result<pl::DataFrame> {
+    let file = File::open(path).at(path)?;
+    // SAFETY: the map must not change while it is read. A cache is written once, in a folder of
+    // its own that is renamed into place, and never written again; on Unix, removing it keeps the
+    // mapped pages alive.
+    let reader = unsafe { pl::IpcReader::new(file).memory_mapped(Some(path.into())) };
+    reader.finish().map_err(|error| polars_error(path, error))
+}
+
+fn column(frame: &pl::DataFrame, name: &str, path: &Path) -> Result<Column> {
+    let fail = |error| polars_error(path, error);
+    let column = frame.column(name).map_err(fail)?;
+    let series = column.as_materialized_series();
+    macro_rules! buffers {
+        ($chunked:expr) => {
+            $chunked.map_err(fail)?.downcast_iter().map(|array| array.values().clone()).collect()
+        };
+    }
+    Ok(match series.dtype() {
+        pl::DataType::UInt8 => Column::U8(buffers!(series.u8())),
+        pl::DataType::UInt16 => Column::U16(buffers!(series.u16())),
+        pl::DataType::UInt32 => Column::U32(buffers!(series.u32())),
+        pl::DataType::Float32 => Column::F32(buffers!(series.f32())),
+        pl::DataType::Int64 => Column::I64(buffers!(series.i64())),
+        other => return Err(Error::file(path, format!("column {name} has type {other}"))),
+    })
+}
+
+/// Reads `meta.json` of a cache folder and checks that the cache is whole.
+pub fn read_meta(folder: &Path) -> Result<Meta> {
+    let path = folder.join("meta.json");
+    let text = std::fs::read_to_string(&path).at(&path)?;
+    let meta: Meta = serde_json::from_str(&text).map_err(|error| Error::file(&path, error))?;
+    if meta.version != VERSION {
+        let what = format!("cache of format version {}, not {VERSION}", meta.version);
+        return Err(Error::file(&path, what));
+    }
+    for (name, &bytes) in &meta.files {
+        let path = folder.join(name);
+        let length = std::fs::metadata(&path).at(&path)?.len();
+        if length != bytes {
+            return Err(Error::file(&path, format!("{length} bytes instead of {bytes}")));
+        }
+    }
+    Ok(meta)
+}
+
+impl Cache {
+    /// Opens a cache folder for a data set of these columns.
+    pub fn open(folder: &Path, fields: Vec<Field>) -> Result<Self> {
+        let meta = read_meta(folder)?;
+        let path = folder.join("data.arrow");
+        let frame = open_mapped(&path)?;
+        if frame.height() as u64 != meta.rows {
+            return Err(Error::file(&path, format!("{} rows, not {}", frame.height(), meta.rows)));
+        }
+        let (mut label, mut time, mut dense) = (None, None, Vec::new());
+        let mut coded = BTreeMap::new();
+        for (i, field) in fields.iter().enumerate() {
+            let read = |name: &str| column(&frame, name, &path);
+            match field.role {
+                Role::Label | Role::Rating => label = Some(read(&i.to_string())?),
+                Role::Time => time = Some(read(&i.to_string())?),
+                Role::Dense => dense.push(read(&i.to_string())?),
+                Role::Multi(_) => {
+                    let lengths = read(&i.to_string())?;
+                    let mut offsets = Vec::with_capacity(meta.rows as usize + 1);
+                    let mut end = 0;
+                    offsets.push(end);
+                    for row in 0..meta.rows {
+                        end += u64::from(lengths.id(row));
+                        offsets.push(end);
+                    }
+                    let path = folder.join(flat_name(i));
+                    let ids = match end {
+                        0 => Column::U32(Vec::new()),
+                        _ => column(&open_mapped(&path)?, "id", &path)?,
+                    };
+                    coded.insert(i, Coded { ids, offsets });
+                }
+                _ => {
+                    let ids = read(&i.to_string())?;
+                    coded.insert(i, Coded { ids, offsets: Vec::new() });
+                }
+            }
+        }
+        let file = column(&frame, "file", &path)?;
+        Ok(Self { meta, fields, label, time, dense, coded, file })
+    }
+
+    /// Calls `each` with every value of a coded column, in the order of ids.
+    pub fn vocabulary(folder: &Path, column: usize, each: &mut dyn FnMut(&str)) -> Result<()> {
+        let path = folder.join(vocab_name(column));
+        let frame = open_mapped(&path)?;
+        let fail = |error| polars_error(&path, error);
+        let values = frame.column("value").map_err(fail)?.as_materialized_series();
+        values.str().map_err(fail)?.iter().for_each(|value| each(value.unwrap_or_default()));
+        Ok(())
+    }
+}

@@ -1,0 +1,202 @@
+//! Opening a data set: its cache if that is current, else an ingest into a new one.
+
+use crate::cache::{Cache, Meta, read_meta};
+use crate::error::{At, Error, Result};
+use crate::ingest::{self, Watch, stamp};
+use crate::raw;
+use crate::registry::Entry;
+use crate::view::{View, ViewSpec};
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The memory that an ingest may take unless told: 2 GiB.
+pub const DEFAULT_MEMORY: u64 = 2 << 30;
+
+/// A temporary folder of an ingest that has not been touched for this long was left by a crash.
+const STALE: Duration = Duration::from_secs(24 * 3600);
+
+/// Where the cache of a data set lies.
+pub fn cache_folder(entry: &Entry, data_dir: &Path) -> PathBuf {
+    data_dir.join("cache").join(&entry.name)
+}
+
+/// Why a cache cannot be used, or `None` if it can.
+fn outdated(entry: &Entry, data_dir: &Path, meta: &Meta) -> Result<Option<String>> {
+    let fields = raw::find(&entry.format)?.fields(entry)?;
+    if meta.definition != ingest::definition(entry, &fields) {
+        return Ok(Some("its definition has changed".into()));
+    }
+    for source in &meta.sources {
+        let Some(file) = entry.files.get(&source.name) else { continue };
+        if file.sha256.as_ref().is_some_and(|sha256| !sha256.eq_ignore_ascii_case(&source.sha256)) {
+            return Ok(Some(format!("the registry expects another {}", file.path.display())));
+        }
+        // Without the raw file the cache stands for itself.
+        let Ok(path) = entry.locate(file, data_dir) else { continue };
+        if stamp(&path)? != (source.bytes, source.modified) {
+            return Ok(Some(format!("{} has changed", path.display())));
+        }
+    }
+    Ok(None)
+}
+
+/// Makes sure that a current cache exists and returns its folder and contents' description.
+pub fn ingest(
+    entry: &Entry,
+    data_dir: &Path,
+    memory: u64,
+    watch: Watch<'_>,
+) -> Result<(PathBuf, Meta)> {
+    let folder = cache_folder(entry, data_dir);
+    if folder.exists() {
+        let reason = match read_meta(&folder) {
+            Ok(meta) => match outdated(entry, data_dir, &meta)? {
+                None => return Ok((folder, meta)),
+                Some(reason) => reason,
+            },
+            Err(error) => error.to_string(),
+        };
+        tracing::warn!("building the cache of {} anew: {reason}", entry.name);
+    }
+    let parent = folder.parent().expect("a folder in the data dir");
+    std::fs::create_dir_all(parent).at(parent)?;
+    let prefix = format!(".building-{}-", entry.name);
+    remove_stale(parent, &prefix);
+    let temporary = tempfile::Builder::new().prefix(&prefix).tempdir_in(parent).at(parent)?;
+    let meta = ingest::build(entry, data_dir, temporary.path(), memory, watch)?;
+    if folder.exists() {
+        let old = tempfile::Builder::new().prefix(&prefix).tempdir_in(parent).at(parent)?;
+        std::fs::rename(&folder, old.path().join("old")).at(&folder)?;
+    }
+    std::fs::rename(temporary.keep(), &folder).at(&folder)?;
+    Ok((folder, meta))
+}
+
+fn remove_stale(parent: &Path, prefix: &str) {
+    for file in std::fs::read_dir(parent).into_iter().flatten().flatten() {
+        let stale = || Some(file.metadata().ok()?.modified().ok()?.elapsed().ok()? > STALE);
+        if file.file_name().to_string_lossy().starts_with(prefix) && stale() == Some(true) {
+            let _ = std::fs::remove_dir_all(file.path());
+        }
+    }
+}
+
+/// Opens a data set as an experiment sees it, ingesting it if need be.
+pub fn open(
+    entry: &Entry,
+    data_dir: &Path,
+    memory: u64,
+    spec: ViewSpec,
+    watch: Watch<'_>,
+) -> Result<View> {
+    let (folder, _) = ingest(entry, data_dir, memory, watch)?;
+    let fields = raw::find(&entry.format)?.fields(entry)?;
+    View::new(Cache::open(&folder, fields)?, entry, &folder, spec)
+}
+
+/// A field's line in `embc data info`.
+#[derive(Clone, Debug, Serialize)]
+pub struct FieldInfo {
+    /// Its name.
+    pub name: String,
+    /// Distinct values; a missing one counts as a value.
+    pub distinct: u32,
+    /// Values that occur at least twice.
+    pub repeated: u32,
+}
+
+/// What `embc data info` shows.
+#[derive(Clone, Debug, Serialize)]
+pub struct Info {
+    /// The key in the registry.
+    pub name: String,
+    /// Its full name.
+    pub title: String,
+    /// The raw format.
+    pub format: String,
+    /// Rows of all parts.
+    pub rows: u64,
+    /// Mean label; where every row is a positive, with its sampled negatives.
+    pub label_rate: f64,
+    /// Number of dense features.
+    pub dense: usize,
+    /// Categorical and multi-valued fields.
+    pub fields: Vec<FieldInfo>,
+    /// Rows of each part of the default split.
+    pub splits: Splits,
+    /// Users with too few rows to hold one out, who train only.
+    pub short_users: u64,
+    /// Identifies the content.
+    pub data_hash: String,
+    /// What a generator knows about its data.
+    pub facts: std::collections::BTreeMap<String, f64>,
+}
+
+/// Rows of each part.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[allow(missing_docs)]
+pub struct Splits {
+    pub train: usize,
+    pub valid: usize,
+    pub test: usize,
+}
+
+/// Describes a data set, ingesting it if need be.
+pub fn info(entry: &Entry, data_dir: &Path, memory: u64, watch: Watch<'_>) -> Result<Info> {
+    let (folder, meta) = ingest(entry, data_dir, memory, watch)?;
+    let fields = raw::find(&entry.format)?.fields(entry)?;
+    let infos = fields.iter().zip(&meta.columns).filter(|(f, _)| f.role.is_feature());
+    let infos = infos.map(|(_, c)| FieldInfo {
+        name: c.name.clone(),
+        distinct: c.distinct,
+        repeated: c.repeated,
+    });
+    let infos = infos.collect();
+    let dense = fields.iter().filter(|f| f.role == raw::Role::Dense).count();
+    let negatives = entry.columns.as_ref().map_or(0, |c| c.negatives);
+    let cache = Cache::open(&folder, fields)?;
+    let view = View::new(cache, entry, &folder, ViewSpec::default())?;
+    if view.rows(1) == 0 {
+        tracing::warn!("the split of {} leaves no validation rows", entry.name);
+    }
+    Ok(Info {
+        name: entry.name.clone(),
+        title: entry.title.clone(),
+        format: entry.format.clone(),
+        rows: meta.rows,
+        label_rate: meta.label_mean / f64::from(1 + negatives),
+        dense,
+        fields: infos,
+        splits: Splits { train: view.rows(0), valid: view.rows(1), test: view.rows(2) },
+        short_users: view.short_users,
+        data_hash: meta.data_hash,
+        facts: meta.facts,
+    })
+}
+
+/// The vocabulary of a view's field: the value of each id, `None` for the OOV id.
+pub fn vocabulary(
+    entry: &Entry,
+    data_dir: &Path,
+    view: &View,
+    field: usize,
+) -> Result<Vec<Option<String>>> {
+    use embc_core::batch::Data;
+    let (column, remap) = view.remap(field);
+    let shape = &view.shape().fields[field];
+    let mut values = vec![None; shape.vocab as usize];
+    let known = view.known(field);
+    let mut next = 0;
+    Cache::vocabulary(&cache_folder(entry, data_dir), column, &mut |value| {
+        let id = remap[next];
+        next += 1;
+        if id < known {
+            values[id as usize] = Some(value.to_string());
+        }
+    })?;
+    match next == remap.len() {
+        true => Ok(values),
+        false => Err(Error::Data(format!("the vocabulary of {} is not whole", shape.name))),
+    }
+}

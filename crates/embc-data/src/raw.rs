@@ -1,0 +1,175 @@
+//! Raw formats: the registry, and the row that every reader fills.
+//!
+//! Most formats are tables of text and differ only in their [`delimited::Layout`]. A reader says
+//! which columns there are ([`Field`]) and streams rows; it keeps nothing.
+
+use crate::error::{Error, Result};
+use crate::input::Input;
+use crate::registry::Entry;
+use std::path::Path;
+
+mod adjacency;
+mod avazu;
+mod criteo;
+mod csv;
+mod delimited;
+mod movielens;
+mod pairs;
+mod steam;
+mod text;
+
+/// All formats. A new one is a file and a line here.
+pub static FORMATS: &[&dyn Format] = &[
+    &criteo::Criteo,
+    &avazu::Avazu,
+    &movielens::Dat,
+    &movielens::Csv,
+    &movielens::Tab,
+    &steam::Steam,
+    &pairs::Ratings,
+    &pairs::Pairs,
+    &adjacency::Adjacency,
+    &text::Text,
+    &csv::Csv,
+    &crate::synth::Generated,
+];
+
+/// The format called `name`.
+pub fn find(name: &str) -> Result<&'static dyn Format> {
+    FORMATS.iter().copied().find(|format| format.name() == name).ok_or_else(|| {
+        let known: Vec<&str> = FORMATS.iter().map(|format| format.name()).collect();
+        Error::Data(format!("unknown format {name:?}, expected one of {}", known.join(", ")))
+    })
+}
+
+/// What a column means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// 0 or 1.
+    Label,
+    /// A number that `[data] label` turns into 0 or 1; without that rule every row is a positive.
+    Rating,
+    /// The name of a class.
+    Class,
+    /// An integer to sort by.
+    Time,
+    /// A number; empty means missing.
+    Dense,
+    /// One id; empty is a value too.
+    Categorical,
+    /// One id of up to eight hex digits; empty is a value too.
+    Hex,
+    /// Several ids, separated by this character.
+    Multi(char),
+    /// A value that splits read.
+    Tag,
+}
+
+impl Role {
+    /// True for columns that get a vocabulary.
+    pub fn is_coded(self) -> bool {
+        use Role::{Categorical, Class, Hex, Multi, Tag};
+        matches!(self, Class | Categorical | Hex | Multi(_) | Tag)
+    }
+
+    /// True for columns that a model looks up.
+    pub fn is_feature(self) -> bool {
+        matches!(self, Role::Categorical | Role::Hex | Role::Multi(_))
+    }
+}
+
+/// A column of a data set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Field {
+    /// Its name.
+    pub name: String,
+    /// Its meaning.
+    pub role: Role,
+}
+
+impl Field {
+    /// A column of this name and role.
+    pub fn new(name: impl Into<String>, role: Role) -> Self {
+        Self { name: name.into(), role }
+    }
+}
+
+/// One row; a reader fills it again and again.
+#[derive(Debug, Default)]
+pub struct Row {
+    /// 0 or 1, or a rating; 1 where all rows are positive.
+    pub label: f32,
+    /// Seconds, hours, or anything that sorts.
+    pub time: i64,
+    /// Dense features; NaN where missing.
+    pub dense: Vec<f32>,
+    text: Vec<u8>,
+    /// End of each value in `text`.
+    ends: Vec<usize>,
+    /// End of each coded column in `ends`.
+    columns: Vec<usize>,
+}
+
+impl Row {
+    /// Forgets the last row.
+    pub fn clear(&mut self) {
+        (self.label, self.time) = (1.0, 0);
+        self.dense.clear();
+        self.text.clear();
+        self.ends.clear();
+        self.columns.clear();
+    }
+
+    /// Adds a value to the current coded column.
+    pub fn value(&mut self, value: &[u8]) {
+        self.text.extend_from_slice(value);
+        self.ends.push(self.text.len());
+    }
+
+    /// Closes the current coded column.
+    pub fn end_column(&mut self) {
+        self.columns.push(self.ends.len());
+    }
+
+    /// The values of coded column `column`.
+    pub fn values(&self, column: usize) -> impl Iterator<Item = &[u8]> {
+        let start = column.checked_sub(1).map_or(0, |previous| self.columns[previous]);
+        (start..self.columns[column]).map(|i| {
+            let begin = i.checked_sub(1).map_or(0, |previous| self.ends[previous]);
+            &self.text[begin..self.ends[i]]
+        })
+    }
+}
+
+/// Takes rows as they are read.
+pub type Sink<'a> = &'a mut dyn FnMut(&Row) -> Result<()>;
+
+/// A raw format.
+pub trait Format: Sync {
+    /// The registry's `format`.
+    fn name(&self) -> &'static str;
+    /// One line on its layout.
+    fn doc(&self) -> &'static str;
+    /// The columns of a data set of this format.
+    fn fields(&self, entry: &Entry) -> Result<Vec<Field>>;
+    /// How dense features are transformed unless the experiment says otherwise.
+    fn dense(&self) -> crate::view::Dense {
+        crate::view::Dense::Raw
+    }
+    /// Streams the rows of one file.
+    fn read(&self, entry: &Entry, input: Input<'_>, sink: Sink<'_>) -> Result<()>;
+}
+
+/// Parses a number of a raw file, or says where it is none.
+pub(crate) fn number<T: std::str::FromStr>(
+    text: &[u8],
+    name: &str,
+    path: &Path,
+    line: u64,
+) -> Result<T> {
+    let parsed = std::str::from_utf8(text).ok().and_then(|text| text.trim().parse().ok());
+    parsed.ok_or_else(|| {
+        let shown = String::from_utf8_lossy(&text[..text.len().min(40)]).into_owned();
+        Error::line(path, line, format!("{name} is {shown:?}, which is not a number"))
+    })
+}

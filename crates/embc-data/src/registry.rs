@@ -1,0 +1,211 @@
+//! `datasets.toml`: what data sets there are, where their files lie, how they are split.
+
+use crate::error::{At, Error, Result};
+use crate::split::SplitRule;
+use crate::synth::Synth;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// The project's own registry, compiled in.
+const BUILT_IN: &str = include_str!("../../../datasets.toml");
+
+/// A downloadable archive.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Archive {
+    /// Where it is.
+    pub url: String,
+    /// Its size.
+    pub bytes: Option<u64>,
+    /// Its SHA-256, in hex.
+    pub sha256: Option<String>,
+}
+
+/// A raw file.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawFile {
+    /// Relative to the data dir or to the registry's folder.
+    pub path: PathBuf,
+    /// Its size.
+    pub bytes: Option<u64>,
+    /// Its SHA-256, in hex.
+    pub sha256: Option<String>,
+}
+
+/// A multi-valued column of a user's CSV file.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Multi {
+    /// The column's name.
+    pub name: String,
+    /// What stands between values.
+    pub separator: char,
+}
+
+/// The columns of a user's CSV file.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Columns {
+    /// `,` unless told.
+    #[serde(default = "comma")]
+    pub delimiter: char,
+    /// Whether the first line names the columns; without it they are called `0`, `1`, …
+    #[serde(default = "yes")]
+    pub header: bool,
+    /// The label's column, of 0 and 1, or `"all-positive"`.
+    pub label: String,
+    /// True where the label is a rating, which `[data] label` turns into 0 or 1.
+    #[serde(default)]
+    pub rating: bool,
+    /// The column to sort by in time, an integer.
+    pub time: Option<String>,
+    /// Columns of numbers; empty means missing.
+    #[serde(default)]
+    pub dense: Vec<String>,
+    /// Columns of one id.
+    #[serde(default)]
+    pub categorical: Vec<String>,
+    /// Columns of several ids.
+    #[serde(default)]
+    pub multi: Vec<Multi>,
+    /// Sampled negatives a positive.
+    #[serde(default)]
+    pub negatives: u32,
+}
+
+fn comma() -> char {
+    ','
+}
+fn yes() -> bool {
+    true
+}
+
+/// A data set of a registry.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Entry {
+    /// Its full name.
+    pub title: String,
+    /// The raw format, a key of [`crate::raw::FORMATS`].
+    pub format: String,
+    /// Who may use it.
+    #[serde(default)]
+    pub licence: String,
+    /// Where it comes from.
+    #[serde(default)]
+    pub homepage: String,
+    /// What to mind.
+    #[serde(default)]
+    pub note: String,
+    /// What `fetch` downloads and unpacks.
+    pub archive: Option<Archive>,
+    /// The raw files.
+    #[serde(default)]
+    pub files: BTreeMap<String, RawFile>,
+    /// The default split.
+    pub split: Option<SplitRule>,
+    /// Further splits, by name.
+    #[serde(default)]
+    pub splits: BTreeMap<String, SplitRule>,
+    /// Columns of `format = "csv"`.
+    pub columns: Option<Columns>,
+    /// What `format = "synth"` generates.
+    pub synth: Option<Synth>,
+    /// The key in the registry.
+    #[serde(skip)]
+    pub name: String,
+    /// The folder of the registry file.
+    #[serde(skip)]
+    pub folder: PathBuf,
+}
+
+impl Entry {
+    /// Where a raw file is: in the data dir, else beside the registry. An error says how to get it.
+    pub fn locate(&self, file: &RawFile, data_dir: &Path) -> Result<PathBuf> {
+        let places = [data_dir.join(&file.path), self.folder.join(&file.path)];
+        if let Some(found) = places.iter().find(|path| path.exists()) {
+            return Ok(found.clone());
+        }
+        let how = match &self.archive {
+            Some(_) => format!("run `embc data fetch {}`", self.name),
+            None if self.homepage.is_empty() => "put it there".into(),
+            None => format!("download it from {} and put it there", self.homepage),
+        };
+        Err(Error::file(&places[0], format!("data set {} is not here; {how}", self.name)))
+    }
+
+    /// The split called `name`, or the default one.
+    pub fn split_rule(&self, name: Option<&str>) -> Result<SplitRule> {
+        match name {
+            Some(name) => self.splits.get(name).cloned().ok_or_else(|| {
+                let known: Vec<&str> = self.splits.keys().map(String::as_str).collect();
+                let known = if known.is_empty() { "none".into() } else { known.join(", ") };
+                Error::Data(format!("data set {} has no split {name:?}; it names {known}", self.name))
+            }),
+            None => self.split.clone().ok_or_else(|| {
+                Error::Data(format!(
+                    "data set {} names no split; set one with [data] split = {{ rule = \"random\", valid = 0.1, test = 0.1 }}",
+                    self.name
+                ))
+            }),
+        }
+    }
+
+    /// Names of the columns that its splits read.
+    pub fn split_columns(&self) -> Vec<String> {
+        let mut names: Vec<String> = (self.split.iter().chain(self.splits.values()))
+            .filter_map(|rule| rule.column().map(String::from))
+            .collect();
+        names.sort();
+        names.dedup();
+        names
+    }
+}
+
+/// All registries together.
+#[derive(Clone, Debug, Default)]
+pub struct Registry {
+    entries: BTreeMap<String, Entry>,
+}
+
+impl Registry {
+    /// The built-in registry and `files`, in order; a later one wins.
+    pub fn load(files: &[PathBuf]) -> Result<Self> {
+        let mut registry = Self::default();
+        registry.add(BUILT_IN, Path::new("datasets.toml"))?;
+        for file in files {
+            let text = std::fs::read_to_string(file).at(file)?;
+            registry.add(&text, file)?;
+        }
+        Ok(registry)
+    }
+
+    fn add(&mut self, text: &str, file: &Path) -> Result<()> {
+        let parsed: BTreeMap<String, Entry> = toml::from_str(text).map_err(|error| {
+            let line = error.span().map_or(1, |span| 1 + text[..span.start].matches('\n').count());
+            Error::line(file, line as u64, error.message())
+        })?;
+        for (name, mut entry) in parsed {
+            if entry.files.is_empty() && entry.synth.is_none() {
+                let what = format!("data set {name} needs [files], or synth = {{ … }}");
+                return Err(Error::file(file, what));
+            }
+            entry.name = name.clone();
+            entry.folder = file.parent().unwrap_or(Path::new("")).into();
+            self.entries.insert(name, entry);
+        }
+        Ok(())
+    }
+
+    /// All data sets, by name.
+    pub fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.values()
+    }
+
+    /// The data set called `name`.
+    pub fn get(&self, name: &str) -> Option<&Entry> {
+        self.entries.get(name)
+    }
+}
