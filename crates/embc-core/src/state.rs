@@ -33,6 +33,11 @@ pub trait HasState {
 /// Marks the names of optimizer state.
 pub(crate) const OPTIMIZER: char = '#';
 
+/// True for the name of optimizer state.
+pub fn is_optimizer(name: &str) -> bool {
+    name.contains(OPTIMIZER)
+}
+
 /// Which tensors to save.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum What {
@@ -49,7 +54,7 @@ pub type Saved = BTreeMap<String, Tensor>;
 pub fn save(of: &mut dyn HasState, what: What) -> Saved {
     let mut saved = BTreeMap::new();
     of.state(&mut |name, tensor| {
-        if what == What::Weights && name.contains(OPTIMIZER) {
+        if what == What::Weights && is_optimizer(name) {
             return;
         }
         let copy = match tensor {
@@ -66,7 +71,7 @@ pub fn save(of: &mut dyn HasState, what: What) -> Saved {
 pub fn restore(into: &mut dyn HasState, saved: &Saved, what: What) -> Result<(), String> {
     let mut error = None;
     into.state(&mut |name, tensor| {
-        if what == What::Weights && name.contains(OPTIMIZER) {
+        if what == What::Weights && is_optimizer(name) {
             return;
         }
         let done = match (tensor, saved.get(name)) {

@@ -19,3 +19,4 @@ pub mod view;
 mod vocab;
 
 pub use error::{Error, Result};
+pub use input::hex;

@@ -1,1 +1,55 @@
-fn main() {}
+//! `embc`: which embedding compression should I use on my data, at what budget, at what cost?
+
+mod cli;
+mod cmd;
+mod config;
+mod plan;
+mod progress;
+mod record;
+mod report;
+mod run;
+mod suggest;
+mod table;
+
+use clap::Parser;
+use cli::{Cli, Color, Command};
+use std::io::IsTerminal;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// True once the user has pressed Ctrl-C.
+fn interrupted() -> bool {
+    INTERRUPTED.load(Ordering::Relaxed)
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let level = ["warn", "info", "debug"][usize::from(cli.global.verbose.min(2))];
+    let ansi = match cli.global.color {
+        Color::Auto => std::io::stderr().is_terminal(),
+        when => when == Color::Always,
+    };
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(ansi)
+        .without_time()
+        .with_target(false)
+        .with_env_filter(if cli.global.quiet { "error" } else { level })
+        .init();
+    // The second Ctrl-C does not wait for the first one's clean end.
+    let _ = ctrlc::set_handler(|| {
+        if INTERRUPTED.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+    });
+    let result = match &cli.command {
+        Command::Train(args) => cmd::train::run(args, &cli.global),
+        Command::Sweep(args) => cmd::sweep::run(args, &cli.global),
+        Command::Report(args) => cmd::report::run(args, &cli.global),
+        Command::Data { command } => cmd::data::run(command, &cli.global),
+        Command::List(args) => cmd::list::run(args, &cli.global),
+    };
+    cmd::exit(result)
+}

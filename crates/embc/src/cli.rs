@@ -1,0 +1,219 @@
+//! The command line.
+
+use crate::config::Bytes;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// Which embedding compression should I use on my data, at what budget, and what does it cost me?
+///
+/// embc trains recommender models whose embedding tables are compressed in different ways, and
+/// compares them at equal memory: several seeds, error bars, parameters and bytes.
+///
+/// Start with:  embc sweep --config quickstart
+#[derive(Parser)]
+#[command(version, propagate_version = true, disable_help_subcommand = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+    #[command(flatten)]
+    pub global: Global,
+}
+
+/// Options of every command.
+#[derive(Args, Clone)]
+pub struct Global {
+    /// Where downloads and caches lie
+    #[arg(long, global = true, env = "EMBC_DATA_DIR", default_value = "data", value_name = "DIR")]
+    pub data_dir: PathBuf,
+    /// A registry of data sets to add to the built-in one; may be repeated
+    #[arg(long, global = true, env = "EMBC_DATASETS", value_name = "FILE", value_delimiter = ':')]
+    pub datasets: Vec<PathBuf>,
+    /// Where records of trials lie
+    #[arg(long, global = true, default_value = "results", value_name = "DIR")]
+    pub results: PathBuf,
+    /// Train although the estimate exceeds the free memory
+    #[arg(long, global = true)]
+    pub overcommit: bool,
+    /// Say more; -vv says all
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+    /// Say nothing but errors
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+    /// When to colour
+    #[arg(long, global = true, value_enum, default_value = "auto", value_name = "WHEN")]
+    pub color: Color,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Color {
+    Auto,
+    Always,
+    Never,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Train one trial and print its metrics
+    Train(Train),
+    /// Run all trials of experiments that are not done yet, and print their tables
+    Sweep(Sweep),
+    /// Render tables from recorded trials
+    Report(Report),
+    /// List, describe, download, ingest or generate data sets
+    Data {
+        #[command(subcommand)]
+        command: Data,
+    },
+    /// List what there is to choose from
+    List(List),
+}
+
+/// Train one trial: the first scheme, budget and seed of a config, or those that --set names.
+///
+///   embc train --config memcom_ml20m --set scheme.kind=memcom --set budget.compression=[16]
+#[derive(Args)]
+pub struct Train {
+    /// The experiment: a path, or a name under configs/
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// Override a key, such as train.epochs=2 or scheme.kind=memcom; may be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub sets: Vec<String>,
+    /// The seed, instead of the config's first
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// Threads; the numbers do not depend on it
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+    /// Save weights (safetensors), vocabularies and the trial's record here
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+}
+
+/// Run all trials of experiments that are not recorded yet, and print their tables.
+///
+///   embc sweep --config quickstart --filter 'memcom|full'
+#[derive(Args)]
+pub struct Sweep {
+    /// The experiments: paths, or names under configs/
+    #[arg(long, value_name = "FILE", num_args = 1.., required = true)]
+    pub config: Vec<PathBuf>,
+    /// Only trials whose name matches, such as 'memcom, compression 16'
+    #[arg(long, value_name = "REGEX")]
+    pub filter: Option<regex::Regex>,
+    /// Override a key, such as train.seeds=[1]; may be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub sets: Vec<String>,
+    /// List the trials and whether they are done, and run nothing
+    #[arg(long)]
+    pub list: bool,
+    /// Run also what is done; the newer record counts
+    #[arg(long)]
+    pub rerun: bool,
+    /// Threads; the numbers do not depend on it
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+}
+
+/// Render tables from recorded trials; all experiments with results unless some are named.
+#[derive(Args)]
+pub struct Report {
+    /// Experiments: config paths, or names under configs/
+    #[arg(value_name = "EXPERIMENT")]
+    pub experiments: Vec<PathBuf>,
+    /// How to render them
+    #[arg(long, value_enum, default_value = "md")]
+    pub format: Format,
+    /// Write to a file instead of stdout
+    #[arg(long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Enforce the [[expect]] bounds: exit 1 where one does not hold
+    #[arg(long)]
+    pub check: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    Md,
+}
+
+#[derive(Subcommand)]
+pub enum Data {
+    /// List all data sets, and whether they are here
+    List {
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Describe a data set: rows, label rate, fields, splits
+    Info {
+        /// Its name in the registry
+        name: String,
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Download a data set, or say where to get it
+    Fetch {
+        /// Its name in the registry
+        name: String,
+    },
+    /// Read a data set's raw files into the cache
+    Ingest {
+        /// Its name in the registry
+        name: String,
+        /// The most memory to take
+        #[arg(long, default_value = "2GiB", value_name = "SIZE")]
+        memory: Bytes,
+    },
+    /// Write synthetic data as raw text, with a registry for it
+    Synth {
+        /// gmf: users x items with a planted inner product; criteo: Criteo's layout
+        #[arg(value_parser = ["gmf", "criteo"])]
+        kind: String,
+        /// Training rows (gmf) or all rows (criteo)
+        #[arg(long, value_name = "N")]
+        rows: u64,
+        /// Where to write them; made if need be
+        #[arg(long, value_name = "DIR")]
+        output: PathBuf,
+        /// Users, and items (gmf)
+        #[arg(long, default_value_t = 6000, value_name = "N")]
+        vocab: u32,
+        /// Seed of the draw
+        #[arg(long, default_value_t = 1, value_name = "N")]
+        seed: u64,
+    },
+}
+
+/// How to print.
+#[derive(Args, Clone, Copy)]
+pub struct Json {
+    /// Print for people, or for programs
+    #[arg(long, value_enum, default_value = "text")]
+    pub format: TextOrJson,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum TextOrJson {
+    Text,
+    Json,
+}
+
+/// List what there is to choose from.
+#[derive(Args)]
+pub struct List {
+    /// What to list
+    #[arg(value_enum)]
+    pub what: What,
+    #[command(flatten)]
+    pub json: Json,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum What {
+    Schemes,
+    Models,
+    Datasets,
+    Metrics,
+    Optimizers,
+}

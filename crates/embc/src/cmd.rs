@@ -1,0 +1,92 @@
+//! One file per command; what they share is here.
+
+use crate::cli::Global;
+use crate::progress::DataProgress;
+use crate::{interrupted, suggest};
+use anyhow::{Result, anyhow};
+use embc_data::registry::{Entry, Registry};
+use embc_data::view::{View, ViewSpec};
+use std::io::Write;
+use std::process::ExitCode;
+
+pub mod data;
+pub mod list;
+pub mod report;
+pub mod sweep;
+pub mod train;
+
+/// How a command that ran to its end went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// All well.
+    Fine,
+    /// A trial or a check failed.
+    Failed,
+    /// The user stopped it.
+    Interrupted,
+}
+
+/// The exit code: 0 ok, 1 a trial or check failed, 2 wrong input, 130 interrupted.
+pub fn exit(result: Result<Outcome>) -> ExitCode {
+    match result {
+        Ok(Outcome::Fine) => ExitCode::SUCCESS,
+        Ok(Outcome::Failed) => ExitCode::from(1),
+        Ok(Outcome::Interrupted) => ExitCode::from(130),
+        Err(_) if interrupted() => {
+            eprintln!("interrupted");
+            ExitCode::from(130)
+        }
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let io = error.chain().find_map(|cause| cause.downcast_ref::<std::io::Error>());
+    io.is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
+/// Prints data to stdout; a reader that has gone away is no error.
+pub fn print(text: &str) -> Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    stdout.write_all(text.as_bytes())?;
+    Ok(stdout.flush()?)
+}
+
+/// All registries.
+pub fn registry(global: &Global) -> Result<Registry> {
+    Ok(Registry::load(&global.datasets)?)
+}
+
+/// A data set by name.
+pub fn entry<'a>(registry: &'a Registry, name: &str) -> Result<&'a Entry> {
+    registry.get(name).ok_or_else(|| {
+        let hint = suggest::nearest(name, registry.entries().map(|e| e.name.as_str()));
+        anyhow!("unknown data set {name:?}{hint}; see `embc data list`, or add a registry with --datasets")
+    })
+}
+
+/// Opens a data set as an experiment sees it, ingesting it if need be.
+pub fn open(entry: &Entry, spec: ViewSpec, global: &Global) -> Result<View> {
+    let mut progress = DataProgress::new(&entry.name, global.quiet);
+    let memory = embc_data::dataset::DEFAULT_MEMORY;
+    let view = embc_data::dataset::open(entry, &global.data_dir, memory, spec, &mut |at| {
+        progress.watch(at)
+    })?;
+    if view.short_users > 0 {
+        tracing::info!("{}: {} users are too short to hold out from and train only", entry.name, view.short_users);
+    }
+    Ok(view)
+}
+
+/// Sets the number of threads.
+pub fn set_threads(threads: Option<usize>) -> Result<()> {
+    match threads {
+        Some(0) => Err(anyhow!("--threads 0: at least one thread is needed")),
+        Some(n) => Ok(rayon::ThreadPoolBuilder::new().num_threads(n).build_global()?),
+        None => Ok(()),
+    }
+}

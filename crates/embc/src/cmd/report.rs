@@ -1,0 +1,58 @@
+//! `embc report`: tables from recorded trials.
+
+use super::Outcome;
+use crate::cli::{Format, Global, Report};
+use crate::config::Experiment;
+use crate::record::{Record, Results};
+use crate::report;
+use anyhow::{Context, Result, bail};
+use std::path::PathBuf;
+
+pub fn run(args: &Report, global: &Global) -> Result<Outcome> {
+    let named = match args.experiments.is_empty() {
+        true => recorded(global)?,
+        false => args.experiments.clone(),
+    };
+    let registry = super::registry(global)?;
+    let (mut text, mut failed) = (String::new(), Vec::new());
+    for name in &named {
+        let experiment = Experiment::load(name, &[])?;
+        let entry = super::entry(&registry, &experiment.dataset)?;
+        let results = Results::open(&global.results, &experiment.name)?;
+        let records: Vec<Record> = super::sweep::latest(results.read()?).into_values().collect();
+        if records.is_empty() {
+            bail!("{} has no results yet; run `embc sweep --config {}`", experiment.name, experiment.name);
+        }
+        match args.format {
+            Format::Md => text.push_str(&report::markdown(&experiment, entry, &records)?),
+        }
+        if args.check {
+            failed.extend(report::check(&experiment, &records)?);
+        }
+    }
+    match &args.output {
+        Some(path) => std::fs::write(path, &text).with_context(|| format!("{}: cannot be written", path.display()))?,
+        None => super::print(&text)?,
+    }
+    failed.iter().for_each(|line| eprintln!("check failed: {line}"));
+    Ok(if failed.is_empty() { Outcome::Fine } else { Outcome::Failed })
+}
+
+/// Experiments that have a file of results and a config.
+fn recorded(global: &Global) -> Result<Vec<PathBuf>> {
+    let folder = &global.results;
+    let files = std::fs::read_dir(folder)
+        .with_context(|| format!("{}: no results here; run `embc sweep` first", folder.display()))?;
+    let mut names: Vec<PathBuf> = files
+        .flatten()
+        .map(|file| file.path())
+        .filter(|path| path.extension().is_some_and(|e| e == "jsonl"))
+        .filter_map(|path| path.file_stem().map(PathBuf::from))
+        .filter(|name| crate::config::find(name).is_ok())
+        .collect();
+    names.sort();
+    if names.is_empty() {
+        bail!("{}: no results here; run `embc sweep` first", folder.display());
+    }
+    Ok(names)
+}

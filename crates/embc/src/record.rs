@@ -1,0 +1,152 @@
+//! Records: one JSON object a line in `results/<experiment>.jsonl`.
+
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+/// The version of this format.
+pub const VERSION: u32 = 1;
+
+/// How a trial ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    Ok,
+    Error,
+    Infeasible,
+    Pruned,
+}
+
+/// The machine of a trial.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Host {
+    pub cpu: String,
+    pub cores: usize,
+    pub os: String,
+}
+
+/// The program of a trial.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Program {
+    pub version: String,
+    pub revision: String,
+    pub dirty: bool,
+}
+
+/// A finished trial.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Record {
+    pub v: u32,
+    pub trial: String,
+    pub experiment: String,
+    pub status: Status,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    pub dataset: String,
+    pub data_hash: String,
+    pub model: String,
+    pub scheme: String,
+    pub label: String,
+    pub knobs: Value,
+    pub budget: Value,
+    /// The sizes that the scheme chose, for each table.
+    #[serde(default)]
+    pub sizes: Vec<String>,
+    pub compression_params: f64,
+    pub compression_bytes: f64,
+    pub params: u64,
+    pub param_bytes: u64,
+    pub index_bytes: u64,
+    pub train_bytes: u64,
+    pub model_params: u64,
+    pub weights_hash: String,
+    pub seed: u64,
+    pub epochs: u32,
+    pub best_epoch: u32,
+    pub metrics: BTreeMap<String, f64>,
+    pub curve: Vec<BTreeMap<String, f64>>,
+    pub train_examples_per_s: f64,
+    pub wall_s: f64,
+    pub peak_rss_bytes: u64,
+    pub threads: usize,
+    pub config: Value,
+    pub embc: Program,
+    pub host: Host,
+    pub started: String,
+    pub finished: String,
+}
+
+/// The records of one experiment on disk.
+pub struct Results {
+    path: PathBuf,
+}
+
+impl Results {
+    /// `results/<experiment>.jsonl`; the folder is made if need be.
+    pub fn open(folder: &Path, experiment: &str) -> Result<Self> {
+        std::fs::create_dir_all(folder)
+            .with_context(|| format!("{}: cannot be made; choose another folder with --results", folder.display()))?;
+        Ok(Self { path: folder.join(format!("{experiment}.jsonl")) })
+    }
+
+    /// All records, oldest first. A torn last line is dropped with a warning; any other damage is
+    /// an error that names the line.
+    pub fn read(&self) -> Result<Vec<Record>> {
+        let text = match std::fs::read_to_string(&self.path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(error).with_context(|| self.path.display().to_string()),
+        };
+        let mut records = Vec::new();
+        for (number, line) in text.split_inclusive('\n').enumerate() {
+            let place = format!("{}:{}", self.path.display(), number + 1);
+            if !line.ends_with('\n') {
+                tracing::warn!("{place}: the last line is torn and was dropped");
+                break;
+            }
+            let record: Record = serde_json::from_str(line)
+                .with_context(|| format!("{place}: not a record; remove the line"))?;
+            if record.v != VERSION {
+                bail!("{place}: record of format version {}, not {VERSION}", record.v);
+            }
+            records.push(record);
+        }
+        Ok(records)
+    }
+
+    /// Appends a record: locked, synced, and after cutting off a torn tail.
+    pub fn append(&self, record: &Record) -> Result<()> {
+        let mut line = serde_json::to_string(record)?;
+        line.push('\n');
+        let write = || -> std::io::Result<()> {
+            let mut file =
+                OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&self.path)?;
+            file.lock()?;
+            let end = whole_lines(&mut file)?;
+            file.set_len(end)?;
+            file.seek(SeekFrom::Start(end))?;
+            file.write_all(line.as_bytes())?;
+            file.sync_all()
+        };
+        write().with_context(|| format!("{}: the record cannot be written; choose another folder with --results", self.path.display()))
+    }
+}
+
+/// The length of a file up to its last newline.
+fn whole_lines(file: &mut File) -> std::io::Result<u64> {
+    let mut end = file.seek(SeekFrom::End(0))?;
+    let mut byte = [0];
+    while end > 0 {
+        file.seek(SeekFrom::Start(end - 1))?;
+        file.read_exact(&mut byte)?;
+        if byte[0] == b'\n' {
+            break;
+        }
+        end -= 1;
+    }
+    Ok(end)
+}

@@ -1,0 +1,297 @@
+//! Tables from records: mean ± deviation over seeds, memory, references, expectations.
+
+use crate::config::{Expect, Experiment, TableSplit};
+use crate::plan::{Trial, trials};
+use crate::record::{Record, Status};
+use crate::table::{bytes, count, markdown as md_table};
+use anyhow::{Context, Result, bail};
+use embc_core::metric::Metric;
+use embc_data::registry::Entry;
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+/// Mean, deviation and number of values.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Summary {
+    mean: f64,
+    deviation: Option<f64>,
+    n: usize,
+}
+
+impl Summary {
+    fn of(values: &[f64]) -> Option<Self> {
+        let n = values.len();
+        let mean = values.iter().sum::<f64>() / n as f64;
+        let squares: f64 = values.iter().map(|x| (x - mean).powi(2)).sum();
+        let deviation = (n > 1).then(|| (squares / (n as f64 - 1.0)).sqrt());
+        (n > 0).then_some(Self { mean, deviation, n })
+    }
+
+    fn text(self) -> String {
+        match self.deviation {
+            Some(deviation) => format!("{:.4} ± {deviation:.4}", self.mean),
+            None => format!("{:.4}", self.mean),
+        }
+    }
+}
+
+/// The records of one scheme at one budget.
+struct Cell<'a> {
+    records: Vec<&'a Record>,
+    seeds: usize,
+}
+
+impl Cell<'_> {
+    fn values(&self, key: &str) -> Vec<f64> {
+        let ok = self.records.iter().filter(|r| r.status == Status::Ok);
+        ok.filter_map(|r| r.metrics.get(key).copied()).collect()
+    }
+
+    fn summary(&self, key: &str) -> Option<Summary> {
+        Summary::of(&self.values(key))
+    }
+}
+
+/// All cells of an experiment: (scheme, budget value), with a scheme's only trial at `None`.
+struct Grid<'a> {
+    schemes: Vec<String>,
+    budgets: Vec<String>,
+    cells: BTreeMap<(String, Option<String>), Cell<'a>>,
+    /// Records of configs other than today's.
+    others: usize,
+    records: Vec<&'a Record>,
+}
+
+impl<'a> Grid<'a> {
+    fn new(experiment: &Experiment, records: &'a [Record]) -> Result<Self> {
+        let trials = trials(experiment)?;
+        let budgets = experiment.points()?.iter().map(|p| p.value.to_string()).collect();
+        let schemes = experiment.scheme.iter().map(|s| s.label().to_string()).collect();
+        let mut cells: BTreeMap<_, Cell<'a>> = BTreeMap::new();
+        let mut used = Vec::new();
+        for trial in &trials {
+            let key = (trial.scheme.label().to_string(), trial.point.as_ref().map(|p| p.value.to_string()));
+            let cell = cells.entry(key).or_insert(Cell { records: Vec::new(), seeds: 0 });
+            cell.seeds += 1;
+            let found = records.iter().filter(|r| matches(trial, r)).max_by_key(|r| &r.started);
+            cell.records.extend(found);
+            used.extend(found);
+        }
+        let others = records.len() - used.len();
+        Ok(Self { schemes, budgets, cells, others, records: used })
+    }
+
+    fn cell(&self, scheme: &str, budget: &str) -> Option<&Cell<'a>> {
+        let at = |budget: Option<String>| self.cells.get(&(scheme.to_string(), budget));
+        at(Some(budget.into())).or_else(|| at(None))
+    }
+}
+
+fn matches(trial: &Trial, record: &Record) -> bool {
+    record.config == trial.config
+}
+
+/// The metric's key in records: the table's split, else test where there is one.
+fn metric_key(experiment: &Experiment, records: &[&Record]) -> String {
+    let metric = experiment.metric();
+    let test = format!("test/{metric}");
+    let has_test = records.iter().any(|r| r.metrics.contains_key(&test));
+    match experiment.table.split {
+        Some(TableSplit::Valid) => format!("valid/{metric}"),
+        Some(TableSplit::Test) => test,
+        None if has_test => test,
+        None => format!("valid/{metric}"),
+    }
+}
+
+/// The Markdown of an experiment.
+pub fn markdown(experiment: &Experiment, entry: &Entry, records: &[Record]) -> Result<String> {
+    let grid = Grid::new(experiment, records)?;
+    let key = metric_key(experiment, &grid.records);
+    let axis = experiment.points()?.first().map(|p| p.axis);
+    let mut text = format!("## {}\n\n", experiment.title);
+    writeln!(text, "Data: {}. Model: {}. Epoch picked by validation {}.", entry.title, experiment.model.kind, experiment.train.select)?;
+    if !experiment.paper.is_empty() {
+        writeln!(text, "Paper: {}.", experiment.paper)?;
+    }
+    if !experiment.notes.is_empty() {
+        writeln!(text, "\n{}", experiment.notes.trim())?;
+    }
+    let budgets = if grid.budgets.is_empty() { vec![String::new()] } else { grid.budgets.clone() };
+    let mut header = vec!["scheme".to_string()];
+    header.extend(budgets.iter().map(|b| match axis {
+        Some("compression") => format!("{b}x"),
+        Some("bytes") => bytes(b.parse().unwrap_or(0)),
+        Some(axis) => format!("{axis} {b}"),
+        None => key.clone(),
+    }));
+    let baseline = experiment.table.relative_to.as_deref();
+    let seeds = experiment.train.seeds.len();
+    let spread = match seeds {
+        1 => "one seed".into(),
+        n => format!("mean ± standard deviation over {n} seeds (initialisation and order; the data and its split are fixed)"),
+    };
+    writeln!(text, "\n**{key}**, {spread}{}:\n", match baseline {
+        Some(baseline) => format!("; in brackets the change against {baseline}"),
+        None => String::new(),
+    })?;
+    let base = |budget: &str| baseline.and_then(|b| grid.cell(b, budget)?.summary(&key));
+    let mut notes = Vec::new();
+    let mut rows = Vec::new();
+    for scheme in &grid.schemes {
+        let mut row = vec![scheme.clone()];
+        for budget in &budgets {
+            row.push(cell_text(&grid, scheme, budget, &key, base(budget), baseline, &mut notes));
+        }
+        rows.push(row);
+    }
+    text += &md_table(&header, &rows);
+    notes.sort();
+    notes.dedup();
+    if !notes.is_empty() {
+        text.push('\n');
+        notes.iter().for_each(|note| text.push_str(&format!("- {note}\n")));
+    }
+    writeln!(text, "\nMemory of the embedding: trained parameters, bytes with pointers and codes, compression of parameters.\n")?;
+    let memory = |scheme: &String| {
+        let mut row = vec![scheme.clone()];
+        row.extend(budgets.iter().map(|budget| {
+            let record = grid.cell(scheme, budget).and_then(|c| c.records.iter().find(|r| r.status == Status::Ok));
+            record.map_or("–".into(), |r| {
+                format!("{}, {}, {:.1}x", count(r.params), bytes(r.param_bytes + r.index_bytes), r.compression_params)
+            })
+        }));
+        row
+    };
+    text += &md_table(&header, &grid.schemes.iter().map(memory).collect::<Vec<_>>());
+    text += &reference(experiment, &grid)?;
+    let (ok, missing) = (grid.records.len(), grid.cells.values().map(|c| c.seeds).sum::<usize>() - grid.records.len());
+    write!(text, "\n{ok} trials")?;
+    if missing > 0 {
+        write!(text, ", {missing} still to run")?;
+    }
+    if grid.others > 0 {
+        write!(text, "; {} records of other settings are left out", grid.others)?;
+    }
+    text.push_str(".\n\n");
+    Ok(text)
+}
+
+fn cell_text(
+    grid: &Grid<'_>,
+    scheme: &str,
+    budget: &str,
+    key: &str,
+    base: Option<Summary>,
+    baseline: Option<&str>,
+    notes: &mut Vec<String>,
+) -> String {
+    let Some(cell) = grid.cell(scheme, budget) else { return String::new() };
+    let failed = cell.records.iter().find(|r| r.status != Status::Ok);
+    if let Some(failed) = failed {
+        notes.push(format!("{scheme} {budget}: {}", failed.error.as_deref().unwrap_or("failed")));
+    }
+    let Some(summary) = cell.summary(key) else {
+        return match failed.map(|r| r.status) {
+            Some(Status::Infeasible) => "infeasible".into(),
+            Some(_) => "failed".into(),
+            None => "…".into(),
+        };
+    };
+    let mut text = summary.text();
+    if let Some(base) = base.filter(|_| baseline != Some(scheme)) {
+        let _ = write!(text, " ({:+.1} %)", 100.0 * (summary.mean - base.mean) / base.mean.abs());
+    }
+    if summary.n < cell.seeds {
+        let _ = write!(text, " [{} of {} seeds]", summary.n, cell.seeds);
+    }
+    text
+}
+
+/// A value of a paper or another program.
+#[derive(serde::Deserialize)]
+struct Reference {
+    scheme: String,
+    budget: Option<f64>,
+    metric: String,
+    value: f64,
+}
+
+/// Our values beside those of the reference file.
+fn reference(experiment: &Experiment, grid: &Grid<'_>) -> Result<String> {
+    let Some(config) = &experiment.reference else { return Ok(String::new()) };
+    let path = experiment.path.with_file_name("").join(&config.file);
+    let place = || format!("{}: the reference file of {}", path.display(), experiment.name);
+    let mut reader = csv::Reader::from_path(&path).with_context(place)?;
+    let mut rows = Vec::new();
+    for entry in reader.deserialize() {
+        let entry: Reference = entry.with_context(place)?;
+        let budget = entry.budget.map_or(String::new(), |b| b.to_string());
+        let cell = grid.cell(&entry.scheme, &budget);
+        let ours = cell.and_then(|cell| cell.summary(&entry.metric));
+        let text = ours.map_or("…".into(), Summary::text);
+        let gap = ours.map_or(String::new(), |ours| format!("{:+.4}", ours.mean - entry.value));
+        rows.push(vec![entry.scheme, budget, entry.metric, text, format!("{:.4}", entry.value), gap]);
+    }
+    let header = ["scheme", "budget", "metric", "embc", "reference", "difference"].map(String::from);
+    let title = if config.title.is_empty() { "the reference" } else { &config.title };
+    Ok(format!("\nBeside {title}:\n\n{}", md_table(&header, &rows)))
+}
+
+/// The `[[expect]]` bounds that do not hold, in words.
+pub fn check(experiment: &Experiment, records: &[Record]) -> Result<Vec<String>> {
+    let grid = Grid::new(experiment, records)?;
+    let mut failed = Vec::new();
+    for expect in &experiment.expect {
+        let split = if expect.split == TableSplit::Valid { "valid" } else { "test" };
+        let key = format!("{split}/{}", expect.metric);
+        let budget = expect.budget.map_or(String::new(), |b| b.to_string());
+        let name = format!("{}: {} {budget} {key}", experiment.name, expect.scheme);
+        let Some(ours) = grid.cell(&expect.scheme, &budget).and_then(|cell| cell.summary(&key)) else {
+            failed.push(format!("{name} has no result"));
+            continue;
+        };
+        let base = experiment.table.relative_to.as_deref();
+        let base = base.and_then(|base| grid.cell(base, &budget)?.summary(&key));
+        let what = broken(expect, ours.mean, base.map(|b| b.mean))?;
+        let source = match expect.source.is_empty() {
+            true => String::new(),
+            false => format!(" (bound from: {})", expect.source),
+        };
+        failed.extend(what.map(|what| format!("{name} {what}{source}")));
+    }
+    Ok(failed)
+}
+
+/// How a bound is broken, if it is.
+fn broken(expect: &Expect, ours: f64, base: Option<f64>) -> Result<Option<String>> {
+    let outside = |bound: Option<f64>, wrong: &dyn Fn(f64) -> bool, word: &str| {
+        bound.filter(|&b| wrong(b)).map(|b| format!("is {ours:.4}, {word} {b}"))
+    };
+    let tolerance = expect.tolerance.unwrap_or(0.0);
+    let relative = match (expect.relative_loss_max, base) {
+        (None, _) => None,
+        (Some(_), None) => bail!("[[expect]] relative_loss_max needs [table] relative_to and its results"),
+        (Some(most), Some(base)) => {
+            let sign = if expect.metric == Metric::LogLoss { -1.0 } else { 1.0 };
+            let loss = 100.0 * sign * (base - ours) / base.abs();
+            (loss > most).then(|| format!("loses {loss:.2} %, more than {most} %"))
+        }
+    };
+    Ok(outside(expect.min, &|b| ours < b, "below")
+        .or(outside(expect.max, &|b| ours > b, "above"))
+        .or(outside(expect.value, &|b| (ours - b).abs() > tolerance, &format!("not within {tolerance} of")))
+        .or(relative))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn summaries() {
+        assert_eq!(Summary::of(&[]), None);
+        assert_eq!(Summary::of(&[0.5]).unwrap().text(), "0.5000");
+        assert_eq!(Summary::of(&[1.0, 2.0, 3.0]).unwrap().text(), "2.0000 ± 1.0000");
+    }
+}

@@ -1,0 +1,332 @@
+//! One trial: plan, build, train, score, record.
+
+use crate::config::Experiment;
+use crate::plan::Trial;
+use crate::progress::Progress;
+use crate::record::{self, Host, Program, Record, Status};
+use anyhow::{Result, bail};
+use embc_core::batch::{Data, Split};
+use embc_core::budget::{Budget, Rules};
+use embc_core::layer::{Layer, LayerPlan, LayerSpec};
+use embc_core::loss::Loss;
+use embc_core::metric::Metric;
+use embc_core::model;
+use embc_core::optim::{Kind, Touch};
+use embc_core::rng::Rng;
+use embc_core::scheme::{self, PlanError};
+use embc_core::state::{HasState, TensorMut};
+use embc_core::train::{self, Net, Outcome, Settings, Stop};
+use embc_data::view::View;
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use std::time::{Instant, SystemTime};
+
+/// Parameters of the uncompressed tables, and of the model on top of them.
+#[derive(Clone, Copy)]
+struct FullSize {
+    tables: u64,
+    model: u64,
+}
+
+/// What trials of one experiment share.
+pub struct Bench<'a> {
+    pub experiment: &'a Experiment,
+    pub data: &'a View,
+    /// Train although the estimate exceeds the memory.
+    pub overcommit: bool,
+    full: FullSize,
+}
+
+/// How a trial ended, and the trained network if it did well.
+pub enum Ended {
+    /// It has a record: ok, infeasible or error.
+    Recorded(Box<Record>, Option<Box<Net>>),
+    /// The user stopped it.
+    Cancelled,
+}
+
+impl<'a> Bench<'a> {
+    /// Checks that the data fits the model, and sizes the uncompressed layer.
+    pub fn new(experiment: &'a Experiment, data: &'a View, overcommit: bool) -> Result<Self> {
+        let e = experiment;
+        if data.needs_negatives() {
+            return Err(e.error("dataset", format!(
+                "every row of {} is a positive: set [data] negatives = 4, or label = {{ positive_min = 4 }} where there are ratings",
+                e.dataset
+            )));
+        }
+        let valid: Vec<Metric> = vec![e.train.select];
+        for metric in valid {
+            let task = match metric.is_ranking() {
+                true => embc_core::batch::Task::Ranking,
+                false => embc_core::batch::Task::Pointwise,
+            };
+            if !data.has(Split::Valid, task) {
+                bail!(e.error("select", format!(
+                    "select = \"{metric}\" needs validation rows{}, which the split of {} does not give",
+                    if metric.is_ranking() { " with a user and an item" } else { "" },
+                    e.dataset
+                )));
+            }
+        }
+        let kind = model::find(&e.model.kind).expect("checked with the config");
+        let inputs = kind.inputs(data.shape()).map_err(|what| e.error(&e.model.kind, what))?;
+        let spec = LayerSpec { dim: e.embedding.dim, sharing: e.embedding.sharing, rules: Rules::default() };
+        let full = scheme::find("full").expect("registered");
+        let plan = LayerPlan::new(full, &Default::default(), data.shape(), &inputs, spec, Budget::Unlimited)?;
+        let mut rng = Rng::stream(0, "size");
+        let mut model = kind
+            .build(data.shape(), &plan.widths(), &e.model.knobs, &mut rng)
+            .map_err(|what| e.error(&e.model.kind, crate::suggest::key(&what)))?;
+        if data.shape().classes > 2 && model.outputs() == 1 {
+            bail!(e.error(&e.model.kind, format!(
+                "model {} has one output, but {} has {} classes", e.model.kind, e.dataset, data.shape().classes
+            )));
+        }
+        let mut params = 0;
+        model.params(&mut |param| params += param.value().len() as u64);
+        let full = FullSize { tables: plan.full_params(), model: params };
+        let bench = Self { experiment, data, overcommit, full };
+        for trial in crate::plan::trials(e)? {
+            if let Err(PlanError::Knob(what)) = bench.plan(&trial) {
+                let key = what.split('`').nth(1).unwrap_or(&trial.scheme.kind).to_string();
+                return Err(e.error(&key, format!("scheme {}: {}", trial.scheme.label(), crate::suggest::key(&what))));
+            }
+        }
+        Ok(bench)
+    }
+
+    fn plan(&self, trial: &Trial) -> Result<LayerPlan, PlanError> {
+        let e = self.experiment;
+        let kind = model::find(&e.model.kind).expect("checked");
+        let inputs = kind.inputs(self.data.shape()).expect("checked");
+        let budget = e.budget.as_ref();
+        let rules = Rules {
+            allocation: budget.map(|b| b.allocation).unwrap_or_default(),
+            of: budget.map(|b| b.of).unwrap_or_default(),
+            model_params: self.full.model,
+            full_below: e.embedding.full_below,
+        };
+        let dim = trial.scheme.dim.unwrap_or(e.embedding.dim);
+        let sharing = trial.scheme.sharing.unwrap_or(e.embedding.sharing);
+        let scheme = scheme::find(&trial.scheme.kind).expect("checked");
+        // A ratio is against the experiment's full tables, also where a scheme has its own dim.
+        let budget = match trial.budget() {
+            Budget::Compression(ratio) if dim != e.embedding.dim => {
+                Budget::Compression(ratio * dim as f64 / e.embedding.dim as f64)
+            }
+            other => other,
+        };
+        let spec = LayerSpec { dim, sharing, rules };
+        LayerPlan::new(scheme, &trial.knobs, self.data.shape(), &inputs, spec, budget)
+    }
+
+    /// Bytes that training would take: weights, optimizer state, gradients, the best epoch's copy.
+    fn estimate(&self, plan: &LayerPlan) -> u64 {
+        let optim = &self.experiment.train.optimizer;
+        let dense = optim.touch == Touch::All && matches!(optim.kind, Kind::Adam | Kind::AdamW | Kind::Momentum);
+        let copies = 2 + optim.moments() as u64 + u64::from(dense);
+        copies * plan.footprint().train_bytes + 4 * (copies + 1) * self.full.model
+    }
+
+    /// Runs a trial to its record.
+    pub fn run(&self, trial: &Trial, progress: &mut Progress) -> Ended {
+        let (e, started, clock) = (self.experiment, SystemTime::now(), Instant::now());
+        reset_peak_rss();
+        let mut record = self.blank(trial, started);
+        let plan = match self.plan(trial) {
+            Ok(plan) => plan,
+            Err(error) => {
+                record.status = Status::Infeasible;
+                record.error = Some(error.to_string());
+                return Ended::Recorded(Box::new(record), None);
+            }
+        };
+        let footprint = plan.footprint();
+        record.sizes = plan.tables.iter().zip(&plan.plans).map(|(t, p)| format!("{}: {}", t.name, p.sizes)).collect();
+        record.params = footprint.params;
+        record.param_bytes = footprint.param_bytes;
+        record.index_bytes = footprint.index_bytes;
+        record.compression_params = self.full.tables as f64 / footprint.params as f64;
+        record.compression_bytes = 4.0 * self.full.tables as f64 / footprint.bytes() as f64;
+        let (need, have) = (self.estimate(&plan), available_memory());
+        if need > have && !self.overcommit {
+            record.status = Status::Error;
+            record.error = Some(format!(
+                "training needs about {} but {} are free; compress more, or pass --overcommit",
+                crate::table::bytes(need), crate::table::bytes(have)
+            ));
+            return Ended::Recorded(Box::new(record), None);
+        }
+        let init = trial.scheme.init.unwrap_or(e.embedding.init);
+        let hash = e.embedding.hash;
+        let layer = Layer::build(&plan, init, hash, e.embedding.pooling, trial.seed, Some(self.data));
+        let kind = model::find(&e.model.kind).expect("checked");
+        let mut rng = Rng::stream(trial.seed, "init/model");
+        let model = match kind.build(self.data.shape(), &plan.widths(), &e.model.knobs, &mut rng) {
+            Ok(model) => model,
+            Err(what) => {
+                record.status = Status::Error;
+                record.error = Some(what);
+                return Ended::Recorded(Box::new(record), None);
+            }
+        };
+        let mut net = Net::new(layer, model, &e.train.optimizer);
+        net.params(&mut |param| record.train_bytes += param.train_bytes());
+        net.model.params(&mut |param| record.model_params += param.value().len() as u64);
+        let settings = Settings {
+            optimizer: e.train.optimizer,
+            loss: if self.data.shape().classes > 2 { Loss::Softmax } else { Loss::Bce },
+            batch: e.train.batch,
+            epochs: e.train.epochs,
+            metrics: e.metrics(),
+            select: e.train.select,
+            patience: e.train.early_stop.map(|stop| stop.patience),
+            validate_every: e.train.validate_every,
+            seed: trial.seed,
+        };
+        progress.begin(&trial.name(), self.data.shape().train_rows, &settings);
+        let data = self.data as &dyn Data;
+        let mut finish = |layer: &mut Layer| layer.finish(init, hash, Some(data));
+        let result = train::run(&mut net, data, &settings, &mut finish, progress);
+        record.train_examples_per_s = progress.examples_per_second();
+        record.wall_s = clock.elapsed().as_secs_f64();
+        record.peak_rss_bytes = peak_rss();
+        record.finished = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
+        match result {
+            Err(Stop::Cancelled) => Ended::Cancelled,
+            Err(stop) => {
+                record.status = Status::Error;
+                record.error = Some(stop.to_string());
+                Ended::Recorded(Box::new(record), None)
+            }
+            Ok(outcome) => {
+                fill(&mut record, &outcome);
+                record.weights_hash = weights_hash(&mut net);
+                Ended::Recorded(Box::new(record), Some(Box::new(net)))
+            }
+        }
+    }
+
+    fn blank(&self, trial: &Trial, started: SystemTime) -> Record {
+        let e = self.experiment;
+        let started = humantime::format_rfc3339_seconds(started).to_string();
+        Record {
+            v: record::VERSION,
+            trial: trial.id(self.data.data_hash()),
+            experiment: e.name.clone(),
+            status: Status::Ok,
+            error: None,
+            dataset: e.dataset.clone(),
+            data_hash: self.data.data_hash().into(),
+            model: e.model.kind.clone(),
+            scheme: trial.scheme.kind.clone(),
+            label: trial.scheme.label().into(),
+            knobs: trial.knobs.clone().into(),
+            budget: trial.budget_json(),
+            sizes: Vec::new(),
+            compression_params: 0.0,
+            compression_bytes: 0.0,
+            params: 0,
+            param_bytes: 0,
+            index_bytes: 0,
+            train_bytes: 0,
+            model_params: 0,
+            weights_hash: String::new(),
+            seed: trial.seed,
+            epochs: 0,
+            best_epoch: 0,
+            metrics: BTreeMap::new(),
+            curve: Vec::new(),
+            train_examples_per_s: 0.0,
+            wall_s: 0.0,
+            peak_rss_bytes: 0,
+            threads: rayon::current_num_threads(),
+            config: trial.config.clone(),
+            embc: program(),
+            host: host(),
+            finished: started.clone(),
+            started,
+        }
+    }
+}
+
+fn fill(record: &mut Record, outcome: &Outcome) {
+    let named = |split: &str, values: &[(Metric, f64)]| -> BTreeMap<String, f64> {
+        values.iter().map(|(metric, value)| (format!("{split}/{metric}"), *value)).collect()
+    };
+    record.metrics = named("valid", &outcome.valid);
+    record.metrics.extend(named("test", &outcome.test));
+    for point in &outcome.curve {
+        let mut entry = named("valid", &point.valid);
+        entry.insert("epoch".into(), point.epoch.into());
+        entry.insert("step".into(), point.step as f64);
+        entry.insert("train/loss".into(), point.train_loss);
+        record.curve.push(entry);
+    }
+    record.epochs = outcome.curve.last().map_or(0, |point| point.epoch);
+    record.best_epoch = outcome.curve.get(outcome.best).map_or(0, |point| point.epoch);
+}
+
+/// SHA-256 over names and bytes of all weights, pointers and codes.
+fn weights_hash(net: &mut Net) -> String {
+    let mut sha256 = Sha256::new();
+    net.state(&mut |name, tensor| {
+        if embc_core::state::is_optimizer(name) {
+            return;
+        }
+        sha256.update(name.as_bytes());
+        match tensor {
+            TensorMut::F32(x) => x.iter().for_each(|x| sha256.update(x.to_le_bytes())),
+            TensorMut::U32(x) => x.iter().for_each(|x| sha256.update(x.to_le_bytes())),
+            TensorMut::U64(x) => x.iter().for_each(|x| sha256.update(x.to_le_bytes())),
+        }
+    });
+    embc_data::hex(&sha256.finalize())[..16].into()
+}
+
+fn program() -> Program {
+    let revision = env!("EMBC_REVISION");
+    Program {
+        version: env!("CARGO_PKG_VERSION").into(),
+        revision: revision.trim_end_matches("-dirty").into(),
+        dirty: revision.ends_with("-dirty"),
+    }
+}
+
+fn host() -> Host {
+    use std::sync::OnceLock;
+    static HOST: OnceLock<Host> = OnceLock::new();
+    let find = || {
+        let os = std::env::consts::OS.to_string();
+        let Ok(mut system) = sysinfo::System::new() else {
+            return Host { os, ..Host::default() };
+        };
+        system.refresh_cpu_all();
+        let cpu = system.cpus().first().map_or(String::new(), |cpu| cpu.brand().trim().into());
+        Host { cpu, cores: system.cpus().len(), os }
+    };
+    HOST.get_or_init(find).clone()
+}
+
+fn available_memory() -> u64 {
+    let available = sysinfo::System::new().map(|mut system| {
+        system.refresh_memory();
+        system.available_memory()
+    });
+    // Where the system does not tell, nothing is refused.
+    available.ok().filter(|&bytes| bytes > 0).unwrap_or(u64::MAX)
+}
+
+/// The most memory this process has held, where the system tells; 0 elsewhere.
+fn peak_rss() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kilobytes = line.and_then(|l| l.trim().trim_end_matches("kB").trim().parse::<u64>().ok());
+    kilobytes.unwrap_or(0) * 1024
+}
+
+/// Starts the peak anew, so that a trial does not report its predecessor's.
+fn reset_peak_rss() {
+    let _ = std::fs::write("/proc/self/clear_refs", "5");
+}

@@ -1,0 +1,55 @@
+//! Numbers and tables for people.
+
+use comfy_table::{ContentArrangement, Table, TableStyle, presets};
+
+/// 1234567 as "1,234,567".
+pub fn count(n: u64) -> String {
+    let digits = n.to_string();
+    let grouped: Vec<&str> = digits
+        .as_bytes()
+        .rchunks(3)
+        .rev()
+        .map(|group| std::str::from_utf8(group).expect("digits"))
+        .collect();
+    grouped.join(",")
+}
+
+/// A number of bytes in binary units.
+pub fn bytes(n: u64) -> String {
+    indicatif::HumanBytes(n).to_string()
+}
+
+/// A plain table for a terminal.
+pub fn text_table(header: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
+    let header = header.iter().map(|name| name.to_string()).collect();
+    render(presets::NOTHING, header, rows)
+}
+
+/// A Markdown table, aligned so that it also reads well as it is.
+pub fn markdown(header: &[String], rows: &[Vec<String>]) -> String {
+    render(presets::ASCII_MARKDOWN, header.to_vec(), rows.iter().cloned())
+}
+
+fn render(
+    style: TableStyle,
+    header: Vec<String>,
+    rows: impl Iterator<Item = Vec<String>>,
+) -> String {
+    let mut table = Table::new();
+    table.load_style(style).set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(header);
+    table.add_rows(rows);
+    table.lines().map(|line| line.trim_end().to_string() + "\n").collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts() {
+        for (n, text) in [(0, "0"), (999, "999"), (1000, "1,000"), (1234567, "1,234,567")] {
+            assert_eq!(count(n), text);
+        }
+    }
+}
