@@ -326,13 +326,17 @@ impl Cache {
         Ok(Self { meta, fields, label, time, dense, coded, file })
     }
 
-    /// Calls `each` with every value of a coded column, in the order of ids.
-    pub fn vocabulary(folder: &Path, column: usize, each: &mut dyn FnMut(&str)) -> Result<()> {
+    /// Calls `each` with every value of a coded column and its count, in the order of ids.
+    pub fn vocabulary(folder: &Path, column: usize, each: &mut dyn FnMut(&str, u32)) -> Result<()> {
         let path = folder.join(vocab_name(column));
         let frame = open_mapped(&path)?;
         let fail = |error| polars_error(&path, error);
-        let values = frame.column("value").map_err(fail)?.as_materialized_series();
-        values.str().map_err(fail)?.iter().for_each(|value| each(value.unwrap_or_default()));
+        let series = |name| Ok(frame.column(name).map_err(fail)?.as_materialized_series());
+        let (values, counts) = (series("value")?.str(), series("count")?.u32());
+        let (values, counts) = (values.map_err(fail)?, counts.map_err(fail)?);
+        for (value, count) in values.iter().zip(counts.iter()) {
+            each(value.unwrap_or_default(), count.unwrap_or_default());
+        }
         Ok(())
     }
 }

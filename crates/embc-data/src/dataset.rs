@@ -3,10 +3,11 @@
 use crate::cache::{Cache, Meta, read_meta};
 use crate::error::{At, Error, Result};
 use crate::ingest::{self, Watch, stamp};
-use crate::raw;
+use crate::raw::{self, Role};
 use crate::registry::Entry;
 use crate::view::{View, ViewSpec};
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -117,12 +118,16 @@ pub struct Info {
     pub format: String,
     /// Rows of all parts.
     pub rows: u64,
-    /// Mean label; where every row is a positive, with its sampled negatives.
-    pub label_rate: f64,
+    /// Share of positives, sampled negatives counted; none for ratings and classes.
+    pub label_rate: Option<f64>,
+    /// Mean rating, where the label is one.
+    pub mean_rating: Option<f64>,
     /// Number of dense features.
     pub dense: usize,
     /// Categorical and multi-valued fields.
     pub fields: Vec<FieldInfo>,
+    /// Rows of each value of the columns of classes and splits.
+    pub tags: BTreeMap<String, Vec<(String, u32)>>,
     /// Rows of each part of the default split.
     pub splits: Splits,
     /// Users with too few rows to hold one out, who train only.
@@ -130,7 +135,7 @@ pub struct Info {
     /// Identifies the content.
     pub data_hash: String,
     /// What a generator knows about its data.
-    pub facts: std::collections::BTreeMap<String, f64>,
+    pub facts: BTreeMap<String, f64>,
 }
 
 /// Rows of each part.
@@ -153,7 +158,16 @@ pub fn info(entry: &Entry, data_dir: &Path, memory: u64, watch: Watch<'_>) -> Re
         repeated: c.repeated,
     });
     let infos = infos.collect();
-    let dense = fields.iter().filter(|f| f.role == raw::Role::Dense).count();
+    let dense = fields.iter().filter(|f| f.role == Role::Dense).count();
+    let is = |role: Role| fields.iter().any(|f| f.role == role);
+    let (rating, class) = (is(Role::Rating), is(Role::Class));
+    let mut tags = BTreeMap::new();
+    for (i, field) in fields.iter().enumerate() {
+        if matches!(field.role, Role::Tag | Role::Class) {
+            let values: &mut Vec<(String, u32)> = tags.entry(field.name.clone()).or_default();
+            Cache::vocabulary(&folder, i, &mut |value, count| values.push((value.into(), count)))?;
+        }
+    }
     let negatives = entry.columns.as_ref().map_or(0, |c| c.negatives);
     let cache = Cache::open(&folder, fields)?;
     let view = View::new(cache, entry, &folder, ViewSpec::default())?;
@@ -165,7 +179,9 @@ pub fn info(entry: &Entry, data_dir: &Path, memory: u64, watch: Watch<'_>) -> Re
         title: entry.title.clone(),
         format: entry.format.clone(),
         rows: meta.rows,
-        label_rate: meta.label_mean / f64::from(1 + negatives),
+        label_rate: (!rating && !class).then_some(meta.label_mean / f64::from(1 + negatives)),
+        mean_rating: rating.then_some(meta.label_mean),
+        tags,
         dense,
         fields: infos,
         splits: Splits { train: view.rows(0), valid: view.rows(1), test: view.rows(2) },
@@ -188,7 +204,7 @@ pub fn vocabulary(
     let mut values = vec![None; shape.vocab as usize];
     let known = view.known(field);
     let mut next = 0;
-    Cache::vocabulary(&cache_folder(entry, data_dir), column, &mut |value| {
+    Cache::vocabulary(&cache_folder(entry, data_dir), column, &mut |value, _| {
         let id = remap[next];
         next += 1;
         if id < known {

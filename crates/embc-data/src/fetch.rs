@@ -1,5 +1,6 @@
 //! Downloads of public archives: resumed where they were cut, verified, unpacked.
 
+use crate::atomic;
 use crate::error::{At, Error, Result};
 use crate::ingest::{Progress, Watch, verify};
 use crate::input::{Digested, digest};
@@ -217,12 +218,8 @@ fn absent(archive: &Path, file: &RawFile) -> Error {
 /// Writes one file into the data dir, verified, whole or not at all.
 fn place(from: &mut dyn Read, file: &RawFile, data_dir: &Path) -> Result<()> {
     let path = data_dir.join(&file.path);
-    let folder = path.parent().expect("inside the data dir");
-    std::fs::create_dir_all(folder).at(folder)?;
-    let mut temporary = tempfile::NamedTempFile::new_in(folder).at(folder)?;
-    std::io::copy(from, &mut temporary).at(&path)?;
-    temporary.as_file().sync_all().at(&path)?;
-    verify(&path, file, &digest(temporary.path(), &mut |_| Ok(()))?)?;
-    temporary.persist(&path).map_err(|error| Error::io(&path, &error.error))?;
-    Ok(())
+    atomic::write(&path, |temporary| {
+        std::io::copy(from, temporary).at(&path)?;
+        verify(&path, file, &digest(temporary.path(), &mut |_| Ok(()))?)
+    })
 }

@@ -14,6 +14,9 @@ use std::io::{BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
+/// Memory for file buffers and record batches; the rest is for vocabularies.
+const BUFFERS: u64 = 64 << 20;
+
 /// How far an ingest is; the callback may stop it.
 #[derive(Clone, Copy, Debug)]
 pub struct Progress {
@@ -73,6 +76,10 @@ pub fn build(
     memory: u64,
     watch: Watch<'_>,
 ) -> Result<Meta> {
+    if memory < 2 * BUFFERS {
+        let what = format!("--memory must be at least {} MiB", 2 * BUFFERS >> 20);
+        return Err(Error::Data(what));
+    }
     let format = raw::find(&entry.format)?;
     let fields = format.fields(entry)?;
     let mut columns = Columns::create(&fields, folder)?;
@@ -83,8 +90,7 @@ pub fn build(
         return Err(Error::file(&path, "holds no rows"));
     }
     let sources: Vec<Source> = sources.into_iter().map(|(_, source)| source).collect();
-    // A quarter of the memory is for buffers, the allocator and everything else.
-    let share = memory / 4 * 3 / rayon::current_num_threads() as u64;
+    let share = (memory - BUFFERS) / rayon::current_num_threads() as u64;
     watch(Progress { phase: "encoding", done: 0, total: 1 })?;
     let (numbers, coded) = columns.finish(folder, share)?;
     watch(Progress { phase: "writing", done: 0, total: rows })?;

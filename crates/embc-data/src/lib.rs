@@ -3,6 +3,7 @@
 //! A [`registry`] names raw files; [`ingest`] turns them into a memory-mapped [`cache`] once; a
 //! [`view::View`] applies an experiment's labels, split and vocabularies, and streams batches.
 
+pub mod atomic;
 pub mod cache;
 pub mod dataset;
 pub mod error;

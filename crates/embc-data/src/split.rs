@@ -222,7 +222,7 @@ pub fn assign(
             })?;
             let mut parts = Vec::new();
             let mut unknown = None;
-            Cache::vocabulary(folder, index, &mut |value| {
+            Cache::vocabulary(folder, index, &mut |value, _| {
                 let is = |values: &[String]| values.iter().any(|v| v == value);
                 let of_valid = matches!(valid, Part::Values(values) if is(values));
                 parts.push(match () {

@@ -4,6 +4,7 @@
 //! a logistic model (the CCE reference's generator). `criteo`: rows of Criteo's layout with its
 //! cardinalities and log-uniform ranks, labels from a planted logistic model over all features.
 
+use crate::atomic;
 use crate::error::{At, Error, Result};
 use crate::ingest::{Progress, Watch};
 use crate::input::{Input, digest};
@@ -15,7 +16,6 @@ use embc_core::metric::auc;
 use embc_core::rng::Rng;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
@@ -92,41 +92,10 @@ impl Synth {
 
     /// Writes the rows as text into `folder`, with a `datasets.toml` that names them `name`.
     pub fn write(&self, name: &str, folder: &Path, watch: Watch<'_>) -> Result<Facts> {
-        std::fs::create_dir_all(folder).at(folder)?;
         let gmf = matches!(self, Synth::Gmf { .. });
         let file_name = if gmf { "pairs.csv" } else { "train.txt" };
         let path = folder.join(file_name);
-        let temporary = tempfile::NamedTempFile::new_in(folder).at(folder)?;
-        let mut out = BufWriter::with_capacity(1 << 18, temporary.as_file());
-        if gmf {
-            out.write_all(b"label,user,item,split\n").at(&path)?;
-        }
-        let separator = if gmf { b"," } else { b"\t" };
-        let coded = self.fields().iter().filter(|f| f.role.is_coded()).count();
-        let mut line = Vec::new();
-        let facts = self.generate(
-            &mut |row| {
-                line.clear();
-                write!(line, "{}", row.label).at(&path)?;
-                for x in &row.dense {
-                    line.extend_from_slice(separator);
-                    if !x.is_nan() {
-                        write!(line, "{x}").at(&path)?;
-                    }
-                }
-                for column in 0..coded {
-                    line.extend_from_slice(separator);
-                    row.values(column).for_each(|value| line.extend_from_slice(value));
-                }
-                line.push(b'\n');
-                out.write_all(&line).at(&path)
-            },
-            watch,
-        )?;
-        out.flush().at(&path)?;
-        drop(out);
-        temporary.as_file().sync_all().at(&path)?;
-        temporary.persist(&path).map_err(|error| Error::io(&path, &error.error))?;
+        let facts = atomic::write(&path, |file| self.write_rows(&path, file, watch))?;
         let got = digest(&path, &mut |_| Ok(()))?;
         let known: Vec<String> = facts.iter().map(|(k, v)| format!("{k} {v:.4}")).collect();
         let columns = match gmf {
@@ -147,7 +116,37 @@ impl Synth {
             got.sha256,
         );
         let registry = folder.join("datasets.toml");
-        File::create(&registry).and_then(|mut f| f.write_all(text.as_bytes())).at(&registry)?;
+        atomic::write(&registry, |file| file.write_all(text.as_bytes()).at(&registry))?;
+        Ok(facts)
+    }
+
+    fn write_rows(&self, path: &Path, file: impl Write, watch: Watch<'_>) -> Result<Facts> {
+        let mut out = BufWriter::with_capacity(1 << 18, file);
+        let gmf = matches!(self, Synth::Gmf { .. });
+        if gmf {
+            out.write_all(b"label,user,item,split\n").at(path)?;
+        }
+        let separator = if gmf { b"," } else { b"\t" };
+        let coded = self.fields().iter().filter(|f| f.role.is_coded()).count();
+        let mut line = Vec::new();
+        let mut write = |row: &Row| {
+            line.clear();
+            write!(line, "{}", row.label)?;
+            for x in &row.dense {
+                line.extend_from_slice(separator);
+                if !x.is_nan() {
+                    write!(line, "{x}")?;
+                }
+            }
+            for column in 0..coded {
+                line.extend_from_slice(separator);
+                row.values(column).for_each(|value| line.extend_from_slice(value));
+            }
+            line.push(b'\n');
+            out.write_all(&line)
+        };
+        let facts = self.generate(&mut |row| write(row).at(path), watch)?;
+        out.flush().at(path)?;
         Ok(facts)
     }
 }

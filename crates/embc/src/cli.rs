@@ -1,6 +1,6 @@
 //! The command line.
 
-use crate::config::Bytes;
+use crate::axis::Bytes;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 

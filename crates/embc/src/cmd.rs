@@ -77,7 +77,11 @@ pub fn open(entry: &Entry, spec: ViewSpec, global: &Global) -> Result<View> {
         progress.watch(at)
     })?;
     if view.short_users > 0 {
-        tracing::info!("{}: {} users are too short to hold out from and train only", entry.name, view.short_users);
+        tracing::info!(
+            "{}: {} users are too short to hold out from and train only",
+            entry.name,
+            view.short_users
+        );
     }
     Ok(view)
 }

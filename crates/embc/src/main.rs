@@ -1,8 +1,10 @@
 //! `embc`: which embedding compression should I use on my data, at what budget, at what cost?
 
+mod axis;
 mod cli;
 mod cmd;
 mod config;
+mod overrides;
 mod plan;
 mod progress;
 mod record;

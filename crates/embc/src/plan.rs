@@ -1,6 +1,7 @@
 //! From an experiment to its trials: schemes × budgets × seeds, each with an id.
 
-use crate::config::{Experiment, Point, SchemeConfig};
+use crate::axis::Point;
+use crate::config::{Experiment, SchemeConfig};
 use embc_core::budget::Budget;
 use embc_core::scheme::{Knobs, find};
 use serde_json::{Value, json};
@@ -36,7 +37,13 @@ impl Trial {
     pub fn name(&self) -> String {
         match &self.point {
             Some(point) => {
-                format!("{}, {} {}, seed {}", self.scheme.label(), point.axis, point.value, self.seed)
+                format!(
+                    "{}, {} {}, seed {}",
+                    self.scheme.label(),
+                    point.axis,
+                    point.value,
+                    self.seed
+                )
             }
             None => format!("{}, seed {}", self.scheme.label(), self.seed),
         }
@@ -82,9 +89,10 @@ fn trial(e: &Experiment, scheme: &SchemeConfig, point: Option<Point>, seed: u64)
     embedding.sharing = scheme.sharing.unwrap_or(embedding.sharing);
     embedding.init = scheme.init.unwrap_or(embedding.init);
     let (of, allocation) = e.budget.as_ref().map(|b| (b.of, b.allocation)).unwrap_or_default();
-    let budget = point.as_ref().map_or(json!({}), |point| {
-        json!({ point.axis: point.value, "of": of, "allocation": allocation })
-    });
+    let budget = point.as_ref().map_or(
+        json!({}),
+        |point| json!({ point.axis: point.value, "of": of, "allocation": allocation }),
+    );
     let config = json!({
         "dataset": e.dataset,
         "data": e.data,

@@ -37,7 +37,7 @@ impl Progress {
         Self {
             quiet,
             terminal: std::io::stderr().is_terminal(),
-            place: String::new(),
+            place: "embc:".into(),
             name: String::new(),
             bar: ProgressBar::hidden(),
             epochs: 0,
@@ -60,7 +60,8 @@ impl Progress {
         self.name = name.into();
         self.epochs = settings.epochs;
         self.select = format!("{}", settings.select);
-        (self.examples, self.training, self.since, self.loss) = (0, Duration::ZERO, Instant::now(), 0.0);
+        (self.examples, self.training, self.since, self.loss) =
+            (0, Duration::ZERO, Instant::now(), 0.0);
         self.said = Instant::now();
         self.bar = self.bar(examples * u64::from(settings.epochs));
         self.bar.set_prefix(format!("{} {}", self.place, self.name));
@@ -127,7 +128,12 @@ impl Observer for Progress {
         let left = Duration::from_secs(((all - self.examples as f64).max(0.0) / speed) as u64);
         eprintln!(
             "{} {}: epoch {}/{}, loss {:.4}{valid}, {:.0} k examples/s, {} left",
-            self.place, self.name, point.epoch, self.epochs, point.train_loss, speed / 1e3,
+            self.place,
+            self.name,
+            point.epoch,
+            self.epochs,
+            point.train_loss,
+            speed / 1e3,
             humantime::format_duration(left),
         );
     }
@@ -160,7 +166,9 @@ impl DataProgress {
                 let counted = ["generating", "writing"].contains(&at.phase);
                 let style = match counted {
                     true => "{prefix} {wide_bar} {percent}%, {eta} left",
-                    false => "{prefix} {wide_bar} {bytes}/{total_bytes}, {bytes_per_sec}, {eta} left",
+                    false => {
+                        "{prefix} {wide_bar} {bytes}/{total_bytes}, {bytes_per_sec}, {eta} left"
+                    }
                 };
                 let style = ProgressStyle::with_template(style).expect("a valid template");
                 self.bar = ProgressBar::new(at.total).with_style(style);

@@ -88,8 +88,9 @@ pub struct Results {
 impl Results {
     /// `results/<experiment>.jsonl`; the folder is made if need be.
     pub fn open(folder: &Path, experiment: &str) -> Result<Self> {
-        std::fs::create_dir_all(folder)
-            .with_context(|| format!("{}: cannot be made; choose another folder with --results", folder.display()))?;
+        std::fs::create_dir_all(folder).with_context(|| {
+            format!("{}: cannot be made; choose another folder with --results", folder.display())
+        })?;
         Ok(Self { path: folder.join(format!("{experiment}.jsonl")) })
     }
 
@@ -123,8 +124,12 @@ impl Results {
         let mut line = serde_json::to_string(record)?;
         line.push('\n');
         let write = || -> std::io::Result<()> {
-            let mut file =
-                OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&self.path)?;
+            let mut file = OpenOptions::new()
+                .create(true)
+                .truncate(false)
+                .read(true)
+                .write(true)
+                .open(&self.path)?;
             file.lock()?;
             let end = whole_lines(&mut file)?;
             file.set_len(end)?;
@@ -132,7 +137,12 @@ impl Results {
             file.write_all(line.as_bytes())?;
             file.sync_all()
         };
-        write().with_context(|| format!("{}: the record cannot be written; choose another folder with --results", self.path.display()))
+        write().with_context(|| {
+            format!(
+                "{}: the record cannot be written; choose another folder with --results",
+                self.path.display()
+            )
+        })
     }
 }
 

@@ -70,7 +70,10 @@ impl<'a> Grid<'a> {
         let mut cells: BTreeMap<_, Cell<'a>> = BTreeMap::new();
         let mut used = Vec::new();
         for trial in &trials {
-            let key = (trial.scheme.label().to_string(), trial.point.as_ref().map(|p| p.value.to_string()));
+            let key = (
+                trial.scheme.label().to_string(),
+                trial.point.as_ref().map(|p| p.value.to_string()),
+            );
             let cell = cells.entry(key).or_insert(Cell { records: Vec::new(), seeds: 0 });
             cell.seeds += 1;
             let found = records.iter().filter(|r| matches(trial, r)).max_by_key(|r| &r.started);
@@ -110,7 +113,11 @@ pub fn markdown(experiment: &Experiment, entry: &Entry, records: &[Record]) -> R
     let key = metric_key(experiment, &grid.records);
     let axis = experiment.points()?.first().map(|p| p.axis);
     let mut text = format!("## {}\n\n", experiment.title);
-    writeln!(text, "Data: {}. Model: {}. Epoch picked by validation {}.", entry.title, experiment.model.kind, experiment.train.select)?;
+    writeln!(
+        text,
+        "Data: {}. Model: {}. Epoch picked by validation {}.",
+        entry.title, experiment.model.kind, experiment.train.select
+    )?;
     if !experiment.paper.is_empty() {
         writeln!(text, "Paper: {}.", experiment.paper)?;
     }
@@ -129,12 +136,18 @@ pub fn markdown(experiment: &Experiment, entry: &Entry, records: &[Record]) -> R
     let seeds = experiment.train.seeds.len();
     let spread = match seeds {
         1 => "one seed".into(),
-        n => format!("mean ± standard deviation over {n} seeds (initialisation and order; the data and its split are fixed)"),
+        n => format!(
+            "mean ± standard deviation over {n} seeds (initialisation and order; the data and its split are fixed)"
+        ),
     };
-    writeln!(text, "\n**{key}**, {spread}{}:\n", match baseline {
-        Some(baseline) => format!("; in brackets the change against {baseline}"),
-        None => String::new(),
-    })?;
+    writeln!(
+        text,
+        "\n**{key}**, {spread}{}:\n",
+        match baseline {
+            Some(baseline) => format!("; in brackets the change against {baseline}"),
+            None => String::new(),
+        }
+    )?;
     let base = |budget: &str| baseline.and_then(|b| grid.cell(b, budget)?.summary(&key));
     let mut notes = Vec::new();
     let mut rows = Vec::new();
@@ -152,20 +165,33 @@ pub fn markdown(experiment: &Experiment, entry: &Entry, records: &[Record]) -> R
         text.push('\n');
         notes.iter().for_each(|note| text.push_str(&format!("- {note}\n")));
     }
-    writeln!(text, "\nMemory of the embedding: trained parameters, bytes with pointers and codes, compression of parameters.\n")?;
+    writeln!(
+        text,
+        "\nMemory of the embedding: trained parameters, bytes with pointers and codes, compression of parameters.\n"
+    )?;
     let memory = |scheme: &String| {
         let mut row = vec![scheme.clone()];
         row.extend(budgets.iter().map(|budget| {
-            let record = grid.cell(scheme, budget).and_then(|c| c.records.iter().find(|r| r.status == Status::Ok));
+            let record = grid
+                .cell(scheme, budget)
+                .and_then(|c| c.records.iter().find(|r| r.status == Status::Ok));
             record.map_or("–".into(), |r| {
-                format!("{}, {}, {:.1}x", count(r.params), bytes(r.param_bytes + r.index_bytes), r.compression_params)
+                format!(
+                    "{}, {}, {:.1}x",
+                    count(r.params),
+                    bytes(r.param_bytes + r.index_bytes),
+                    r.compression_params
+                )
             })
         }));
         row
     };
     text += &md_table(&header, &grid.schemes.iter().map(memory).collect::<Vec<_>>());
     text += &reference(experiment, &grid)?;
-    let (ok, missing) = (grid.records.len(), grid.cells.values().map(|c| c.seeds).sum::<usize>() - grid.records.len());
+    let (ok, missing) = (
+        grid.records.len(),
+        grid.cells.values().map(|c| c.seeds).sum::<usize>() - grid.records.len(),
+    );
     write!(text, "\n{ok} trials")?;
     if missing > 0 {
         write!(text, ", {missing} still to run")?;
@@ -231,9 +257,17 @@ fn reference(experiment: &Experiment, grid: &Grid<'_>) -> Result<String> {
         let ours = cell.and_then(|cell| cell.summary(&entry.metric));
         let text = ours.map_or("…".into(), Summary::text);
         let gap = ours.map_or(String::new(), |ours| format!("{:+.4}", ours.mean - entry.value));
-        rows.push(vec![entry.scheme, budget, entry.metric, text, format!("{:.4}", entry.value), gap]);
+        rows.push(vec![
+            entry.scheme,
+            budget,
+            entry.metric,
+            text,
+            format!("{:.4}", entry.value),
+            gap,
+        ]);
     }
-    let header = ["scheme", "budget", "metric", "embc", "reference", "difference"].map(String::from);
+    let header =
+        ["scheme", "budget", "metric", "embc", "reference", "difference"].map(String::from);
     let title = if config.title.is_empty() { "the reference" } else { &config.title };
     Ok(format!("\nBeside {title}:\n\n{}", md_table(&header, &rows)))
 }
@@ -247,7 +281,8 @@ pub fn check(experiment: &Experiment, records: &[Record]) -> Result<Vec<String>>
         let key = format!("{split}/{}", expect.metric);
         let budget = expect.budget.map_or(String::new(), |b| b.to_string());
         let name = format!("{}: {} {budget} {key}", experiment.name, expect.scheme);
-        let Some(ours) = grid.cell(&expect.scheme, &budget).and_then(|cell| cell.summary(&key)) else {
+        let Some(ours) = grid.cell(&expect.scheme, &budget).and_then(|cell| cell.summary(&key))
+        else {
             failed.push(format!("{name} has no result"));
             continue;
         };
@@ -271,7 +306,9 @@ fn broken(expect: &Expect, ours: f64, base: Option<f64>) -> Result<Option<String
     let tolerance = expect.tolerance.unwrap_or(0.0);
     let relative = match (expect.relative_loss_max, base) {
         (None, _) => None,
-        (Some(_), None) => bail!("[[expect]] relative_loss_max needs [table] relative_to and its results"),
+        (Some(_), None) => {
+            bail!("[[expect]] relative_loss_max needs [table] relative_to and its results")
+        }
         (Some(most), Some(base)) => {
             let sign = if expect.metric == Metric::LogLoss { -1.0 } else { 1.0 };
             let loss = 100.0 * sign * (base - ours) / base.abs();
@@ -280,7 +317,11 @@ fn broken(expect: &Expect, ours: f64, base: Option<f64>) -> Result<Option<String
     };
     Ok(outside(expect.min, &|b| ours < b, "below")
         .or(outside(expect.max, &|b| ours > b, "above"))
-        .or(outside(expect.value, &|b| (ours - b).abs() > tolerance, &format!("not within {tolerance} of")))
+        .or(outside(
+            expect.value,
+            &|b| (ours - b).abs() > tolerance,
+            &format!("not within {tolerance} of"),
+        ))
         .or(relative))
 }
 

@@ -71,17 +71,34 @@ impl<'a> Bench<'a> {
         }
         let kind = model::find(&e.model.kind).expect("checked with the config");
         let inputs = kind.inputs(data.shape()).map_err(|what| e.error(&e.model.kind, what))?;
-        let spec = LayerSpec { dim: e.embedding.dim, sharing: e.embedding.sharing, rules: Rules::default() };
+        let spec = LayerSpec {
+            dim: e.embedding.dim,
+            sharing: e.embedding.sharing,
+            rules: Rules::default(),
+        };
         let full = scheme::find("full").expect("registered");
-        let plan = LayerPlan::new(full, &Default::default(), data.shape(), &inputs, spec, Budget::Unlimited)?;
+        let plan = LayerPlan::new(
+            full,
+            &Default::default(),
+            data.shape(),
+            &inputs,
+            spec,
+            Budget::Unlimited,
+        )?;
         let mut rng = Rng::stream(0, "size");
         let mut model = kind
             .build(data.shape(), &plan.widths(), &e.model.knobs, &mut rng)
-            .map_err(|what| e.error(&e.model.kind, crate::suggest::key(&what)))?;
+            .map_err(|what| wrong_knob(e, &e.model.kind, "model", &what))?;
         if data.shape().classes > 2 && model.outputs() == 1 {
-            bail!(e.error(&e.model.kind, format!(
-                "model {} has one output, but {} has {} classes", e.model.kind, e.dataset, data.shape().classes
-            )));
+            bail!(e.error(
+                &e.model.kind,
+                format!(
+                    "model {} has one output, but {} has {} classes",
+                    e.model.kind,
+                    e.dataset,
+                    data.shape().classes
+                )
+            ));
         }
         let mut params = 0;
         model.params(&mut |param| params += param.value().len() as u64);
@@ -89,8 +106,7 @@ impl<'a> Bench<'a> {
         let bench = Self { experiment, data, overcommit, full };
         for trial in crate::plan::trials(e)? {
             if let Err(PlanError::Knob(what)) = bench.plan(&trial) {
-                let key = what.split('`').nth(1).unwrap_or(&trial.scheme.kind).to_string();
-                return Err(e.error(&key, format!("scheme {}: {}", trial.scheme.label(), crate::suggest::key(&what))));
+                return Err(wrong_knob(e, trial.scheme.label(), "scheme", &what));
             }
         }
         Ok(bench)
@@ -124,7 +140,8 @@ impl<'a> Bench<'a> {
     /// Bytes that training would take: weights, optimizer state, gradients, the best epoch's copy.
     fn estimate(&self, plan: &LayerPlan) -> u64 {
         let optim = &self.experiment.train.optimizer;
-        let dense = optim.touch == Touch::All && matches!(optim.kind, Kind::Adam | Kind::AdamW | Kind::Momentum);
+        let dense = optim.touch == Touch::All
+            && matches!(optim.kind, Kind::Adam | Kind::AdamW | Kind::Momentum);
         let copies = 2 + optim.moments() as u64 + u64::from(dense);
         copies * plan.footprint().train_bytes + 4 * (copies + 1) * self.full.model
     }
@@ -143,7 +160,12 @@ impl<'a> Bench<'a> {
             }
         };
         let footprint = plan.footprint();
-        record.sizes = plan.tables.iter().zip(&plan.plans).map(|(t, p)| format!("{}: {}", t.name, p.sizes)).collect();
+        record.sizes = plan
+            .tables
+            .iter()
+            .zip(&plan.plans)
+            .map(|(t, p)| format!("{}: {}", t.name, p.sizes))
+            .collect();
         record.params = footprint.params;
         record.param_bytes = footprint.param_bytes;
         record.index_bytes = footprint.index_bytes;
@@ -154,13 +176,15 @@ impl<'a> Bench<'a> {
             record.status = Status::Error;
             record.error = Some(format!(
                 "training needs about {} but {} are free; compress more, or pass --overcommit",
-                crate::table::bytes(need), crate::table::bytes(have)
+                crate::table::bytes(need),
+                crate::table::bytes(have)
             ));
             return Ended::Recorded(Box::new(record), None);
         }
         let init = trial.scheme.init.unwrap_or(e.embedding.init);
         let hash = e.embedding.hash;
-        let layer = Layer::build(&plan, init, hash, e.embedding.pooling, trial.seed, Some(self.data));
+        let layer =
+            Layer::build(&plan, init, hash, e.embedding.pooling, trial.seed, Some(self.data));
         let kind = model::find(&e.model.kind).expect("checked");
         let mut rng = Rng::stream(trial.seed, "init/model");
         let model = match kind.build(self.data.shape(), &plan.widths(), &e.model.knobs, &mut rng) {
@@ -249,6 +273,12 @@ impl<'a> Bench<'a> {
             started,
         }
     }
+}
+
+/// An error about a knob, at its line if the message quotes it, else at that of `kind`.
+fn wrong_knob(e: &Experiment, kind: &str, what: &str, message: &str) -> anyhow::Error {
+    let key = message.split('`').nth(1).unwrap_or(kind);
+    e.error(key, format!("{what} {kind}: {}", crate::suggest::key(message)))
 }
 
 fn fill(record: &mut Record, outcome: &Outcome) {

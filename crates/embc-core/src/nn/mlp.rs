@@ -47,7 +47,8 @@ impl Mlp {
             y.resize(batch * self.layers[i].outputs, 0.0);
             self.layers[i].forward(batch, done.last().map_or(x, |v| &v[..]), y);
             if relu {
-                y.iter_mut().for_each(|y| *y = y.max(0.0));
+                // Not `max`, which would turn NaN into a silent 0.
+                y.iter_mut().for_each(|y| *y = if *y < 0.0 { 0.0 } else { *y });
             }
         }
     }

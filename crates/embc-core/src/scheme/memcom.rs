@@ -35,7 +35,7 @@ impl Scheme for Memcom {
     fn doc(&self) -> Doc {
         Doc {
             short: "a hashed row times one learned weight per id",
-            long: "Ids of a bucket share a row, and each scales it by a weight of its own, so that no two ids are bound to be equal. The weights alone cost one parameter an id: with n = dim, compression stays below n (n/2 with the bias). Ids of a bucket lie on one line through the origin.",
+            long: "Ids of a bucket share a row, and each scales it by a weight of its own, so that no two ids are bound to be equal. The weights alone cost one parameter an id: compression stays below dim, below dim/2 with the bias. Ids of a bucket lie on one line through the origin.",
             paper: "MEmCom, arXiv 2203.10135",
             equation: "E_i = U[i mod m] * V[i] (+ W[i])",
             stores: "U [m x dim], V [vocab], with bias W [vocab]",

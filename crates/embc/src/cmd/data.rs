@@ -18,7 +18,9 @@ pub fn run(command: &Data, global: &Global) -> Result<Outcome> {
         Data::Info { name, json } => {
             let entry = super::entry(&registry, name)?;
             let mut progress = DataProgress::new(name, global.quiet);
-            let info = dataset::info(entry, &global.data_dir, DEFAULT_MEMORY, &mut |at| progress.watch(at))?;
+            let info = dataset::info(entry, &global.data_dir, DEFAULT_MEMORY, &mut |at| {
+                progress.watch(at)
+            })?;
             drop(progress);
             super::print(&match json.format {
                 TextOrJson::Json => serde_json::to_string_pretty(&info)? + "\n",
@@ -31,11 +33,20 @@ pub fn run(command: &Data, global: &Global) -> Result<Outcome> {
             let fetched = fetch(entry, &global.data_dir, &mut |at| progress.watch(at))?;
             drop(progress);
             match fetched {
-                Fetched::Present => eprintln!("{name}: all files are here and as the registry says"),
+                Fetched::Present => {
+                    eprintln!("{name}: all files are here and as the registry says")
+                }
                 Fetched::Downloaded { archive, recorded } => {
-                    eprintln!("{name}: {} downloaded, sha256 {}", bytes(archive.bytes), archive.sha256);
+                    eprintln!(
+                        "{name}: {} downloaded, sha256 {}",
+                        bytes(archive.bytes),
+                        archive.sha256
+                    );
                     if let Some(path) = recorded {
-                        eprintln!("{name}: the registry knows no checksum; this one is recorded in {}", path.display());
+                        eprintln!(
+                            "{name}: the registry knows no checksum; this one is recorded in {}",
+                            path.display()
+                        );
                     }
                 }
             }
@@ -43,9 +54,15 @@ pub fn run(command: &Data, global: &Global) -> Result<Outcome> {
         Data::Ingest { name, memory } => {
             let entry = super::entry(&registry, name)?;
             let mut progress = DataProgress::new(name, global.quiet);
-            let (folder, meta) = dataset::ingest(entry, &global.data_dir, memory.0, &mut |at| progress.watch(at))?;
+            let (folder, meta) =
+                dataset::ingest(entry, &global.data_dir, memory.0, &mut |at| progress.watch(at))?;
             drop(progress);
-            eprintln!("{name}: {} rows in {}, data hash {}", count(meta.rows), folder.display(), meta.data_hash);
+            eprintln!(
+                "{name}: {} rows in {}, data hash {}",
+                count(meta.rows),
+                folder.display(),
+                meta.data_hash
+            );
         }
         Data::Synth { kind, rows, output, vocab, seed } => {
             let synth = Synth::new(kind, *rows, *vocab, *seed)?;
@@ -77,18 +94,49 @@ fn describe(entry: &Entry, info: &Info) -> String {
     line("homepage", entry.homepage.clone());
     line("note", entry.note.clone());
     line("rows", count(info.rows));
-    line("label rate", format!("{:.4}", info.label_rate));
+    line("label rate", info.label_rate.map_or(String::new(), |rate| format!("{rate:.4}")));
+    line("ratings", info.mean_rating.map_or(String::new(), |mean| format!("mean {mean:.4}")));
     line("dense", info.dense.to_string());
     let s = info.splits;
-    line("split", format!("{} train, {} valid, {} test", count(s.train as u64), count(s.valid as u64), count(s.test as u64)));
+    line(
+        "split",
+        format!(
+            "{} train, {} valid, {} test",
+            count(s.train as u64),
+            count(s.valid as u64),
+            count(s.test as u64)
+        ),
+    );
     if info.short_users > 0 {
-        line("", format!("{} users are too short to hold out from and train only", count(info.short_users)));
+        line(
+            "",
+            format!(
+                "{} users are too short to hold out from and train only",
+                count(info.short_users)
+            ),
+        );
     }
-    line("distinct", format!("{} values over {} fields, {} of them at least twice", count(distinct), info.fields.len(), count(repeated)));
+    line(
+        "distinct",
+        format!(
+            "{} values over {} fields, {} of them at least twice",
+            count(distinct),
+            info.fields.len(),
+            count(repeated)
+        ),
+    );
+    for (name, values) in &info.tags {
+        let shown =
+            values.iter().take(24).map(|(value, n)| format!("{value} {}", count((*n).into())));
+        line(name, shown.collect::<Vec<_>>().join(", "));
+    }
     line("data hash", info.data_hash.clone());
     for (fact, value) in &info.facts {
         line(fact, format!("{value:.4}"));
     }
-    let rows = info.fields.iter().map(|f| vec![f.name.clone(), count(f.distinct.into()), count(f.repeated.into())]);
+    let rows = info
+        .fields
+        .iter()
+        .map(|f| vec![f.name.clone(), count(f.distinct.into()), count(f.repeated.into())]);
     text + "\n" + &text_table(&["field", "distinct", "at least twice"], rows)
 }

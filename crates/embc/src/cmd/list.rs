@@ -11,7 +11,8 @@ pub fn run(args: &List, global: &Global) -> Result<Outcome> {
     let format = args.json.format;
     let pairs = |docs: &[(&str, &str)], what: &str| match format {
         TextOrJson::Json => {
-            let all: Vec<Value> = docs.iter().map(|(n, d)| json!({ "name": n, "doc": d })).collect();
+            let all: Vec<Value> =
+                docs.iter().map(|(n, d)| json!({ "name": n, "doc": d })).collect();
             pretty(&all.into())
         }
         TextOrJson::Text => {
@@ -38,9 +39,7 @@ fn pretty(value: &Value) -> Result<String> {
 }
 
 fn knobs(docs: &[(&str, &str)], defaults: &serde_json::Map<String, Value>) -> Value {
-    let knob = |(name, doc): &(&str, &str)| {
-        json!({ "name": name, "default": defaults.get(*name).unwrap_or(&Value::Null), "doc": doc })
-    };
+    let knob = |(name, doc): &(&str, &str)| json!({ "name": name, "default": defaults.get(*name).unwrap_or(&Value::Null), "doc": doc });
     docs.iter().map(knob).collect()
 }
 
@@ -58,7 +57,14 @@ fn schemes(format: TextOrJson) -> Result<String> {
     let mut text = String::new();
     for scheme in SCHEMES {
         let doc = scheme.doc();
-        text += &format!("{}: {}\n  {}\n  stores {}\n  {}\n", scheme.name(), doc.short, doc.equation, doc.stores, doc.paper);
+        text += &format!(
+            "{}: {}\n  {}\n  stores {}\n  {}\n",
+            scheme.name(),
+            doc.short,
+            doc.equation,
+            doc.stores,
+            doc.paper
+        );
         text += &format!("  {}\n", doc.long);
         for (name, help) in doc.knobs {
             text += &format!("  {name}: {help}\n");
@@ -79,7 +85,8 @@ fn models(format: TextOrJson) -> Result<String> {
     let mut text = String::new();
     for model in MODELS {
         let doc = model.doc();
-        text += &format!("{}: {}\n  needs {}\n  {}\n", model.name(), doc.short, doc.needs, doc.paper);
+        text +=
+            &format!("{}: {}\n  needs {}\n  {}\n", model.name(), doc.short, doc.needs, doc.paper);
         for (name, help) in doc.knobs {
             text += &format!("  {name}: {help}\n");
         }
@@ -104,9 +111,7 @@ pub fn datasets(global: &Global, format: TextOrJson) -> Result<()> {
     };
     let text = match format {
         TextOrJson::Json => {
-            let one = |e: &embc_data::registry::Entry| {
-                json!({ "name": e.name, "title": e.title, "format": e.format, "licence": e.licence, "homepage": e.homepage, "note": e.note, "state": state(e) })
-            };
+            let one = |e: &embc_data::registry::Entry| json!({ "name": e.name, "title": e.title, "format": e.format, "licence": e.licence, "homepage": e.homepage, "note": e.note, "state": state(e) });
             pretty(&registry.entries().map(one).collect())?
         }
         TextOrJson::Text => {

@@ -21,7 +21,11 @@ pub fn run(args: &Report, global: &Global) -> Result<Outcome> {
         let results = Results::open(&global.results, &experiment.name)?;
         let records: Vec<Record> = super::sweep::latest(results.read()?).into_values().collect();
         if records.is_empty() {
-            bail!("{} has no results yet; run `embc sweep --config {}`", experiment.name, experiment.name);
+            bail!(
+                "{} has no results yet; run `embc sweep --config {}`",
+                experiment.name,
+                experiment.name
+            );
         }
         match args.format {
             Format::Md => text.push_str(&report::markdown(&experiment, entry, &records)?),
@@ -31,7 +35,8 @@ pub fn run(args: &Report, global: &Global) -> Result<Outcome> {
         }
     }
     match &args.output {
-        Some(path) => std::fs::write(path, &text).with_context(|| format!("{}: cannot be written", path.display()))?,
+        Some(path) => std::fs::write(path, &text)
+            .with_context(|| format!("{}: cannot be written", path.display()))?,
         None => super::print(&text)?,
     }
     failed.iter().for_each(|line| eprintln!("check failed: {line}"));
@@ -41,8 +46,9 @@ pub fn run(args: &Report, global: &Global) -> Result<Outcome> {
 /// Experiments that have a file of results and a config.
 fn recorded(global: &Global) -> Result<Vec<PathBuf>> {
     let folder = &global.results;
-    let files = std::fs::read_dir(folder)
-        .with_context(|| format!("{}: no results here; run `embc sweep` first", folder.display()))?;
+    let files = std::fs::read_dir(folder).with_context(|| {
+        format!("{}: no results here; run `embc sweep` first", folder.display())
+    })?;
     let mut names: Vec<PathBuf> = files
         .flatten()
         .map(|file| file.path())

@@ -36,14 +36,25 @@ pub fn run(args: &Sweep, global: &Global) -> Result<Outcome> {
         if args.list {
             let line = |trial: &Trial| {
                 let state = if is_done(trial) { "done" } else { "to do" };
-                format!("{}  {:<5}  {}: {}\n", trial.id(data.data_hash()), state, experiment.name, trial.name())
+                format!(
+                    "{}  {:<5}  {}: {}\n",
+                    trial.id(data.data_hash()),
+                    state,
+                    experiment.name,
+                    trial.name()
+                )
             };
             super::print(&all.iter().map(line).collect::<String>())?;
             continue;
         }
         let todo: Vec<&Trial> = all.iter().filter(|t| args.rerun || !is_done(t)).collect();
         if todo.len() < all.len() && !global.quiet {
-            eprintln!("{}: {} of {} trials are done already", experiment.name, all.len() - todo.len(), all.len());
+            eprintln!(
+                "{}: {} of {} trials are done already",
+                experiment.name,
+                all.len() - todo.len(),
+                all.len()
+            );
         }
         let mut progress = Progress::new(global.quiet);
         for (i, trial) in todo.iter().enumerate() {
@@ -92,7 +103,11 @@ pub fn summary(record: &Record, experiment: &Experiment) -> String {
             let metrics: Vec<String> = ["valid", "test"].iter().filter_map(|s| value(s)).collect();
             format!(
                 "{}, {} parameters, best epoch {} of {}, {:.1} s",
-                metrics.join(", "), crate::table::count(record.params), record.best_epoch, record.epochs, record.wall_s
+                metrics.join(", "),
+                crate::table::count(record.params),
+                record.best_epoch,
+                record.epochs,
+                record.wall_s
             )
         }
         status => {

@@ -28,7 +28,8 @@ pub fn run(args: &Train, global: &Global) -> Result<Outcome> {
     let bench = Bench::new(&experiment, &data, global.overcommit)?;
     if let Some(folder) = &args.out {
         // Before the training, not after it.
-        std::fs::create_dir_all(folder).with_context(|| format!("{}: cannot be made", folder.display()))?;
+        std::fs::create_dir_all(folder)
+            .with_context(|| format!("{}: cannot be made", folder.display()))?;
     }
     let results = Results::open(&global.results, &experiment.name)?;
     let trial = trials(&experiment)?.into_iter().next().expect("a scheme and a seed");
@@ -56,16 +57,29 @@ pub fn run(args: &Train, global: &Global) -> Result<Outcome> {
 
 /// Writes `weights.safetensors`, `vocab-FIELD.txt` (one JSON string a line, null for the OOV id)
 /// and `trial.json`, each whole or not at all.
-fn save(folder: &Path, net: &mut Net, record: &Record, entry: &Entry, data: &View, global: &Global) -> Result<()> {
+fn save(
+    folder: &Path,
+    net: &mut Net,
+    record: &Record,
+    entry: &Entry,
+    data: &View,
+    global: &Global,
+) -> Result<()> {
     let mut tensors: BTreeMap<String, (Dtype, usize, Vec<u8>)> = BTreeMap::new();
     net.state(&mut |name, tensor| {
         if is_optimizer(name) {
             return;
         }
         let stored = match tensor {
-            TensorMut::F32(x) => (Dtype::F32, x.len(), x.iter().flat_map(|x| x.to_le_bytes()).collect()),
-            TensorMut::U32(x) => (Dtype::U32, x.len(), x.iter().flat_map(|x| x.to_le_bytes()).collect()),
-            TensorMut::U64(x) => (Dtype::U64, x.len(), x.iter().flat_map(|x| x.to_le_bytes()).collect()),
+            TensorMut::F32(x) => {
+                (Dtype::F32, x.len(), x.iter().flat_map(|x| x.to_le_bytes()).collect())
+            }
+            TensorMut::U32(x) => {
+                (Dtype::U32, x.len(), x.iter().flat_map(|x| x.to_le_bytes()).collect())
+            }
+            TensorMut::U64(x) => {
+                (Dtype::U64, x.len(), x.iter().flat_map(|x| x.to_le_bytes()).collect())
+            }
         };
         tensors.insert(name.into(), stored);
     });
@@ -88,12 +102,7 @@ fn save(folder: &Path, net: &mut Net, record: &Record, entry: &Entry, data: &Vie
 
 fn write(folder: &Path, name: &str, bytes: &[u8]) -> Result<()> {
     let path = folder.join(name);
-    let write = || -> std::io::Result<()> {
-        let mut file = tempfile::NamedTempFile::new_in(folder)?;
-        file.write_all(bytes)?;
-        file.as_file().sync_all()?;
-        file.persist(&path)?;
-        Ok(())
-    };
-    write().with_context(|| format!("{}: cannot be written", path.display()))
+    Ok(embc_data::atomic::write(&path, |file| {
+        file.write_all(bytes).map_err(|error| embc_data::Error::io(&path, &error))
+    })?)
 }

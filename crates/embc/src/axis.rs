@@ -1,0 +1,134 @@
+//! `[budget]`: one axis and its values.
+
+use anyhow::{Result, bail};
+use embc_core::budget::{Allocation, Budget, Of};
+use serde::Deserialize;
+
+/// A number of bytes: 1048576, "1MiB", "1.5 GB".
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(try_from = "serde_json::Value")]
+pub struct Bytes(pub u64);
+
+impl TryFrom<serde_json::Value> for Bytes {
+    type Error = String;
+    fn try_from(value: serde_json::Value) -> Result<Self, String> {
+        match &value {
+            serde_json::Value::String(text) => text.parse(),
+            other => other.as_u64().map(Bytes).ok_or_else(|| format!("{other} is not a size")),
+        }
+    }
+}
+
+impl std::str::FromStr for Bytes {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic() || c == ' ');
+        let scale = match text[digits.len()..].trim() {
+            "" | "B" => 1.0,
+            "kB" | "KB" => 1e3,
+            "MB" => 1e6,
+            "GB" => 1e9,
+            "KiB" => 1024.0,
+            "MiB" => 1024.0 * 1024.0,
+            "GiB" => 1024.0 * 1024.0 * 1024.0,
+            unit => {
+                return Err(format!(
+                    "unknown unit {unit:?} in {text:?}; use kB, MB, GB, KiB, MiB or GiB"
+                ));
+            }
+        };
+        match digits.parse::<f64>() {
+            Ok(n) if n >= 0.0 && n.is_finite() => Ok(Bytes((n * scale) as u64)),
+            _ => Err(format!("{text:?} is not a size such as 50MiB")),
+        }
+    }
+}
+
+/// `[budget]`: exactly one axis.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BudgetConfig {
+    pub compression: Option<Vec<f64>>,
+    pub params: Option<Vec<u64>>,
+    pub bytes: Option<Vec<Bytes>>,
+    pub rows: Option<Vec<u64>>,
+    pub cap: Option<Vec<u64>>,
+    #[serde(default)]
+    pub of: Of,
+    #[serde(default)]
+    pub allocation: Allocation,
+}
+
+/// A value of the budget axis as it stands in records and tables.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Point {
+    pub axis: &'static str,
+    pub value: serde_json::Number,
+    pub budget: Budget,
+}
+
+impl BudgetConfig {
+    /// The axis and its values.
+    pub fn points(&self) -> Result<Vec<Point>> {
+        let (c, given) = (self, |some: bool, name| some.then_some(name));
+        let axes: Vec<&'static str> = [
+            given(c.compression.is_some(), "compression"),
+            given(c.params.is_some(), "params"),
+            given(c.bytes.is_some(), "bytes"),
+            given(c.rows.is_some(), "rows"),
+            given(c.cap.is_some(), "cap"),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
+        let [axis] = axes[..] else {
+            bail!(
+                "[budget] needs exactly one of compression, params, bytes, rows, cap; it has {}",
+                axes.len()
+            );
+        };
+        let whole = |values: &Option<Vec<u64>>, budget: fn(u64) -> Budget| {
+            let point = |&n: &u64| Point { axis, value: n.into(), budget: budget(n) };
+            values.iter().flatten().map(point).collect::<Vec<_>>()
+        };
+        let bytes = c.bytes.as_ref().map(|bytes| bytes.iter().map(|b| b.0).collect());
+        let mut points = [
+            whole(&c.params, Budget::Params),
+            whole(&bytes, Budget::Bytes),
+            whole(&c.rows, Budget::Rows),
+            whole(&c.cap, Budget::Cap),
+        ]
+        .concat();
+        for &ratio in c.compression.iter().flatten() {
+            if !(ratio >= 1.0 && ratio.is_finite()) {
+                bail!("[budget] compression = {ratio} must be at least 1");
+            }
+            let whole = ratio.fract() == 0.0 && ratio < 1e15;
+            let value = match whole {
+                true => (ratio as u64).into(),
+                false => serde_json::Number::from_f64(ratio).expect("finite"),
+            };
+            points.push(Point { axis, value, budget: Budget::Compression(ratio) });
+        }
+        if points.is_empty() || points.iter().any(|p| p.value.as_f64() == Some(0.0)) {
+            bail!("[budget] {axis} needs values above 0");
+        }
+        Ok(points)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes() {
+        for (text, bytes) in [("12", 12), ("1kB", 1000), ("50MiB", 50 << 20), ("1.5 GiB", 3 << 29)]
+        {
+            assert_eq!(text.parse::<Bytes>().unwrap().0, bytes);
+        }
+        for text in ["", "MiB", "-1MB", "5 parsecs"] {
+            assert!(text.parse::<Bytes>().is_err(), "{text}");
+        }
+    }
+}

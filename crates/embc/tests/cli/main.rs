@@ -1,0 +1,8 @@
+//! The program as its users meet it: real files, real processes, exit codes and messages.
+
+mod fetch;
+mod hostile;
+mod real;
+mod sandbox;
+mod smoke;
+mod tidy;

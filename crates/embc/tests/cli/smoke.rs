@@ -1,0 +1,277 @@
+//! Whole sweeps on synthetic data: same bits for any threads, skipping, resuming, saving.
+
+use crate::sandbox::{Sandbox, root};
+use serde_json::Value;
+use std::io::Read;
+use std::process::Stdio;
+
+const CONFIG: &str = r#"
+title = "smoke"
+dataset = "synth"
+[model]
+kind = "gmf"
+[embedding]
+dim = 8
+[train]
+optimizer = { kind = "adam", lr = 0.01, touch = "all" }
+batch = 128
+epochs = 2
+select = "auc"
+metrics = ["ndcg@10", "hr@10"]
+seeds = [1, 2]
+[budget]
+compression = [2, 4]
+[[scheme]]
+kind = "full"
+[[scheme]]
+kind = "hash"
+[[scheme]]
+kind = "qr"
+[[scheme]]
+kind = "memcom"
+[[scheme]]
+kind = "reduce_dim"
+[table]
+relative_to = "full"
+"#;
+
+const REGISTRY: &str = r#"
+[synth]
+title = "synthetic"
+format = "synth"
+synth = { kind = "gmf", rows = 20000, vocab = 400, seed = 3 }
+split = { rule = "column", column = "split", train = ["train"], valid = ["valid"], test = ["test"] }
+"#;
+
+fn sandbox() -> Sandbox {
+    let sandbox = Sandbox::new();
+    sandbox.write("datasets.toml", REGISTRY);
+    sandbox.write("configs/smoke.toml", CONFIG);
+    sandbox
+}
+
+fn records(sandbox: &Sandbox) -> Vec<Value> {
+    let text = std::fs::read_to_string(sandbox.path("results/smoke.jsonl")).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// Records without what may differ between machines and runs.
+fn bare(mut records: Vec<Value>) -> Vec<Value> {
+    let volatile =
+        ["train_examples_per_s", "wall_s", "peak_rss_bytes", "threads", "started", "finished"];
+    for record in &mut records {
+        volatile.iter().for_each(|key| drop(record.as_object_mut().unwrap().remove(*key)));
+    }
+    records
+}
+
+#[test]
+fn one_and_two_threads_give_identical_records() {
+    let (one, two) = (sandbox(), sandbox());
+    let first = one.run(&["sweep", "--config", "smoke", "--threads", "1"]).fine();
+    let second = two.run(&["sweep", "--config", "smoke", "--threads", "2"]).fine();
+    assert_eq!(first.stdout, second.stdout);
+    let (one_records, two_records) = (bare(records(&one)), bare(records(&two)));
+    assert_eq!(one_records.len(), 18);
+    assert_eq!(one_records, two_records);
+    for record in &one_records {
+        assert_eq!(record["status"], "ok");
+        assert!(record["metrics"]["test/ndcg@10"].as_f64().unwrap() > 0.0);
+        assert_eq!(record["weights_hash"].as_str().unwrap().len(), 16);
+        let ratio = record["budget"]["compression"].as_f64().unwrap_or(1.0);
+        assert!(record["compression_params"].as_f64().unwrap() >= ratio);
+    }
+    // Run again: nothing to do, the same table.
+    let again =
+        one.run(&["sweep", "--config", "smoke"]).expect(0, "18 of 18 trials are done already");
+    assert_eq!(again.stdout, first.stdout);
+    assert_eq!(records(&one).len(), 18);
+    assert_eq!(one.run(&["report"]).fine().stdout, first.stdout);
+}
+
+#[test]
+fn a_sweep_that_is_interrupted_goes_on_where_it_was() {
+    let (cut, whole) = (sandbox(), sandbox());
+    let mut child = cut
+        .command(&["sweep", "--config", "smoke", "--set", "train.epochs=30"])
+        .stderr(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    // Wait for a finished trial, then press Ctrl-C.
+    while !cut.path("results/smoke.jsonl").exists() {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    let code = child.wait().unwrap().code();
+    let mut stderr = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+    assert_eq!(code, Some(130), "{stderr}");
+    assert!(stderr.contains("run the same command again to go on"), "{stderr}");
+    let done = records(&cut).len();
+    assert!((1..18).contains(&done), "{done} trials were done");
+    let args = ["sweep", "--config", "smoke", "--set", "train.epochs=30"];
+    let resumed = cut.run(&args).expect(0, &format!("{done} of 18 trials are done already"));
+    assert_eq!(resumed.stdout, whole.run(&args).fine().stdout);
+    assert_eq!(bare(records(&cut)), bare(records(&whole)));
+}
+
+#[test]
+fn filters_lists_and_reruns() {
+    let sandbox = sandbox();
+    let list =
+        sandbox.run(&["sweep", "--config", "smoke", "--list", "--filter", "hash.*seed 2"]).fine();
+    assert_eq!(list.stdout.lines().count(), 2);
+    assert!(list.stdout.lines().all(|line| line.contains("to do")));
+    sandbox.run(&["sweep", "--config", "smoke", "--filter", "hash, compression 2, seed 2"]).fine();
+    let list = sandbox.run(&["sweep", "--config", "smoke", "--list"]).fine();
+    assert_eq!(list.stdout.lines().filter(|line| line.contains("done")).count(), 1);
+    sandbox
+        .run(&["sweep", "--config", "smoke", "--filter", "hash, compression 2, seed 2", "--rerun"])
+        .fine();
+    let all = bare(records(&sandbox));
+    assert_eq!(all[0], all[1], "a rerun gives the same bits");
+}
+
+#[test]
+fn train_saves_weights_vocabulary_and_trial() {
+    let sandbox = sandbox();
+    let args = [
+        "train",
+        "--config",
+        "smoke",
+        "--set",
+        "scheme.kind=memcom",
+        "--seed",
+        "5",
+        "--out",
+        "out",
+    ];
+    let ran = sandbox.run(&args).fine();
+    assert!(ran.stdout.contains("valid/auc 0."), "{}", ran.stdout);
+    let trial: Value =
+        serde_json::from_slice(&std::fs::read(sandbox.path("out/trial.json")).unwrap()).unwrap();
+    assert_eq!((trial["seed"].as_u64(), trial["scheme"].as_str()), (Some(5), Some("memcom")));
+    let bytes = std::fs::read(sandbox.path("out/weights.safetensors")).unwrap();
+    let weights = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let floats: usize =
+        weights.tensors().iter().map(|(_, t)| t.shape().iter().product::<usize>()).sum();
+    assert_eq!(
+        floats as u64,
+        trial["params"].as_u64().unwrap() + trial["model_params"].as_u64().unwrap()
+    );
+    let vocab = std::fs::read_to_string(sandbox.path("out/vocab-user.txt")).unwrap();
+    let values: Vec<Option<String>> =
+        vocab.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(values.len(), 401);
+    assert!(values[..400].iter().all(Option::is_some) && values[400].is_none());
+}
+
+#[test]
+fn checks_fail_with_exit_code_1() {
+    let sandbox = sandbox();
+    let expect =
+        "[[expect]]\nscheme = \"full\"\nmetric = \"auc\"\nmin = 0.99\nsource = \"a dream\"\n";
+    sandbox.write("configs/smoke.toml", format!("{CONFIG}{expect}"));
+    sandbox
+        .run(&["report", "smoke"])
+        .refuses("smoke has no results yet; run `embc sweep --config smoke`");
+    sandbox.run(&["sweep", "--config", "smoke", "--filter", "full"]).fine();
+    sandbox.run(&["report", "smoke"]).fine();
+    sandbox.run(&["report", "smoke", "--check"]).expect(1, "below 0.99 (bound from: a dream)");
+}
+
+#[test]
+fn a_closed_pipe_is_no_error() {
+    let sandbox = sandbox();
+    let mut command = std::process::Command::new("sh");
+    command.args([
+        "-c",
+        &format!(
+            "'{}' list schemes --format json | true; '{}' list schemes | head -1",
+            env!("CARGO_BIN_EXE_embc"),
+            env!("CARGO_BIN_EXE_embc")
+        ),
+    ]);
+    let output = command.current_dir(sandbox.path(".")).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "full: the uncompressed table\n");
+}
+
+/// Peak resident memory of the program in bytes, from /proc.
+#[cfg(target_os = "linux")]
+fn peak_of(sandbox: &Sandbox, args: &[&str]) -> u64 {
+    let mut child = sandbox.command(args).stderr(Stdio::null()).spawn().unwrap();
+    let mut peak = 0;
+    loop {
+        let status =
+            std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kilobytes =
+            line.and_then(|l| l.trim().trim_end_matches("kB").trim().parse::<u64>().ok());
+        peak = peak.max(kilobytes.unwrap_or(0) * 1024);
+        if let Some(status) = child.try_wait().unwrap() {
+            assert!(status.success());
+            return peak;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn ingest_stays_within_its_memory() {
+    let sandbox = Sandbox::new();
+    // A million distinct values of 150 bytes: more than the bound below, without their index.
+    let rows: String =
+        (0..1_000_000u64).map(|i| format!("{},{:0150},x\n", i % 2, i * 7919)).collect();
+    sandbox.write("raw.txt", format!("y,a,b\n{rows}"));
+    drop(rows);
+    let columns = "columns = { label = \"y\", categorical = [\"a\", \"b\"] }";
+    sandbox.registry("csv", "raw.txt", columns);
+    let ingest = |memory| {
+        let _ = std::fs::remove_dir_all(sandbox.path("data"));
+        let peak = peak_of(&sandbox, &["data", "ingest", "it", "--memory", memory]);
+        (peak, std::fs::read(sandbox.path("data/cache/it/data.arrow")).unwrap())
+    };
+    let (free, whole) = ingest("2GiB");
+    let (bound, parts) = ingest("128MiB");
+    assert!(parts == whole, "the memory does not change the cache");
+    assert!(bound <= 128 << 20, "{bound} bytes at --memory 128MiB");
+    assert!(free > 128 << 20, "the test needs more without a bound: {free}");
+    sandbox.run(&["data", "ingest", "it"]).fine();
+    std::fs::remove_dir_all(sandbox.path("data")).unwrap();
+    let little = sandbox.run(&["data", "ingest", "it", "--memory", "1MiB"]);
+    little.refuses("--memory must be at least 128 MiB");
+}
+
+#[test]
+fn memcom_ml20m_runs_on_a_file_of_its_layout() {
+    let sandbox = Sandbox::new();
+    let mut text = "userId,movieId,rating,timestamp\n".to_string();
+    for user in 0..300 {
+        for i in 0..20 + user % 10 {
+            let movie = (user * 31 + i * i * 7) % 400;
+            text += &format!("{user},{movie},{}.5,{}\n", i % 5, 1_000_000 + i);
+        }
+    }
+    sandbox.write("data/ml-20m/ratings.csv", text);
+    std::fs::create_dir(sandbox.path("configs")).unwrap();
+    std::fs::copy(
+        root().join("configs/memcom_ml20m.toml"),
+        sandbox.path("configs/memcom_ml20m.toml"),
+    )
+    .unwrap();
+    let args = [
+        "train",
+        "--config",
+        "memcom_ml20m.toml",
+        "--set",
+        "scheme.kind=memcom",
+        "--set",
+        "train.epochs=2",
+    ];
+    let ran = sandbox.run(&args).fine();
+    let ndcg = ran.stdout.lines().find_map(|line| line.strip_prefix("test/ndcg@10 ")).unwrap();
+    assert!((0.0..1.0).contains(&ndcg.parse::<f64>().unwrap()), "{}", ran.stdout);
+}

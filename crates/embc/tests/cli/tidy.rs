@@ -1,0 +1,99 @@
+//! The repository keeps its own rules.
+
+use crate::sandbox::{Sandbox, root};
+use std::path::{Path, PathBuf};
+
+fn files(folder: &Path, extension: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for file in std::fs::read_dir(folder).into_iter().flatten().flatten().map(|f| f.path()) {
+        if file.is_dir() {
+            found.extend(files(&file, extension));
+        } else if file.extension().is_some_and(|e| e == extension) {
+            found.push(file);
+        }
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn files_stay_short_and_begin_with_their_story() {
+    for file in files(&root().join("crates"), "rs") {
+        let text = std::fs::read_to_string(&file).unwrap();
+        assert!(text.lines().count() <= 500, "{} has more than 500 lines", file.display());
+        assert!(text.starts_with("//!"), "{} does not say what it is", file.display());
+    }
+}
+
+#[test]
+fn configs_parse_and_every_scheme_and_model_is_used_by_one() {
+    let root = root();
+    let configs = files(&root.join("configs"), "toml");
+    assert!(!configs.is_empty());
+    let all: String = configs.iter().map(|file| std::fs::read_to_string(file).unwrap()).collect();
+    let sandbox = Sandbox::new();
+    for what in ["schemes", "models"] {
+        let list = sandbox.run(&["list", what, "--format", "json"]).fine().stdout;
+        let list: serde_json::Value = serde_json::from_str(&list).unwrap();
+        for entry in list.as_array().unwrap() {
+            let name = entry["name"].as_str().unwrap();
+            let used = all
+                .lines()
+                .any(|line| line.split('=').map(str::trim).eq(["kind", &format!("\"{name}\"")]));
+            assert!(used, "no config uses {name}");
+        }
+    }
+    // A wrong data set is the last thing that is checked before anything runs.
+    for config in configs {
+        let path = config.to_str().unwrap();
+        let args = ["sweep", "--list", "--config", path, "--set", "dataset=no-such-set"];
+        sandbox.run(&args).refuses("unknown data set");
+    }
+}
+
+#[test]
+fn committed_results_are_readable_and_hold_their_expectations() {
+    let root = root();
+    for results in files(&root.join("results"), "jsonl") {
+        let name = results.file_stem().unwrap().to_str().unwrap().to_string();
+        let sandbox = Sandbox::new();
+        sandbox.write("datasets.toml", SAMPLES);
+        let mut command = sandbox.command(&["report", &name, "--check"]);
+        let ran: crate::sandbox::Ran = command.current_dir(&root).output().unwrap().into();
+        let ran = ran.fine();
+        assert!(!ran.stdout.contains("still to run"), "{name}: {}", ran.stdout);
+        let rendered = results.with_extension("md");
+        let rendered = std::fs::read_to_string(&rendered).unwrap();
+        assert_eq!(rendered, ran.stdout, "{name}.md is stale: run `just report`");
+    }
+}
+
+/// Titles of the samples that committed results were measured on, whose files are not public.
+const SAMPLES: &str = r#"
+[criteo-kaggle-117k]
+title = "Criteo Kaggle display advertising, 117,335-row chronological sample"
+format = "criteo"
+files.data = { path = "none" }
+[ml-1m-half]
+title = "MovieLens 1M, users 1-2999"
+format = "movielens-dat"
+files.ratings = { path = "none" }
+"#;
+
+#[test]
+fn help_teaches() {
+    let sandbox = Sandbox::new();
+    for command in ["train", "sweep", "report", "data", "list"] {
+        let help = sandbox.run(&[command, "--help"]).fine().stdout;
+        assert!(help.contains("Usage: embc"), "{command}");
+    }
+    let help = sandbox.run(&["--help"]).fine().stdout;
+    assert!(help.contains("embc sweep --config quickstart"), "{help}");
+    for what in ["schemes", "models", "datasets", "metrics", "optimizers"] {
+        let text = sandbox.run(&["list", what]).fine().stdout;
+        assert!(text.lines().count() > 3, "{what}");
+        let json = sandbox.run(&["list", what, "--format", "json"]).fine().stdout;
+        let list: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert!(list.as_array().is_some_and(|list| list.len() > 1), "{what}");
+    }
+}
