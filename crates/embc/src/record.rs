@@ -47,6 +47,8 @@ pub struct Record {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
     pub dataset: String,
+    /// The data set's full name, so that a report needs no registry.
+    pub dataset_title: String,
     pub data_hash: String,
     pub model: String,
     pub scheme: String,

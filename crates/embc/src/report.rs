@@ -6,7 +6,6 @@ use crate::record::{Record, Status};
 use crate::table::{bytes, count, markdown as md_table};
 use anyhow::{Context, Result, bail};
 use embc_core::metric::Metric;
-use embc_data::registry::Entry;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
@@ -108,15 +107,16 @@ fn metric_key(experiment: &Experiment, records: &[&Record]) -> String {
 }
 
 /// The Markdown of an experiment.
-pub fn markdown(experiment: &Experiment, entry: &Entry, records: &[Record]) -> Result<String> {
+pub fn markdown(experiment: &Experiment, records: &[Record]) -> Result<String> {
     let grid = Grid::new(experiment, records)?;
     let key = metric_key(experiment, &grid.records);
     let axis = experiment.points()?.first().map(|p| p.axis);
+    let title = grid.records.first().map_or(&experiment.dataset, |r| &r.dataset_title);
     let mut text = format!("## {}\n\n", experiment.title);
     writeln!(
         text,
         "Data: {}. Model: {}. Epoch picked by validation {}.",
-        entry.title, experiment.model.kind, experiment.train.select
+        title, experiment.model.kind, experiment.train.select
     )?;
     if !experiment.paper.is_empty() {
         writeln!(text, "Paper: {}.", experiment.paper)?;

@@ -16,6 +16,7 @@ use embc_core::rng::Rng;
 use embc_core::scheme::{self, PlanError};
 use embc_core::state::{HasState, TensorMut};
 use embc_core::train::{self, Net, Outcome, Settings, Stop};
+use embc_data::registry::Entry;
 use embc_data::view::View;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -32,6 +33,8 @@ struct FullSize {
 pub struct Bench<'a> {
     pub experiment: &'a Experiment,
     pub data: &'a View,
+    /// The data set's full name.
+    title: &'a str,
     /// Train although the estimate exceeds the memory.
     pub overcommit: bool,
     full: FullSize,
@@ -47,7 +50,12 @@ pub enum Ended {
 
 impl<'a> Bench<'a> {
     /// Checks that the data fits the model, and sizes the uncompressed layer.
-    pub fn new(experiment: &'a Experiment, data: &'a View, overcommit: bool) -> Result<Self> {
+    pub fn new(
+        experiment: &'a Experiment,
+        entry: &'a Entry,
+        data: &'a View,
+        overcommit: bool,
+    ) -> Result<Self> {
         let e = experiment;
         if data.needs_negatives() {
             return Err(e.error("dataset", format!(
@@ -103,7 +111,7 @@ impl<'a> Bench<'a> {
         let mut params = 0;
         model.params(&mut |param| params += param.value().len() as u64);
         let full = FullSize { tables: plan.full_params(), model: params };
-        let bench = Self { experiment, data, overcommit, full };
+        let bench = Self { experiment, data, title: &entry.title, overcommit, full };
         for trial in crate::plan::trials(e)? {
             if let Err(PlanError::Knob(what)) = bench.plan(&trial) {
                 return Err(wrong_knob(e, trial.scheme.label(), "scheme", &what));
@@ -242,6 +250,7 @@ impl<'a> Bench<'a> {
             status: Status::Ok,
             error: None,
             dataset: e.dataset.clone(),
+            dataset_title: self.title.into(),
             data_hash: self.data.data_hash().into(),
             model: e.model.kind.clone(),
             scheme: trial.scheme.kind.clone(),

@@ -13,11 +13,9 @@ pub fn run(args: &Report, global: &Global) -> Result<Outcome> {
         true => recorded(global)?,
         false => args.experiments.clone(),
     };
-    let registry = super::registry(global)?;
     let (mut text, mut failed) = (String::new(), Vec::new());
     for name in &named {
         let experiment = Experiment::load(name, &[])?;
-        let entry = super::entry(&registry, &experiment.dataset)?;
         let results = Results::open(&global.results, &experiment.name)?;
         let records: Vec<Record> = super::sweep::latest(results.read()?).into_values().collect();
         if records.is_empty() {
@@ -28,7 +26,7 @@ pub fn run(args: &Report, global: &Global) -> Result<Outcome> {
             );
         }
         match args.format {
-            Format::Md => text.push_str(&report::markdown(&experiment, entry, &records)?),
+            Format::Md => text.push_str(&report::markdown(&experiment, &records)?),
         }
         if args.check {
             failed.extend(report::check(&experiment, &records)?);

@@ -24,7 +24,7 @@ pub fn run(args: &Sweep, global: &Global) -> Result<Outcome> {
     for experiment in &experiments {
         let entry = super::entry(&registry, &experiment.dataset)?;
         let data = super::open(entry, experiment.data.clone(), global)?;
-        let bench = Bench::new(experiment, &data, global.overcommit)?;
+        let bench = Bench::new(experiment, entry, &data, global.overcommit)?;
         let results = Results::open(&global.results, &experiment.name)?;
         let mut records = latest(results.read()?);
         let wanted = |trial: &Trial| args.filter.as_ref().is_none_or(|f| f.is_match(&trial.name()));
@@ -81,7 +81,7 @@ pub fn run(args: &Sweep, global: &Global) -> Result<Outcome> {
             return Ok(outcome);
         }
         let records: Vec<Record> = records.into_values().collect();
-        super::print(&report::markdown(experiment, entry, &records)?)?;
+        super::print(&report::markdown(experiment, &records)?)?;
     }
     Ok(outcome)
 }

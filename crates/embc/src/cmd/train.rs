@@ -25,7 +25,7 @@ pub fn run(args: &Train, global: &Global) -> Result<Outcome> {
     let registry = super::registry(global)?;
     let entry = super::entry(&registry, &experiment.dataset)?;
     let data = super::open(entry, experiment.data.clone(), global)?;
-    let bench = Bench::new(&experiment, &data, global.overcommit)?;
+    let bench = Bench::new(&experiment, entry, &data, global.overcommit)?;
     if let Some(folder) = &args.out {
         // Before the training, not after it.
         std::fs::create_dir_all(folder)

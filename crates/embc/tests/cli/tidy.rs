@@ -57,7 +57,6 @@ fn committed_results_are_readable_and_hold_their_expectations() {
     for results in files(&root.join("results"), "jsonl") {
         let name = results.file_stem().unwrap().to_str().unwrap().to_string();
         let sandbox = Sandbox::new();
-        sandbox.write("datasets.toml", SAMPLES);
         let mut command = sandbox.command(&["report", &name, "--check"]);
         let ran: crate::sandbox::Ran = command.current_dir(&root).output().unwrap().into();
         let ran = ran.fine();
@@ -68,17 +67,40 @@ fn committed_results_are_readable_and_hold_their_expectations() {
     }
 }
 
-/// Titles of the samples that committed results were measured on, whose files are not public.
-const SAMPLES: &str = r#"
-[criteo-kaggle-117k]
-title = "Criteo Kaggle display advertising, 117,335-row chronological sample"
-format = "criteo"
-files.data = { path = "none" }
-[ml-1m-half]
-title = "MovieLens 1M, users 1-2999"
-format = "movielens-dat"
-files.ratings = { path = "none" }
-"#;
+/// README's generated parts; with UPDATE=1 in the environment they are written anew.
+#[test]
+fn readme_shows_what_there_is() {
+    let path = root().join("README.md");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let list = Sandbox::new().run(&["list", "schemes", "--format", "json"]).fine().stdout;
+    let list: serde_json::Value = serde_json::from_str(&list).unwrap();
+    let row = |scheme: &serde_json::Value| {
+        let get = |key: &str| scheme[key].as_str().unwrap().replace('|', "\\|");
+        let (name, short) = (get("name"), get("short"));
+        format!("| `{name}` | {short} | {} | {} |\n", get("equation"), get("paper"))
+    };
+    let rows: String = list.as_array().unwrap().iter().map(row).collect();
+    let schemes =
+        format!("| scheme | what it is | embedding of id i | from |\n|---|---|---|---|\n{rows}");
+    let quickstart = std::fs::read_to_string(root().join("results/quickstart.md")).unwrap();
+    let table: String =
+        quickstart.split("\n\n").find(|part| part.starts_with("| scheme")).unwrap().into();
+    let quickstart = format!(
+        "test AUC, mean ± standard deviation over 3 seeds, and the change against `full`:\n\n{table}\n"
+    );
+    let mut expect = text.clone();
+    for (name, part) in [("schemes", schemes), ("quickstart", quickstart)] {
+        let (open, close) = (format!("<!-- {name} -->\n"), format!("<!-- /{name} -->"));
+        let (before, rest) = expect.split_once(&open).unwrap();
+        let (_, after) = rest.split_once(&close).unwrap();
+        expect = format!("{before}{open}{part}{close}{after}");
+    }
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::write(&path, &expect).unwrap();
+    } else {
+        assert_eq!(text, expect, "README.md is stale: run this test with UPDATE=1");
+    }
+}
 
 #[test]
 fn help_teaches() {

@@ -1,0 +1,27 @@
+# `just` lists these. Each line is what it runs: no magic.
+
+[private]
+default:
+    @just --list
+
+# Format all code
+fmt:
+    cargo fmt --all
+
+# Formatting and lints, as CI has them
+lint:
+    cargo fmt --all --check
+    cargo clippy --release --workspace --all-targets -- -D warnings
+
+# All tests
+test:
+    cargo test --release --workspace
+
+# What runs before anything lands
+ci:
+    .ci/run
+
+# Render every committed result anew
+report:
+    cargo build --release
+    for results in results/*.jsonl; do name=$(basename "$results" .jsonl); ./target/release/embc report "$name" --output "results/$name.md"; done
