@@ -77,7 +77,7 @@ pub fn build(
     watch: Watch<'_>,
 ) -> Result<Meta> {
     if memory < 2 * BUFFERS {
-        let what = format!("--memory must be at least {} MiB", 2 * BUFFERS >> 20);
+        let what = format!("--memory must be at least {} MiB", (2 * BUFFERS) >> 20);
         return Err(Error::Data(what));
     }
     let format = raw::find(&entry.format)?;

@@ -56,6 +56,10 @@ fn committed_results_are_readable_and_hold_their_expectations() {
     let root = root();
     for results in files(&root.join("results"), "jsonl") {
         let name = results.file_stem().unwrap().to_str().unwrap().to_string();
+        // Not committed: it is what a newcomer's first command makes.
+        if name == "quickstart" {
+            continue;
+        }
         let sandbox = Sandbox::new();
         let mut command = sandbox.command(&["report", &name, "--check"]);
         let ran: crate::sandbox::Ran = command.current_dir(&root).output().unwrap().into();
