@@ -99,7 +99,7 @@ impl Observer for Progress {
     fn step(&mut self, step: u64, epoch: u32, loss: f64, examples: usize) -> ControlFlow<()> {
         self.examples += examples as u64;
         self.loss = if step == 1 { loss } else { 0.99 * self.loss + 0.01 * loss };
-        if step % 32 == 0 {
+        if step.is_multiple_of(32) {
             self.bar.set_message(format!("epoch {epoch}/{}, loss {:.4}", self.epochs, self.loss));
             self.bar.set_position(self.examples);
         }
