@@ -15,19 +15,44 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
 
+mod bloom;
+mod ce;
+mod dhe;
+mod double_hash;
+mod factorized;
 mod full;
 mod hash;
+mod hash_embedding;
+mod hashednet;
 mod memcom;
+mod mixed_dim;
 mod qr;
 mod reduce_dim;
+mod robe;
+mod signed_hash;
+mod sum;
+mod truncate_rare;
+mod tt;
 
 /// All schemes, in the order of `embc list schemes`. A new scheme is one file and one line here.
 pub static SCHEMES: &[&dyn Scheme] = &[
     &full::Full,
     &hash::HashTrick,
+    &signed_hash::SignedHash,
+    &double_hash::DoubleHash,
+    &bloom::Bloom,
+    &hash_embedding::HashEmbedding,
     &qr::QuotientRemainder,
     &memcom::Memcom,
+    &factorized::Factorized,
     &reduce_dim::ReduceDim,
+    &truncate_rare::TruncateRare,
+    &mixed_dim::MixedDim,
+    &ce::CompositionalEmbedding,
+    &hashednet::HashedNet,
+    &robe::Robe,
+    &tt::TensorTrain,
+    &dhe::DeepHash,
 ];
 
 /// The scheme called `name`.
@@ -41,6 +66,13 @@ pub type Knobs = serde_json::Map<String, serde_json::Value>;
 /// Reads typed knobs; the error is serde's, with the names that exist.
 pub fn knobs<T: DeserializeOwned>(knobs: &Knobs) -> Result<T, PlanError> {
     serde_json::from_value(knobs.clone().into()).map_err(|e| PlanError::Knob(e.to_string()))
+}
+
+/// Refuses any knob, for schemes without.
+fn no_knobs(knobs: &Knobs) -> Result<(), PlanError> {
+    knobs.keys().next().map_or(Ok(()), |key| {
+        Err(PlanError::Knob(format!("unknown field `{key}`, there are no knobs")))
+    })
 }
 
 /// The knobs that a type holds by default, as a map.
@@ -199,6 +231,8 @@ pub struct Plan {
     pub out_dim: usize,
     /// Memory of what will be built.
     pub footprint: Footprint,
+    /// Parameters of the next larger size that the scheme could have; beyond any for `full`.
+    pub larger: u64,
     /// The decided sizes in words, such as "512 rows x 32".
     pub sizes: String,
     /// Builds it.
@@ -285,4 +319,25 @@ pub trait Embedding: Send + Sync {
     fn finish(&mut self, _cx: &mut BuildCx<'_>) -> Option<Box<dyn Embedding>> {
         None
     }
+}
+
+/// The most rows that fit the limit, or why not one does. Not capped by the vocabulary: `rows = n`
+/// gives every table exactly n.
+fn rows_within(
+    scheme: &str,
+    table: &TableSpec,
+    limit: Limit,
+    footprint: impl Fn(u64) -> Footprint,
+) -> Result<u32, PlanError> {
+    let most = match limit {
+        Limit::None => u64::from(table.vocab),
+        _ => u64::from(u32::MAX),
+    };
+    limit.largest(most, &footprint).map(|m| m as u32).ok_or_else(|| {
+        let least = footprint(1);
+        PlanError::Infeasible(format!(
+            "{scheme} cannot fit table {} in {limit}: its smallest form takes {} parameters in {} bytes",
+            table.name, least.params, least.bytes()
+        ))
+    })
 }

@@ -17,6 +17,14 @@ fn variants() -> Vec<(&'static dyn Scheme, Knobs)> {
     let more = |name: &str| -> &[&str] {
         match name {
             "hash" => &[r#"{"hash":"mod"}"#, r#"{"hash":"poly31"}"#],
+            "double_hash" => &[r#"{"combine":"concat"}"#],
+            "bloom" => &[r#"{"hashes":2,"signed":true}"#],
+            "hash_embedding" => &[
+                r#"{"hashes":2,"weights":"independent"}"#,
+                r#"{"hashes":3,"weights":"flat"}"#,
+                r#"{"weights":"table"}"#,
+                r#"{"hashes":1,"weights":"per_id"}"#,
+            ],
             "qr" => &[
                 r#"{"combine":"add"}"#,
                 r#"{"combine":"concat"}"#,
@@ -27,6 +35,12 @@ fn variants() -> Vec<(&'static dyn Scheme, Knobs)> {
                 r#"{"v_init":"sign","hash":"mix64"}"#,
                 r#"{"v_init":"uniform"}"#,
             ],
+            "mixed_dim" => &[r#"{"alpha":0.0}"#],
+            "ce" => &[r#"{"columns":2,"hash":"poly31"}"#],
+            "hashednet" => &[r#"{"signed":true}"#],
+            "robe" => &[r#"{"block":3,"signed":true}"#],
+            "tt" => &[r#"{"cores":2}"#, r#"{"cores":4}"#],
+            "dhe" => &[r#"{"layers":0}"#, r#"{"layers":1}"#],
             _ => &[],
         }
     };
@@ -341,13 +355,13 @@ proptest! {
             }
             let budget = Budget::Compression(ratio);
             let limit = (f64::from(vocab) * dim as f64 / ratio) as u64;
-            // The largest step by which a scheme's size grows.
-            let unit = if scheme.name() == "reduce_dim" { u64::from(vocab) } else { dim as u64 };
             match budget::plan(scheme, &tables, budget, Rules::default(), &knobs) {
                 Ok(plans) => {
                     let params = plans[0].footprint.params;
                     prop_assert!(params <= limit, "{}: {params} > {limit}", scheme.name());
-                    prop_assert!(params + unit > limit, "{}: {params} << {limit}", scheme.name());
+                    // The next larger size would not fit.
+                    let larger = plans[0].larger;
+                    prop_assert!(larger > limit, "{}: {larger} fits {limit}", scheme.name());
                 }
                 Err(PlanError::Infeasible(why)) => {
                     prop_assert!(why.contains(scheme.name()) || limit == 0, "{why}");

@@ -19,10 +19,7 @@ impl Scheme for Full {
         }
     }
     fn plan_table(&self, t: &TableSpec, _: Limit, knobs: &Knobs) -> Result<Plan, PlanError> {
-        #[derive(serde::Deserialize)]
-        #[serde(deny_unknown_fields)]
-        struct None {}
-        let None {} = super::knobs(knobs)?;
+        no_knobs(knobs)?;
         Ok(table_plan(u64::from(t.vocab), t.dim))
     }
 }
@@ -32,6 +29,7 @@ pub(super) fn table_plan(rows: u64, dim: usize) -> Plan {
     Plan {
         out_dim: dim,
         footprint: Footprint::floats(rows * dim as u64),
+        larger: u64::MAX,
         sizes: format!("{rows} rows x {dim}"),
         build: Box::new(move |cx| {
             Box::new(Table(Param::rows("table", dim, cx.init.table(rows, dim, dim, &mut cx.rng))))

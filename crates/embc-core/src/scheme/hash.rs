@@ -35,10 +35,11 @@ impl Scheme for HashTrick {
         let knob: Knob = super::knobs(knobs)?;
         let dim = t.dim;
         let footprint = move |m: u64| Footprint::floats(m * dim as u64);
-        let m = buckets(self.name(), t, limit, footprint)?;
+        let m = rows_within(self.name(), t, limit, footprint)?;
         Ok(Plan {
             out_dim: dim,
             footprint: footprint(u64::from(m)),
+            larger: footprint(u64::from(m) + 1).params,
             sizes: format!("{m} rows x {dim}"),
             build: Box::new(move |cx| {
                 let family = knob.hash.or(cx.hash).unwrap_or_default();
@@ -48,27 +49,6 @@ impl Scheme for HashTrick {
             }),
         })
     }
-}
-
-/// The most rows that fit the limit, or why not one does. Not capped by the vocabulary: `rows = n`
-/// gives every table exactly n.
-pub(super) fn buckets(
-    scheme: &str,
-    table: &TableSpec,
-    limit: Limit,
-    footprint: impl Fn(u64) -> Footprint,
-) -> Result<u32, PlanError> {
-    let most = match limit {
-        Limit::None => u64::from(table.vocab),
-        _ => u64::from(u32::MAX),
-    };
-    limit.largest(most, &footprint).map(|m| m as u32).ok_or_else(|| {
-        let least = footprint(1);
-        PlanError::Infeasible(format!(
-            "{scheme} cannot fit table {} in {limit}: its smallest form takes {} parameters in {} bytes",
-            table.name, least.params, least.bytes()
-        ))
-    })
 }
 
 struct Hashed {

@@ -1,7 +1,6 @@
 //! MEmCom: a hashed row times one learned weight per id, plus an optional learned bias
 //! (arXiv 2203.10135). m·d + v parameters, 2v with the bias; reaches compressions below d (d/2).
 
-use super::hash::buckets;
 use super::*;
 use crate::hash::{Hash, HashFamily};
 use crate::linalg::dot;
@@ -54,11 +53,12 @@ impl Scheme for Memcom {
         let (dim, vocab) = (t.dim, t.vocab as usize);
         let per_id = (1 + u64::from(bias)) * u64::from(t.vocab);
         let footprint = move |m: u64| Footprint::floats(m * dim as u64 + per_id);
-        let m = buckets(self.name(), t, limit, footprint)
+        let m = rows_within(self.name(), t, limit, footprint)
             .map_err(|e| unreachable(t, bias, limit).unwrap_or(e))?;
         Ok(Plan {
             out_dim: dim,
             footprint: footprint(u64::from(m)),
+            larger: footprint(u64::from(m) + 1).params,
             sizes: format!("{m} rows x {dim} + {per_id} weights"),
             build: Box::new(move |cx| {
                 let family = hash.or(cx.hash).unwrap_or(HashFamily::Mod);

@@ -95,6 +95,8 @@ impl Scheme for QuotientRemainder {
         Ok(Plan {
             out_dim: dim,
             footprint,
+            // One more row of the larger table.
+            larger: footprint.params + width as u64,
             sizes: format!("{remainders} remainder + {quotients} quotient rows x {width}"),
             build: Box::new(move |cx| {
                 // Factors are scaled so that the embedding has the full table's variance.

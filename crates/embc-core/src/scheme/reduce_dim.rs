@@ -32,9 +32,7 @@ impl Scheme for ReduceDim {
         limits: &[Limit],
         knobs: &Knobs,
     ) -> Result<Vec<Plan>, PlanError> {
-        if let Some(key) = knobs.keys().next() {
-            return Err(PlanError::Knob(format!("unknown field `{key}`, there are no knobs")));
-        }
+        no_knobs(knobs)?;
         let ids: u64 = tables.iter().map(|t| u64::from(t.vocab)).sum();
         let total = limits.iter().copied().reduce(Limit::plus).unwrap_or(Limit::None);
         let most = tables.iter().map(|t| t.dim).max().unwrap_or(1) as u64;
@@ -43,7 +41,11 @@ impl Scheme for ReduceDim {
                 "reduce_dim cannot fit {ids} ids in {total}: one component each takes {ids} parameters, a compression of {most}"
             ))
         })?;
-        let plan = |t: &TableSpec| table_plan(t.vocab.into(), (width as usize).min(t.dim));
+        let plan = |t: &TableSpec| {
+            let plan = table_plan(t.vocab.into(), (width as usize).min(t.dim));
+            let larger = if width < most { u64::from(t.vocab) * (width + 1) } else { u64::MAX };
+            Plan { larger, ..plan }
+        };
         Ok(tables.iter().map(plan).collect())
     }
 }

@@ -1,0 +1,125 @@
+//! Compositional embeddings: c columns, each a hashed row of its own small table, side by side.
+//! c tables of m rows, d/c wide: m·d parameters.
+
+use super::*;
+use crate::hash::{Hash, HashFamily};
+use crate::linalg::axpy;
+
+pub(super) struct CompositionalEmbedding;
+
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Knob {
+    columns: usize,
+    hash: Option<HashFamily>,
+}
+
+impl Default for Knob {
+    fn default() -> Self {
+        Self { columns: 4, hash: None }
+    }
+}
+
+impl Scheme for CompositionalEmbedding {
+    fn name(&self) -> &'static str {
+        "ce"
+    }
+    fn doc(&self) -> Doc {
+        Doc {
+            short: "c hashed pieces side by side",
+            long: "The embedding is cut into c columns, each looked up in a table of its own by a hash of its own. Two ids share all of their embedding only if all c hashes agree.",
+            paper: "Shi et al., arXiv 1909.02107; the baseline CE of CCE, arXiv 2210.05974",
+            equation: "E_i = T_1[h_1(i)] ++ ... ++ T_c[h_c(i)]",
+            stores: "T_1 ... T_c [m x dim/c]",
+            knobs: &[
+                ("columns", "c, which divides dim (default 4)"),
+                ("hash", "mix64 (default) | poly31"),
+            ],
+        }
+    }
+    fn defaults(&self) -> Knobs {
+        defaults::<Knob>()
+    }
+    fn plan_table(&self, t: &TableSpec, limit: Limit, knobs: &Knobs) -> Result<Plan, PlanError> {
+        let Knob { columns, hash } = super::knobs(knobs)?;
+        plan(self.name(), t, limit, hash, columns)
+    }
+}
+
+/// Refuses a number of columns that does not divide the width.
+pub(super) fn check_columns(scheme: &str, dim: usize, columns: usize) -> Result<(), PlanError> {
+    match columns > 0 && dim.is_multiple_of(columns) {
+        true => Ok(()),
+        false => {
+            let what = format!("{scheme}: `columns` = {columns} must divide dim {dim}");
+            Err(PlanError::Knob(what))
+        }
+    }
+}
+
+pub(super) fn plan(
+    scheme: &str,
+    t: &TableSpec,
+    limit: Limit,
+    family: Option<HashFamily>,
+    columns: usize,
+) -> Result<Plan, PlanError> {
+    let dim = t.dim;
+    check_columns(scheme, dim, columns)?;
+    let footprint = move |m: u64| Footprint::floats(m * dim as u64);
+    let m = rows_within(scheme, t, limit, footprint)?;
+    Ok(Plan {
+        out_dim: dim,
+        footprint: footprint(m.into()),
+        larger: footprint(u64::from(m) + 1).params,
+        sizes: format!("{columns} columns of {m} rows x {}", dim / columns),
+        build: Box::new(move |cx| {
+            let family = family.or(cx.hash).unwrap_or_default();
+            let column = |j| {
+                let hash = Hash::draw(family, m, &mut cx.rng);
+                let width = dim / columns;
+                let values = cx.init.table(m.into(), width, dim, &mut cx.rng);
+                (hash, Param::rows(format!("column{j}"), width, values))
+            };
+            Box::new(Columns((0..columns).map(column).collect()))
+        }),
+    })
+}
+
+struct Columns(Vec<(Hash, Param)>);
+
+impl Columns {
+    fn dim(&self) -> usize {
+        self.0.iter().map(|(_, table)| table.width()).sum()
+    }
+}
+
+impl Embedding for Columns {
+    fn gather(&self, ids: &[u32], out: &mut [f32], _: &mut Tape) {
+        for (&id, out) in ids.iter().zip(out.chunks_exact_mut(self.dim())) {
+            let mut rest = out;
+            for (hash, table) in &self.0 {
+                let (piece, others) = rest.split_at_mut(table.width());
+                piece.copy_from_slice(table.row(hash.row(id)));
+                rest = others;
+            }
+        }
+    }
+    fn scatter(&mut self, ids: &[u32], grad: &[f32], _: &mut Tape) {
+        let dim = self.dim();
+        for (&id, grad) in ids.iter().zip(grad.chunks_exact(dim)) {
+            let mut rest = grad;
+            for (hash, table) in &mut self.0 {
+                let (piece, others) = rest.split_at(table.width());
+                axpy(1.0, piece, table.grad_row(hash.row(id)));
+                rest = others;
+            }
+        }
+    }
+    fn params(&mut self, visit: &mut dyn FnMut(&mut Param)) {
+        self.0.iter_mut().for_each(|(_, table)| visit(table));
+    }
+    fn footprint(&self) -> Footprint {
+        Footprint::floats(self.0.iter().map(|(_, table)| table.value().len() as u64).sum())
+    }
+}

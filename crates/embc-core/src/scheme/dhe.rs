@@ -1,0 +1,167 @@
+//! Deep hash embeddings: many hashes of an id, through a small network with Mish activations
+//! (arXiv 2010.10784). (layers + 1)·w² + w·d parameters, w hashes and hidden units.
+
+use super::*;
+use crate::hash::mix64;
+use crate::linalg::{Op, gemm};
+
+pub(super) struct DeepHash;
+
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Knob {
+    layers: usize,
+}
+
+impl Default for Knob {
+    fn default() -> Self {
+        Self { layers: 2 }
+    }
+}
+
+impl Scheme for DeepHash {
+    fn name(&self) -> &'static str {
+        "dhe"
+    }
+    fn doc(&self) -> Doc {
+        Doc {
+            short: "many hashes of an id through a small network",
+            long: "No table: an id's w hash values, scaled to unit variance, are the input of a network whose output is the embedding. Each lookup costs as many multiplications as there are parameters.",
+            paper: "Kang et al., arXiv 2010.10784, as sized in CCE, arXiv 2210.05974",
+            equation: "E_i = W_out mish(W_n ... mish(W_0 x(i))), x_k(i) = hash of (i, k)",
+            stores: "W_0 ... W_n [w x w], W_out [w x dim]",
+            knobs: &[("layers", "hidden layers after the first (default 2)")],
+        }
+    }
+    fn defaults(&self) -> Knobs {
+        defaults::<Knob>()
+    }
+    fn plan_table(&self, t: &TableSpec, limit: Limit, knobs: &Knobs) -> Result<Plan, PlanError> {
+        let Knob { layers } = super::knobs(knobs)?;
+        let dim = t.dim;
+        let footprint =
+            move |w: u64| Footprint::floats((layers as u64 + 1) * w * w + w * dim as u64);
+        // Without a limit: as many parameters as the full table.
+        let limit = match limit {
+            Limit::None => Limit::Params(t.full_params().max(footprint(1).params)),
+            other => other,
+        };
+        let w = limit.largest(1 << 14, footprint).ok_or_else(|| {
+            PlanError::Infeasible(format!(
+                "dhe cannot fit table {} in {limit}: one hash takes {} parameters",
+                t.name,
+                footprint(1).params
+            ))
+        })?;
+        Ok(Plan {
+            out_dim: dim,
+            footprint: footprint(w),
+            larger: if w < 1 << 14 { footprint(w + 1).params } else { u64::MAX },
+            sizes: format!("{w} hashes, {} layers of {w}", layers + 1),
+            build: Box::new(move |cx| {
+                let w = w as usize;
+                let keys = (0..w).map(|_| cx.rng.bits()).collect();
+                // Mish keeps about a third of the variance of its input.
+                let hidden = (3.0 / w as f32).sqrt();
+                let mut weights: Vec<Param> = (0..=layers)
+                    .map(|l| {
+                        let deviation = if l == 0 { 1.0 / (w as f32).sqrt() } else { hidden };
+                        let values = cx.init.draw(w * w, deviation, &mut cx.rng);
+                        Param::dense(format!("layer{l}"), values)
+                    })
+                    .collect();
+                let deviation = hidden * cx.init.deviation(t_rows(w, dim), dim);
+                let values = cx.init.draw(w * dim, deviation, &mut cx.rng);
+                weights.push(Param::dense("output", values));
+                Box::new(Network { dim, keys, weights })
+            }),
+        })
+    }
+}
+
+/// Rows of a table with as many parameters as one layer, for inits that count rows.
+fn t_rows(w: usize, dim: usize) -> u64 {
+    (w * w / dim).max(1) as u64
+}
+
+struct Network {
+    dim: usize,
+    /// One key a hash.
+    keys: Vec<u64>,
+    /// Hidden layers [w × w], then the output [w × dim].
+    weights: Vec<Param>,
+}
+
+/// x·tanh(ln(1 + eˣ)) and its derivative.
+fn mish(x: f32) -> (f32, f32) {
+    let softplus = x.max(0.0) + (-x.abs()).exp().ln_1p();
+    let tanh = softplus.tanh();
+    (x * tanh, tanh + x * (1.0 - tanh * tanh) * crate::loss::sigmoid(x))
+}
+
+impl Network {
+    /// Fills the tape: buffer 0 is the input [U × w], then each layer's activation and its slope.
+    fn forward(&self, ids: &[u32], tape: &mut Tape) {
+        let (n, w) = (ids.len(), self.keys.len());
+        let layers = self.weights.len() - 1;
+        tape.buffers.resize(2 * layers + 3, Vec::new());
+        let unit = |id: u32, key: u64| {
+            let bits = mix64(u64::from(id) ^ key) >> 40;
+            (bits as f32 / (1u32 << 23) as f32 - 1.0) * 3f32.sqrt()
+        };
+        tape.buffers[0].clear();
+        for &id in ids {
+            tape.buffers[0].extend(self.keys.iter().map(|&key| unit(id, key)));
+        }
+        for (l, weight) in self.weights[..layers].iter().enumerate() {
+            let (done, rest) = tape.buffers.split_at_mut(2 * l + 1);
+            let input = &done[if l == 0 { 0 } else { 2 * l - 1 }];
+            let [activation, slope, ..] = rest else { unreachable!("buffers are there") };
+            activation.resize(n * w, 0.0);
+            slope.resize(n * w, 0.0);
+            gemm(n, w, w, input, Op::N, weight.value(), Op::N, 0.0, activation);
+            for (a, s) in activation.iter_mut().zip(slope) {
+                (*a, *s) = mish(*a);
+            }
+        }
+    }
+}
+
+impl Embedding for Network {
+    fn gather(&self, ids: &[u32], out: &mut [f32], tape: &mut Tape) {
+        self.forward(ids, tape);
+        let layers = self.weights.len() - 1;
+        let last = &tape.buffers[2 * layers - 1];
+        let weight = self.weights[layers].value();
+        gemm(ids.len(), self.dim, self.keys.len(), last, Op::N, weight, Op::N, 0.0, out);
+    }
+    fn scatter(&mut self, ids: &[u32], grad: &[f32], tape: &mut Tape) {
+        // The tape holds the activations of the gather of these ids only if nothing came between.
+        self.forward(ids, tape);
+        let (n, w, dim) = (ids.len(), self.keys.len(), self.dim);
+        let layers = self.weights.len() - 1;
+        let (kept, scratch) = tape.buffers.split_at_mut(2 * layers + 1);
+        let [delta, next] = scratch else { unreachable!("two buffers") };
+        let output = &mut self.weights[layers];
+        delta.resize(n * w, 0.0);
+        gemm(n, w, dim, grad, Op::N, output.value(), Op::T, 0.0, delta);
+        gemm(w, dim, n, &kept[2 * layers - 1], Op::T, grad, Op::N, 1.0, output.dense_grad());
+        for l in (0..layers).rev() {
+            delta.iter_mut().zip(&kept[2 * l + 2]).for_each(|(d, slope)| *d *= slope);
+            let input = &kept[if l == 0 { 0 } else { 2 * l - 1 }];
+            let weight = &mut self.weights[l];
+            gemm(w, w, n, input, Op::T, delta, Op::N, 1.0, weight.dense_grad());
+            if l > 0 {
+                next.resize(n * w, 0.0);
+                gemm(n, w, w, delta, Op::N, weight.value(), Op::T, 0.0, next);
+                std::mem::swap(delta, next);
+            }
+        }
+    }
+    fn params(&mut self, visit: &mut dyn FnMut(&mut Param)) {
+        self.weights.iter_mut().for_each(visit);
+    }
+    fn footprint(&self) -> Footprint {
+        Footprint::floats(self.weights.iter().map(|w| w.value().len() as u64).sum())
+    }
+}

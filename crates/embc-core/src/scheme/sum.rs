@@ -1,0 +1,89 @@
+//! Sums of hashed rows of one table: what signed hashing, double hashing and bloom share.
+
+use super::*;
+use crate::hash::{Hash, HashFamily, mix64};
+use crate::linalg::axpy;
+
+/// E_i = scale · Σ_j s_j(i) · T[h_j(i)], with s = 1 unless signed.
+pub(super) struct SumOfRows {
+    hashes: Vec<Hash>,
+    /// Keys of the sign hashes; empty for plain sums.
+    signs: Vec<u64>,
+    scale: f32,
+    table: Param,
+}
+
+/// How many rows are summed, and how.
+#[derive(Clone, Copy)]
+pub(super) struct Sum {
+    pub hashes: usize,
+    pub signed: bool,
+    pub scale: f32,
+}
+
+/// The plan of a sum of `sum.hashes` of m rows, the most that fit: m·d parameters.
+pub(super) fn plan(
+    scheme: &str,
+    t: &TableSpec,
+    limit: Limit,
+    family: Option<HashFamily>,
+    sum: Sum,
+) -> Result<Plan, PlanError> {
+    let dim = t.dim;
+    let footprint = move |m: u64| Footprint::floats(m * dim as u64);
+    let m = rows_within(scheme, t, limit, footprint)?;
+    Ok(Plan {
+        out_dim: dim,
+        footprint: footprint(m.into()),
+        larger: footprint(u64::from(m) + 1).params,
+        sizes: format!("{m} rows x {dim}, {} an id", sum.hashes),
+        build: Box::new(move |cx| {
+            let family = family.or(cx.hash).unwrap_or_default();
+            let hashes = (0..sum.hashes).map(|_| Hash::draw(family, m, &mut cx.rng)).collect();
+            let signs = match sum.signed {
+                true => (0..sum.hashes).map(|_| cx.rng.bits()).collect(),
+                false => Vec::new(),
+            };
+            // Scaled so that the sum has the full table's variance.
+            let target = cx.init.deviation(m.into(), dim);
+            let deviation = target / (sum.scale * (sum.hashes as f32).sqrt());
+            let values = cx.init.draw(m as usize * dim, deviation, &mut cx.rng);
+            let table = Param::rows("table", dim, values);
+            Box::new(SumOfRows { hashes, signs, scale: sum.scale, table })
+        }),
+    })
+}
+
+impl SumOfRows {
+    /// The row and the factor of the `j`th term of an id.
+    #[inline]
+    fn term(&self, j: usize, id: u32) -> (u32, f32) {
+        let minus = self.signs.get(j).is_some_and(|key| mix64(u64::from(id) ^ key) & 1 == 1);
+        (self.hashes[j].row(id), if minus { -self.scale } else { self.scale })
+    }
+}
+
+impl Embedding for SumOfRows {
+    fn gather(&self, ids: &[u32], out: &mut [f32], _: &mut Tape) {
+        out.fill(0.0);
+        for (&id, out) in ids.iter().zip(out.chunks_exact_mut(self.table.width())) {
+            for (row, factor) in (0..self.hashes.len()).map(|j| self.term(j, id)) {
+                axpy(factor, self.table.row(row), out);
+            }
+        }
+    }
+    fn scatter(&mut self, ids: &[u32], grad: &[f32], _: &mut Tape) {
+        for (&id, grad) in ids.iter().zip(grad.chunks_exact(self.table.width())) {
+            for j in 0..self.hashes.len() {
+                let (row, factor) = self.term(j, id);
+                axpy(factor, grad, self.table.grad_row(row));
+            }
+        }
+    }
+    fn params(&mut self, visit: &mut dyn FnMut(&mut Param)) {
+        visit(&mut self.table);
+    }
+    fn footprint(&self) -> Footprint {
+        Footprint::floats(self.table.value().len() as u64)
+    }
+}

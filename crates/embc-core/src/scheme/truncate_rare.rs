@@ -1,0 +1,97 @@
+//! Rare ids share one row: the m−1 most frequent ids keep their own. m·d parameters.
+
+use super::*;
+
+pub(super) struct TruncateRare;
+
+impl Scheme for TruncateRare {
+    fn name(&self) -> &'static str {
+        "truncate_rare"
+    }
+    fn doc(&self) -> Doc {
+        Doc {
+            short: "frequent ids keep their row, rare ones share one",
+            long: "The m-1 ids with the most training rows have a row each, all others one together. Ids come in frequency order, so nothing is stored but the rows; where they do not (one memory for all fields) a remap is stored and counted.",
+            paper: "baseline of MEmCom, arXiv 2203.10135",
+            equation: "E_i = T[min(rank(i), m-1)]",
+            stores: "T [m x dim]; a remap [vocab] where ids are not in frequency order",
+            knobs: &[],
+        }
+    }
+    fn plan_table(&self, t: &TableSpec, limit: Limit, knobs: &Knobs) -> Result<Plan, PlanError> {
+        no_knobs(knobs)?;
+        let dim = t.dim;
+        // The last id may be OOV, whose count is that of all ids it stands for.
+        let known = t.counts.split_last().map_or(&[][..], |(_, known)| known);
+        let sorted = known.is_sorted_by(|a, b| a >= b);
+        let index = if sorted { 0 } else { 4 * u64::from(t.vocab) };
+        let footprint = move |m: u64| {
+            let floats = Footprint::floats(m * dim as u64);
+            let train_bytes = floats.train_bytes + index;
+            Footprint { index_bytes: index, train_bytes, ..floats }
+        };
+        let m = rows_within(self.name(), t, limit, footprint)?;
+        let counts = t.counts.clone();
+        let vocab = t.vocab;
+        Ok(Plan {
+            out_dim: dim,
+            footprint: footprint(m.into()),
+            larger: footprint(u64::from(m) + 1).params,
+            sizes: format!("{m} rows x {dim}"),
+            build: Box::new(move |cx| {
+                let rank = match sorted {
+                    true => Vec::new(),
+                    false => {
+                        let mut order: Vec<u32> = (0..vocab).collect();
+                        order.sort_by_key(|&id| std::cmp::Reverse(counts[id as usize]));
+                        let mut rank = vec![0; vocab as usize];
+                        order.iter().zip(0..).for_each(|(&id, place)| rank[id as usize] = place);
+                        rank
+                    }
+                };
+                let values = cx.init.table(m.into(), dim, dim, &mut cx.rng);
+                Box::new(Truncated { rank, table: Param::rows("table", dim, values), last: m - 1 })
+            }),
+        })
+    }
+}
+
+struct Truncated {
+    /// Frequency rank of each id; empty where ids are ranks.
+    rank: Vec<u32>,
+    table: Param,
+    last: u32,
+}
+
+impl Truncated {
+    fn row(&self, id: u32) -> u32 {
+        self.rank.get(id as usize).copied().unwrap_or(id).min(self.last)
+    }
+}
+
+impl Embedding for Truncated {
+    fn gather(&self, ids: &[u32], out: &mut [f32], _: &mut Tape) {
+        for (&id, out) in ids.iter().zip(out.chunks_exact_mut(self.table.width())) {
+            out.copy_from_slice(self.table.row(self.row(id)));
+        }
+    }
+    fn scatter(&mut self, ids: &[u32], grad: &[f32], _: &mut Tape) {
+        for (&id, grad) in ids.iter().zip(grad.chunks_exact(self.table.width())) {
+            self.table.add(self.row(id), grad);
+        }
+    }
+    fn params(&mut self, visit: &mut dyn FnMut(&mut Param)) {
+        visit(&mut self.table);
+    }
+    fn state(&mut self, visit: State<'_>) {
+        self.table.state(visit);
+        if !self.rank.is_empty() {
+            visit("rank", crate::state::TensorMut::U32(&mut self.rank));
+        }
+    }
+    fn footprint(&self) -> Footprint {
+        let floats = Footprint::floats(self.table.value().len() as u64);
+        let index_bytes = 4 * self.rank.len() as u64;
+        Footprint { index_bytes, train_bytes: floats.train_bytes + index_bytes, ..floats }
+    }
+}

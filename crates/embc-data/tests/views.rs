@@ -1,0 +1,260 @@
+//! Splits, labels, vocabularies, negatives and shuffles on files small enough to check by hand.
+
+use embc_core::batch::{Batch, Data, Order, Split, Task};
+use embc_data::dataset::{DEFAULT_MEMORY, open};
+use embc_data::registry::Registry;
+use embc_data::view::{View, ViewSpec};
+use std::ops::ControlFlow;
+
+/// A data set of one or more files, as `spec` sees it.
+fn view(format: &str, files: &[(&str, &str)], more: &str, spec: &str) -> Result<View, String> {
+    let folder = tempfile::tempdir().unwrap();
+    let mut text = format!("[it]\ntitle = \"t\"\nformat = \"{format}\"\n{more}\n");
+    for (name, rows) in files {
+        std::fs::write(folder.path().join(name), rows).unwrap();
+        text += &format!("files.{name} = {{ path = \"{name}\" }}\n");
+    }
+    let path = folder.path().join("datasets.toml");
+    std::fs::write(&path, text).unwrap();
+    let registry = Registry::load(&[path]).map_err(|e| e.to_string())?;
+    let spec: ViewSpec = toml::from_str(spec).map_err(|e| e.to_string())?;
+    let entry = registry.get("it").unwrap();
+    open(entry, &folder.path().join("data-dir"), DEFAULT_MEMORY, spec, &mut |_| Ok(()))
+        .map_err(|e| e.to_string())
+}
+
+/// (ids of each field, label, group) of every example.
+fn examples(
+    run: impl FnOnce(&mut dyn FnMut(&Batch) -> ControlFlow<()>),
+) -> Vec<(Vec<u32>, f32, u32)> {
+    let mut all = Vec::new();
+    run(&mut |batch| {
+        for i in 0..batch.size {
+            let ids = batch.fields.iter().flat_map(|bag| bag.ids[bag.range(i)].to_vec()).collect();
+            all.push((ids, batch.labels[i], batch.groups.get(i).copied().unwrap_or(0)));
+        }
+        ControlFlow::Continue(())
+    });
+    all
+}
+
+fn train(view: &View, seed: u64, epoch: u32, batch: usize) -> Vec<(Vec<u32>, f32, u32)> {
+    examples(|visit| view.train(Order { seed, epoch, batch, skip: 0 }, visit))
+}
+
+/// Four users; user 1 has ties in time, user 4 a single row.
+const RATINGS: &str = "1::10::5::100\n1::11::4::200\n1::12::2::200\n1::13::3::200\n2::10::4::5\n2::12::1::4\n2::11::5::3\n3::10::2::1\n3::11::2::2\n3::14::5::3\n4::10::5::9\n";
+
+fn sizes(view: &View) -> [usize; 3] {
+    [view.rows(0), view.rows(1), view.rows(2)]
+}
+
+#[test]
+fn last_per_user_sorts_by_time_with_ties_in_file_order() {
+    let rule = "split = { rule = \"last-per-user\", valid = 1, test = 1 }";
+    let spec = "vocab = \"all\"\nlabel = { positive_min = 4 }";
+    let view = view("movielens-dat", &[("ratings", RATINGS)], rule, spec).unwrap();
+    assert_eq!(sizes(&view), [5, 3, 3]);
+    assert_eq!(view.short_users, 1);
+    // User 1's last row in the file is item 13 with 3 stars, user 2's latest is item 10.
+    let test = examples(|visit| view.eval(Split::Test, Task::Pointwise, 2, visit));
+    assert_eq!(test.iter().map(|e| e.1).collect::<Vec<_>>(), [0.0, 1.0, 1.0]);
+    let valid = examples(|visit| view.eval(Split::Valid, Task::Pointwise, 2, visit));
+    assert_eq!(valid.iter().map(|e| e.1).collect::<Vec<_>>(), [0.0, 0.0, 0.0]);
+}
+
+#[test]
+fn dropped_ratings_leave_before_the_split_and_ids_rank_by_training_count() {
+    let rule = "split = { rule = \"last-per-user\", valid = 1, test = 0 }";
+    let spec = "vocab = \"train\"\nlabel = { positive_min = 4, drop = [3] }";
+    let view = view("movielens-dat", &[("ratings", RATINGS)], rule, spec).unwrap();
+    assert_eq!(sizes(&view), [7, 3, 0]);
+    let items = &view.shape().fields[1];
+    // In training: item 11 three times, 10 three times, 12 once; 14 only validates and is OOV.
+    assert_eq!(items.counts.to_vec(), [3, 3, 1, 0]);
+    let valid = examples(|visit| view.eval(Split::Valid, Task::Pointwise, 9, visit));
+    assert!(
+        valid.iter().any(|(ids, label, _)| ids[1] == 3 && *label == 1.0),
+        "14 is OOV: {valid:?}"
+    );
+}
+
+#[test]
+fn rare_ids_become_oov() {
+    let rule = "split = { rule = \"tail\", valid = 0.1 }";
+    let spec = "min_count = 2\nlabel = { positive_min = 4 }";
+    let view = view("movielens-dat", &[("ratings", RATINGS)], rule, spec).unwrap();
+    assert_eq!(sizes(&view), [10, 1, 0]);
+    // Items 10 and 11 three times, 12 twice; 13 and 14 once each, together in the OOV id.
+    assert_eq!(view.shape().fields[1].counts.to_vec(), [3, 3, 2, 2]);
+}
+
+fn numbered(rows: usize) -> String {
+    (0..rows).fold("y,u,v\n".into(), |text, i| text + &format!("{},{i},{}\n", i % 2, i % 3))
+}
+
+const UV: &str = "columns = { label = \"y\", categorical = [\"u\", \"v\"] }";
+
+#[test]
+fn tails_days_and_shares() {
+    let of = |rule: &str| {
+        let more = format!("split = {rule}\n{UV}");
+        view("csv", &[("data", &numbered(1000))], &more, "").map(|view| sizes(&view))
+    };
+    assert_eq!(of("{ rule = \"tail\", valid = 0.0834, test = 0.0833 }"), Ok([834, 83, 83]));
+    assert_eq!(of("{ rule = \"days\", days = 5 }"), Ok([800, 100, 100]));
+    let [train, valid, test] =
+        of("{ rule = \"random\", valid = 0.1, test = 0.2, seed = 1 }").unwrap();
+    assert_eq!(train + valid + test, 1000);
+    assert!((70..130).contains(&valid) && (160..240).contains(&test));
+    assert!(
+        of("{ rule = \"tail\", valid = 0.5, test = 0.5 }")
+            .unwrap_err()
+            .contains("something to train on")
+    );
+    assert!(of("{ rule = \"days\", days = 1 }").unwrap_err().contains("at least 2"));
+    assert!(of("{ rule = \"tial\", valid = 0.5 }").unwrap_err().contains("tial"));
+    assert!(of("{ rule = \"tail\", valid = 0.5, sed = 1 }").unwrap_err().contains("sed"));
+}
+
+#[test]
+fn columns_and_files() {
+    let rows = "y,u,v,s\n0,a,b,t\n1,a,c,t\n1,b,b,v\n0,c,c,e\n0,d,d,x\n";
+    let of = |rule: &str| {
+        let more = format!("split = {{ rule = \"column\", column = \"s\", {rule} }}\n{UV}");
+        view("csv", &[("data", rows)], &more, "").map(|view| sizes(&view))
+    };
+    let all = "train = [\"t\"], valid = [\"v\"], test = [\"e\"], drop = [\"x\"]";
+    assert_eq!(of(all), Ok([2, 1, 1]));
+    let unknown = of("train = [\"t\"], valid = [\"v\"]").unwrap_err();
+    assert!(unknown.contains("column s has the value \"e\""), "{unknown}");
+    let share = "train = [\"t\", \"v\", \"e\"], valid = { from = \"train\", share = 0.5, seed = 1 }, drop = [\"x\"]";
+    assert_eq!(of(share).unwrap().iter().sum::<usize>(), 4);
+    let files = [("train", "1 10 11\n2 10\n"), ("valid", "1 12\n"), ("test", "2 11 12\n")];
+    let view = view("adjacency", &files, "split = { rule = \"files\" }", "").unwrap();
+    assert_eq!(sizes(&view), [3, 1, 2]);
+    assert!(view.needs_negatives());
+}
+
+#[test]
+fn named_splits() {
+    let more = format!(
+        "split = {{ rule = \"tail\", valid = 0.1 }}\nsplits.half = {{ rule = \"tail\", valid = 0.5 }}\n{UV}"
+    );
+    let of = |spec: &str| view("csv", &[("data", &numbered(100))], &more, spec).map(|v| sizes(&v));
+    assert_eq!(of(""), Ok([90, 10, 0]));
+    assert_eq!(of("split = \"half\""), Ok([50, 50, 0]));
+    assert_eq!(of("split = { rule = \"tail\", valid = 0.2 }"), Ok([80, 20, 0]));
+    assert!(of("split = \"third\"").unwrap_err().contains("it names half"));
+}
+
+#[test]
+fn every_shuffle_is_a_permutation_of_its_own_for_each_epoch() {
+    let more = format!("split = {{ rule = \"tail\", valid = 0.1 }}\n{UV}");
+    for shuffle in ["\"full\"", "{ window = 50 }", "\"none\""] {
+        let spec = format!("shuffle = {shuffle}");
+        let view = view("csv", &[("data", &numbered(1000))], &more, &spec).unwrap();
+        let first = train(&view, 1, 0, 64);
+        assert_eq!(first, train(&view, 1, 0, 64), "{shuffle}");
+        assert_eq!(first, train(&view, 1, 0, 7), "{shuffle}: batches cut the same order");
+        let fixed = shuffle == "\"none\"";
+        assert_eq!(first == train(&view, 1, 1, 64), fixed, "{shuffle}");
+        assert_eq!(first == train(&view, 2, 0, 64), fixed, "{shuffle}");
+        let mut users: Vec<u32> = first.iter().map(|e| e.0[0]).collect();
+        users.sort();
+        assert_eq!(users, (0..900).collect::<Vec<_>>(), "{shuffle}");
+        let skipped =
+            examples(|visit| view.train(Order { seed: 1, epoch: 0, batch: 64, skip: 3 }, visit));
+        assert_eq!(skipped, first[3 * 64..], "{shuffle}");
+        // A visitor that stops early leaves no thread behind.
+        let mut batches = 0;
+        view.train(Order { seed: 1, epoch: 0, batch: 10, skip: 0 }, &mut |_| {
+            batches += 1;
+            ControlFlow::Break(())
+        });
+        assert_eq!(batches, 1);
+    }
+}
+
+#[test]
+fn negatives_are_unseen_items_and_follow_their_positive() {
+    let rule = "split = { rule = \"last-per-user\", valid = 1, test = 1 }";
+    let of = |spec: &str| view("movielens-dat", &[("ratings", RATINGS)], rule, spec).unwrap();
+    let view = of("negatives = 2\nvocab = \"all\"");
+    assert_eq!(view.shape().train_rows, 15);
+    let first = train(&view, 1, 0, 4);
+    assert_eq!(first.len(), 15);
+    let known: std::collections::BTreeSet<(u32, u32)> = [train(&view, 1, 0, 9)]
+        .into_iter()
+        .chain(
+            [Split::Valid, Split::Test].map(|s| examples(|v| view.eval(s, Task::Pointwise, 9, v))),
+        )
+        .flatten()
+        .filter(|e| e.1 == 1.0)
+        .map(|e| (e.0[0], e.0[1]))
+        .collect();
+    assert_eq!(known.len(), 11);
+    for triple in first.chunks(3) {
+        assert_eq!(triple.iter().map(|e| e.1).collect::<Vec<_>>(), [1.0, 0.0, 0.0]);
+        for negative in &triple[1..] {
+            assert_eq!(negative.0[0], triple[0].0[0], "the same user");
+            assert!(!known.contains(&(negative.0[0], negative.0[1])), "{negative:?}");
+        }
+    }
+    assert_ne!(first, train(&view, 1, 1, 4), "drawn anew each epoch");
+}
+
+#[test]
+fn rankings_leave_out_what_is_known_and_sampled_ones_have_their_number() {
+    let rule = "split = { rule = \"last-per-user\", valid = 1, test = 1 }";
+    let of = |spec: &str| view("movielens-dat", &[("ratings", RATINGS)], rule, spec).unwrap();
+    let all = of("negatives = 1\nvocab = \"all\"");
+    let test = examples(|visit| all.eval(Split::Test, Task::Ranking, 2, visit));
+    // Five items; users 1, 2 and 3 know 3, 2 and 2 of them from training and validation.
+    let per_group = |group: u32| test.iter().filter(|e| e.2 == group).count();
+    let mut counts = [per_group(0), per_group(1), per_group(2)];
+    counts.sort();
+    assert_eq!(counts, [2, 3, 3]);
+    assert_eq!(test.iter().filter(|e| e.1 == 1.0).count(), 3);
+    let sampled = of("negatives = 1\ncandidates = 6\nvocab = \"all\"");
+    let valid = examples(|visit| sampled.eval(Split::Valid, Task::Ranking, 4, visit));
+    assert_eq!(valid.len(), 3 * 7);
+    assert!(
+        valid.chunks(7).all(|query| query[0].1 == 1.0 && query[1..].iter().all(|e| e.1 == 0.0))
+    );
+}
+
+#[test]
+fn dense_features_and_bags() {
+    let rows = "y,x,tags,u\n0,1,a|b|a,p\n1,,,q\n0,3,b,p\n1,5,c,p\n";
+    let columns = "columns = { label = \"y\", dense = [\"x\"], categorical = [\"u\"], multi = [{ name = \"tags\", separator = \"|\" }] }";
+    let more = format!("split = {{ rule = \"tail\", valid = 0.25 }}\n{columns}");
+    let of = |dense: &str| {
+        let spec = format!("vocab = \"all\"\nshuffle = \"none\"\ndense = \"{dense}\"");
+        let view = view("csv", &[("data", rows)], &more, &spec).unwrap();
+        let mut seen = (Vec::new(), Vec::new(), Vec::new());
+        view.train(Order { seed: 1, epoch: 0, batch: 9, skip: 0 }, &mut |batch| {
+            seen =
+                (batch.dense.clone(), batch.fields[1].ids.clone(), batch.fields[1].offsets.clone());
+            ControlFlow::Continue(())
+        });
+        seen
+    };
+    // The mean of 1 and 3 is 2, their deviation 1; the missing value is 0 in every transformation.
+    assert_eq!(of("standard"), (vec![-1.0, 0.0, 1.0], vec![0, 1, 0, 1], vec![0, 3, 3, 4]));
+    assert_eq!(of("raw").0, [1.0, 0.0, 3.0]);
+    assert_eq!(of("log1p").0, [2f32.ln(), 0.0, 4f32.ln()]);
+    assert_eq!(of("floor-log2").0, [1.0, 0.0, 1.0]);
+}
+
+#[test]
+fn synthetic_data_has_the_planted_shape() {
+    let more = "split = { rule = \"tail\", valid = 0.1, test = 0.1 }\nsynth = { kind = \"criteo\", rows = 3000, seed = 1 }";
+    let criteo = view("synth", &[], more, "").unwrap();
+    assert_eq!((criteo.shape().dense, criteo.shape().fields.len()), (13, 26));
+    let labels = train(&criteo, 1, 0, 100);
+    let rate = labels.iter().map(|e| e.1).sum::<f32>() / labels.len() as f32;
+    assert!((0.2..0.35).contains(&rate), "{rate}");
+    let wrong = "split = { rule = \"tail\", valid = 0.1 }\nsynth = { kind = \"gmf\", rows = 10, vocab = 400, seed = 1 }";
+    assert!(view("synth", &[], wrong, "").err().unwrap().contains("make 0 items a user"));
+}
