@@ -128,8 +128,16 @@ fn columns_and_files() {
     assert_eq!(of(all), Ok([2, 1, 1]));
     let unknown = of("train = [\"t\"], valid = [\"v\"]").unwrap_err();
     assert!(unknown.contains("column s has the value \"e\""), "{unknown}");
-    let share = "train = [\"t\", \"v\", \"e\"], valid = { from = \"train\", share = 0.5, seed = 1 }, drop = [\"x\"]";
-    assert_eq!(of(share).unwrap().iter().sum::<usize>(), 4);
+    // A share of the training rows: the same rows for the same seed, about as many as asked for.
+    let many = (0..1000).fold("y,u,v,s\n".to_string(), |text, i| {
+        text + &format!("{},a{i},b,{}\n", i % 2, ["t", "e"][i / 900])
+    });
+    let share =
+        "train = [\"t\"], test = [\"e\"], valid = { from = \"train\", share = 0.1, seed = 1 }";
+    let more = format!("split = {{ rule = \"column\", column = \"s\", {share} }}\n{UV}");
+    let [train, valid, test] = sizes(&view("csv", &[("data", &many)], &more, "").unwrap());
+    assert_eq!((train + valid, test), (900, 100));
+    assert!((60..120).contains(&valid), "{valid}");
     let files = [("train", "1 10 11\n2 10\n"), ("valid", "1 12\n"), ("test", "2 11 12\n")];
     let view = view("adjacency", &files, "split = { rule = \"files\" }", "").unwrap();
     assert_eq!(sizes(&view), [3, 1, 2]);

@@ -19,30 +19,49 @@ impl Default for Knob {
 }
 
 /// The shapes of the cores.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Shape {
     cores: usize,
     /// Digits' base: ids are numbers of `cores` digits.
     base: u64,
-    /// Output components a core; their product is cropped to dim.
-    part: usize,
+    /// Output components of each core; their product is dim.
+    parts: Vec<usize>,
+}
+
+/// `dim` as a product of `cores` factors, as even as its primes allow, ascending.
+fn parts(dim: usize, cores: usize) -> Vec<usize> {
+    let mut parts = vec![1; cores];
+    let (mut left, mut prime, mut primes) = (dim, 2, Vec::new());
+    while left > 1 {
+        if left.is_multiple_of(prime) {
+            primes.push(prime);
+            left /= prime;
+        } else {
+            prime += 1;
+        }
+    }
+    for prime in primes.into_iter().rev() {
+        *parts.iter_mut().min().expect("a core") *= prime;
+    }
+    parts.sort();
+    parts
 }
 
 impl Shape {
     fn new(vocab: u32, dim: usize, cores: usize) -> Self {
         let root =
             |n: u64| (1..).find(|b: &u64| b.saturating_pow(cores as u32) >= n).expect("a root");
-        Self { cores, base: root(vocab.into()), part: root(dim as u64) as usize }
+        Self { cores, base: root(vocab.into()), parts: parts(dim, cores) }
     }
 
-    /// Rows and columns of the slice of core `t` at rank `rank`: [R_t-1 × part·R_t].
-    fn slice(self, t: usize, rank: usize) -> (usize, usize) {
+    /// Rows and columns of the slice of core `t` at rank `rank`: [R_t-1 × part_t·R_t].
+    fn slice(&self, t: usize, rank: usize) -> (usize, usize) {
         let left = if t == 0 { 1 } else { rank };
         let right = if t + 1 == self.cores { 1 } else { rank };
-        (left, self.part * right)
+        (left, self.parts[t] * right)
     }
 
-    fn params(self, rank: u64) -> Footprint {
+    fn params(&self, rank: u64) -> Footprint {
         let size = |t| {
             let (rows, columns) = self.slice(t, rank as usize);
             (rows * columns) as u64 * self.base
@@ -50,7 +69,7 @@ impl Shape {
         Footprint::floats((0..self.cores).map(size).sum())
     }
 
-    fn digit(self, id: u32, t: usize) -> u32 {
+    fn digit(&self, id: u32, t: usize) -> u32 {
         (u64::from(id) / self.base.pow((self.cores - 1 - t) as u32) % self.base) as u32
     }
 }
@@ -64,8 +83,8 @@ impl Scheme for TensorTrain {
             short: "a product of slices that the id's digits pick",
             long: "The table is a tensor train: id i is written with one digit a core, and the matrices that the digits pick are multiplied. Every id is distinct at any size, but each lookup is a chain of small products.",
             paper: "Yin et al., arXiv 2101.11714",
-            equation: "E_i = G_1[i_1] G_2[i_2] ... G_n[i_n], cropped to dim",
-            stores: "G_t [base x R x part x R], base = ceil(vocab^(1/n)), part = ceil(dim^(1/n))",
+            equation: "E_i = G_1[i_1] G_2[i_2] ... G_n[i_n]",
+            stores: "G_t [base x R x part_t x R], base = ceil(vocab^(1/n)), the parts' product is dim",
             knobs: &[("cores", "n, 2 to 6 (default 3)")],
         }
     }
@@ -110,7 +129,8 @@ impl Scheme for TensorTrain {
                     let values = cx.init.draw(length, deviation, &mut cx.rng);
                     Param::rows(format!("core{t}"), rows * columns, values)
                 };
-                Box::new(Train { dim, rank, shape, cores: (0..cores).map(core).collect() })
+                let cores = (0..cores).map(core).collect();
+                Box::new(Train { dim, rank, shape: shape.clone(), cores })
             }),
         })
     }
@@ -126,7 +146,7 @@ struct Train {
 impl Train {
     /// Products of the first cores, for each t: [part^(t+1) × R_t], as rows of ranks.
     fn products(&self, id: u32, products: &mut [Vec<f32>]) {
-        let shape = self.shape;
+        let shape = &self.shape;
         products[0].clear();
         products[0].extend_from_slice(self.cores[0].row(shape.digit(id, 0)));
         for t in 1..shape.cores {
@@ -150,11 +170,11 @@ impl Embedding for Train {
         tape.buffers.resize(self.shape.cores + 2, Vec::new());
         for (&id, out) in ids.iter().zip(out.chunks_exact_mut(self.dim)) {
             self.products(id, &mut tape.buffers);
-            out.copy_from_slice(&tape.buffers[self.shape.cores - 1][..self.dim]);
+            out.copy_from_slice(&tape.buffers[self.shape.cores - 1]);
         }
     }
     fn scatter(&mut self, ids: &[u32], grad: &[f32], tape: &mut Tape) {
-        let shape = self.shape;
+        let shape = &self.shape;
         tape.buffers.resize(shape.cores + 2, Vec::new());
         for (&id, grad) in ids.iter().zip(grad.chunks_exact(self.dim)) {
             self.products(id, &mut tape.buffers);
@@ -162,7 +182,6 @@ impl Embedding for Train {
             let [dout, dleft] = grads else { unreachable!("two gradients") };
             dout.clear();
             dout.extend_from_slice(grad);
-            dout.resize(products[shape.cores - 1].len(), 0.0);
             for t in (1..shape.cores).rev() {
                 let (rows, columns) = shape.slice(t, self.rank);
                 let digit = shape.digit(id, t);
@@ -191,5 +210,18 @@ impl Embedding for Train {
     }
     fn footprint(&self) -> Footprint {
         Footprint::floats(self.cores.iter().map(|core| core.value().len() as u64).sum())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parts;
+
+    #[test]
+    fn dims_factor_evenly() {
+        assert_eq!(parts(32, 4), [2, 2, 2, 4]);
+        assert_eq!(parts(16, 3), [2, 2, 4]);
+        assert_eq!(parts(60, 3), [3, 4, 5]);
+        assert_eq!(parts(7, 2), [1, 7]);
     }
 }
