@@ -16,7 +16,9 @@ use serde::de::DeserializeOwned;
 use std::sync::Arc;
 
 mod bloom;
+mod cce;
 mod ce;
+mod cqr;
 mod dhe;
 mod double_hash;
 mod factorized;
@@ -49,6 +51,8 @@ pub static SCHEMES: &[&dyn Scheme] = &[
     &truncate_rare::TruncateRare,
     &mixed_dim::MixedDim,
     &ce::CompositionalEmbedding,
+    &cce::Cce,
+    &cqr::Cqr,
     &hashednet::HashedNet,
     &robe::Robe,
     &tt::TensorTrain,

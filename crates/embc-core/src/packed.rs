@@ -1,0 +1,71 @@
+//! Pointers and codes, packed at the fewest bits that hold them.
+
+use crate::state::TensorMut;
+
+/// Integers below a bound, packed into 64-bit words; none straddles two words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Packed {
+    bits: u32,
+    words: Vec<u64>,
+}
+
+/// Bits that hold all integers below `bound`.
+fn bits(bound: u64) -> u32 {
+    (64 - bound.saturating_sub(1).leading_zeros()).max(1)
+}
+
+impl Packed {
+    /// Bytes of `len` integers below `bound`.
+    pub fn bytes(len: u64, bound: u64) -> u64 {
+        8 * len.div_ceil(u64::from(64 / bits(bound)))
+    }
+
+    /// `len` zeros, with room for integers below `bound`.
+    pub fn zeros(len: u64, bound: u64) -> Self {
+        Self { bits: bits(bound), words: vec![0; (Self::bytes(len, bound) / 8) as usize] }
+    }
+
+    #[inline]
+    fn place(&self, at: usize) -> (usize, u32, u64) {
+        let per_word = (64 / self.bits) as usize;
+        let shift = (at % per_word) as u32 * self.bits;
+        (at / per_word, shift, u64::MAX >> (64 - self.bits))
+    }
+
+    /// The integer at `at`.
+    #[inline]
+    pub fn get(&self, at: usize) -> u32 {
+        let (word, shift, mask) = self.place(at);
+        (self.words[word] >> shift & mask) as u32
+    }
+
+    /// Replaces the integer at `at`.
+    #[inline]
+    pub fn set(&mut self, at: usize, value: u32) {
+        let (word, shift, mask) = self.place(at);
+        self.words[word] = self.words[word] & !(mask << shift) | u64::from(value) << shift;
+    }
+
+    /// The words, for checkpoints.
+    pub fn tensor(&mut self) -> TensorMut<'_> {
+        TensorMut::U64(&mut self.words)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_round_trip_at_every_width() {
+        for bound in [1u64, 2, 3, 16, 17, 1000, 1 << 16, 1 << 31, 1 << 32] {
+            let value = |i: u64| (crate::hash::mix64(i) % bound) as u32;
+            let mut packed = Packed::zeros(200, bound);
+            (0..200).for_each(|i| packed.set(i, value(i as u64)));
+            (0..200).rev().for_each(|i| packed.set(i, value(i as u64 + 7)));
+            assert!((0..200).all(|i| packed.get(i) == value(i as u64 + 7)), "{bound}");
+        }
+        assert_eq!(Packed::bytes(200, 16), 8 * 13);
+        assert_eq!(Packed::bytes(64, 2), 8);
+    }
+}

@@ -1,0 +1,438 @@
+//! CCE: hashed pieces whose pointers are learned by k-means during training (arXiv 2210.05974,
+//! Algorithm 3). c columns of two tables of k rows, d/c wide: 2·k·d parameters, and pointers.
+//!
+//! An id's piece is a row that its pointer names plus a helper row that a hash names. A clustering
+//! takes the pieces of all ids as they are (one snapshot, so nothing is half replaced), finds k
+//! centroids, points every id at its nearest, and starts the helper anew under a fresh hash.
+
+use super::ce::check_columns;
+use super::*;
+use crate::hash::{Hash, HashFamily};
+use crate::kmeans::{Start, assign, kmeans};
+use crate::linalg::axpy;
+use crate::packed::Packed;
+use crate::state::TensorMut;
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+pub(super) struct Cce;
+
+/// How the helper rows start after a clustering.
+#[derive(Serialize, Deserialize, Clone, Copy, Default)]
+#[serde(rename_all = "lowercase")]
+enum Helper {
+    #[default]
+    Zero,
+    /// The mean of what the centroids miss, over the ids of a helper row.
+    Residual,
+    /// As at the start of training.
+    Gaussian,
+}
+
+/// What a point weighs in k-means.
+#[derive(Serialize, Deserialize, Clone, Copy, Default, PartialEq)]
+#[serde(rename_all = "lowercase")]
+enum Weighting {
+    /// Every id the same.
+    #[default]
+    Uniform,
+    /// By its training rows.
+    Frequency,
+}
+
+/// What happens to the optimizer's moments of rows that a clustering replaces.
+#[derive(Serialize, Deserialize, Clone, Copy, Default, PartialEq)]
+#[serde(rename_all = "lowercase")]
+enum Moments {
+    #[default]
+    Keep,
+    Reset,
+}
+
+/// Settings of a clustering scheme.
+#[derive(Serialize, Deserialize, Clone)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Knob {
+    pub columns: usize,
+    pub clusterings: u32,
+    pub every: f64,
+    iterations: usize,
+    samples: usize,
+    start: Start,
+    weighting: Weighting,
+    helper: Helper,
+    moments: Moments,
+}
+
+impl Default for Knob {
+    fn default() -> Self {
+        Self {
+            columns: 4,
+            clusterings: 6,
+            every: 1.0,
+            iterations: 50,
+            samples: 256,
+            start: Start::Random,
+            weighting: Weighting::Uniform,
+            helper: Helper::Zero,
+            moments: Moments::Keep,
+        }
+    }
+}
+
+impl Knob {
+    fn check(&self, scheme: &str, dim: usize) -> Result<(), PlanError> {
+        check_columns(scheme, dim, self.columns)?;
+        match self.every > 0.0 && self.every.is_finite() && self.samples > 0 {
+            true => Ok(()),
+            false => {
+                Err(PlanError::Knob(format!("{scheme}: `every` and `samples` must be positive")))
+            }
+        }
+    }
+}
+
+impl Scheme for Cce {
+    fn name(&self) -> &'static str {
+        "cce"
+    }
+    fn doc(&self) -> Doc {
+        Doc {
+            short: "hashed pieces, their pointers learned by k-means during training",
+            long: "Starts as a sum of two hashed rows in each of c columns. Every so often k-means over the vocabulary replaces the first hash by learned pointers, so that ids which behave alike share rows, and the second by a fresh one. Pointers are not trained parameters but they are memory: compare bytes too. A clustering takes effect after the validation at its epoch's end.",
+            paper: "CCE, arXiv 2210.05974",
+            equation: "E_i = ++_j (M_j[p_j(i)] + M'_j[h_j(i)])",
+            stores: "M, M' [c x k x dim/c], pointers [c x vocab] of log2(k) bits",
+            knobs: KNOBS,
+        }
+    }
+    fn defaults(&self) -> Knobs {
+        defaults::<Knob>()
+    }
+    fn plan_table(&self, t: &TableSpec, limit: Limit, knobs: &Knobs) -> Result<Plan, PlanError> {
+        let knob: Knob = super::knobs(knobs)?;
+        plan(self.name(), t, limit, knob, false)
+    }
+}
+
+pub(super) const KNOBS: &[(&str, &str)] = &[
+    ("columns", "c, which divides dim (default 4)"),
+    ("clusterings", "how often pointers are learned (default 6; cqr: 1)"),
+    ("every", "epochs between clusterings, and before the first (default 1; cqr: 0.5)"),
+    ("iterations", "of k-means (default 50)"),
+    ("samples", "ids a centroid that k-means sees; all are assigned (default 256)"),
+    ("start", "random (default) | plusplus: k-means' first centroids"),
+    ("weighting", "uniform (default) | frequency: what an id weighs in k-means"),
+    ("helper", "zero (default) | residual | gaussian: helper rows after a clustering"),
+    ("moments", "keep (default, as CCE's code) | reset: optimizer state of replaced rows"),
+];
+
+/// The plan of a clustered embedding. With `drop_helper` the one clustering finds 2k centroids,
+/// and the helper goes (CQR).
+pub(super) fn plan(
+    scheme: &str,
+    t: &TableSpec,
+    limit: Limit,
+    knob: Knob,
+    drop_helper: bool,
+) -> Result<Plan, PlanError> {
+    knob.check(scheme, t.dim)?;
+    let (dim, vocab, columns) = (t.dim, t.vocab, knob.columns);
+    let pointed = move |k: u64| if drop_helper { 2 * k } else { k };
+    let footprint = move |k: u64| {
+        let index_bytes = Packed::bytes(u64::from(vocab) * columns as u64, pointed(k));
+        let floats = Footprint::floats(2 * k * dim as u64);
+        Footprint { index_bytes, train_bytes: floats.train_bytes + index_bytes, ..floats }
+    };
+    let limit = if limit == Limit::None {
+        Limit::Params(t.full_params().max(2 * dim as u64))
+    } else {
+        limit
+    };
+    let k = rows_within(scheme, t, limit, footprint)?;
+    let counts = t.counts.clone();
+    Ok(Plan {
+        out_dim: dim,
+        footprint: footprint(k.into()),
+        larger: footprint(u64::from(k) + 1).params,
+        sizes: format!(
+            "{columns} columns of 2 x {k} rows x {}, {} index bytes",
+            dim / columns,
+            footprint(k.into()).index_bytes
+        ),
+        build: Box::new(move |cx| {
+            let width = dim / columns;
+            // Two rows are summed: each has half of the full table's variance.
+            let deviation = cx.init.deviation(k.into(), dim) / 2f32.sqrt();
+            let mut pointers = Packed::zeros(u64::from(vocab) * columns as u64, pointed(k.into()));
+            let family = cx.hash.unwrap_or(HashFamily::Mix64);
+            let mut tables = Vec::new();
+            for j in 0..columns {
+                let hash = Hash::draw(family, k, &mut cx.rng);
+                (0..vocab).for_each(|id| pointers.set(id as usize * columns + j, hash.row(id)));
+                let values = cx.init.draw(2 * k as usize * width, deviation, &mut cx.rng);
+                tables.push(Param::rows(format!("column{j}"), width, values));
+            }
+            let helper_keys = (0..columns).map(|_| cx.rng.bits()).collect();
+            Box::new(Clustered {
+                knob: knob.clone(),
+                deviation,
+                vocab,
+                rows: k,
+                counts: counts.clone(),
+                tables,
+                pointers,
+                helper_keys,
+                done: 0,
+                drop_helper,
+            })
+        }),
+    })
+}
+
+struct Clustered {
+    knob: Knob,
+    /// Deviation of the first values.
+    deviation: f32,
+    vocab: u32,
+    /// k.
+    rows: u32,
+    counts: Arc<[u32]>,
+    /// Per column [2k × d/c]: rows that pointers name, then helper rows.
+    tables: Vec<Param>,
+    /// Row of each id in each column, [vocab × c].
+    pointers: Packed,
+    /// Keys of the columns' helper hashes.
+    helper_keys: Vec<u64>,
+    /// Clusterings done.
+    done: u64,
+    drop_helper: bool,
+}
+
+impl Clustered {
+    /// True while helper rows are added.
+    fn has_helper(&self) -> bool {
+        !(self.drop_helper && self.done > 0)
+    }
+
+    #[inline]
+    fn pointer(&self, id: u32, j: usize) -> u32 {
+        self.pointers.get(id as usize * self.tables.len() + j)
+    }
+
+    /// The helper row of an id in column `j`, counted from the start of the table.
+    #[inline]
+    fn helper(&self, id: u32, j: usize) -> u32 {
+        let hash = crate::hash::mix64(u64::from(id) ^ self.helper_keys[j]);
+        self.rows + ((u128::from(hash) * u128::from(self.rows)) >> 64) as u32
+    }
+
+    /// The pieces of column `j` of `ids`, [ids × d/c].
+    fn pieces(&self, j: usize, ids: &[u32]) -> Vec<f32> {
+        let table = &self.tables[j];
+        let width = table.width();
+        let mut pieces = vec![0.0; ids.len() * width];
+        pieces.par_chunks_mut(width).zip(ids).with_min_len(1024).for_each(|(piece, &id)| {
+            piece.copy_from_slice(table.row(self.pointer(id, j)));
+            if self.has_helper() {
+                axpy(1.0, table.row(self.helper(id, j)), piece);
+            }
+        });
+        pieces
+    }
+
+    /// Learns the pointers of column `j` from the pieces as they are; returns what replaces the
+    /// table's first rows, and the pointers of all ids.
+    fn cluster(&self, j: usize, rng: &mut Rng) -> (Vec<f32>, Vec<u32>) {
+        let width = self.tables[j].width();
+        let k = if self.drop_helper { 2 * self.rows } else { self.rows };
+        let all: Vec<u32> = (0..self.vocab).collect();
+        let pieces = self.pieces(j, &all);
+        if self.vocab <= k {
+            // Every id gets a centroid of its own.
+            return (pieces, all);
+        }
+        let wanted = (self.knob.samples * k as usize).clamp(k as usize, self.vocab as usize);
+        let mut sample = all;
+        for i in 0..wanted {
+            sample.swap(i, i + rng.below(u64::from(self.vocab) - i as u64) as usize);
+        }
+        sample.truncate(wanted);
+        let points: Vec<f32> = sample
+            .iter()
+            .flat_map(|&id| &pieces[id as usize * width..][..width])
+            .copied()
+            .collect();
+        let by_frequency = self.knob.weighting == Weighting::Frequency && !self.counts.is_empty();
+        let weights: Option<Vec<f32>> = by_frequency
+            .then(|| sample.iter().map(|&id| self.counts[id as usize].max(1) as f32).collect());
+        let Knob { start, iterations, .. } = self.knob;
+        let centroids =
+            kmeans(&points, width, k as usize, weights.as_deref(), start, iterations, rng);
+        let mut nearest = vec![0; self.vocab as usize];
+        assign(&pieces, width, &centroids, &mut nearest);
+        (centroids, nearest)
+    }
+
+    /// The helper rows after a clustering, under the new hash.
+    fn new_helper(
+        &self,
+        j: usize,
+        before: &[f32],
+        centroids: &[f32],
+        nearest: &[u32],
+        rng: &mut Rng,
+    ) -> Vec<f32> {
+        let width = self.tables[j].width();
+        let length = self.rows as usize * width;
+        match self.knob.helper {
+            Helper::Zero => vec![0.0; length],
+            Helper::Gaussian => (0..length).map(|_| rng.normal() as f32 * self.deviation).collect(),
+            Helper::Residual => {
+                let mut sums = vec![0.0; length];
+                let mut ids = vec![0u32; self.rows as usize];
+                for id in 0..self.vocab {
+                    let row = (self.helper(id, j) - self.rows) as usize;
+                    let piece = &before[id as usize * width..][..width];
+                    let centroid = &centroids[nearest[id as usize] as usize * width..][..width];
+                    let sum = &mut sums[row * width..][..width];
+                    axpy(1.0, piece, sum);
+                    axpy(-1.0, centroid, sum);
+                    ids[row] += 1;
+                }
+                for (sum, &n) in sums.chunks_exact_mut(width).zip(&ids) {
+                    sum.iter_mut().for_each(|x| *x /= n.max(1) as f32);
+                }
+                sums
+            }
+        }
+    }
+}
+
+impl Embedding for Clustered {
+    fn gather(&self, ids: &[u32], out: &mut [f32], _: &mut Tape) {
+        let width = self.tables[0].width();
+        for (&id, out) in ids.iter().zip(out.chunks_exact_mut(self.tables.len() * width)) {
+            for (j, piece) in out.chunks_exact_mut(width).enumerate() {
+                piece.copy_from_slice(self.tables[j].row(self.pointer(id, j)));
+                if self.has_helper() {
+                    axpy(1.0, self.tables[j].row(self.helper(id, j)), piece);
+                }
+            }
+        }
+    }
+    fn scatter(&mut self, ids: &[u32], grad: &[f32], _: &mut Tape) {
+        let width = self.tables[0].width();
+        for (&id, grad) in ids.iter().zip(grad.chunks_exact(self.tables.len() * width)) {
+            for (j, piece) in grad.chunks_exact(width).enumerate() {
+                let (row, helper) = (self.pointer(id, j), self.helper(id, j));
+                self.tables[j].add(row, piece);
+                if self.has_helper() {
+                    self.tables[j].add(helper, piece);
+                }
+            }
+        }
+    }
+    fn params(&mut self, visit: &mut dyn FnMut(&mut Param)) {
+        self.tables.iter_mut().for_each(visit);
+    }
+    fn state(&mut self, visit: State<'_>) {
+        self.tables.iter_mut().for_each(|table| table.state(visit));
+        visit("pointers", self.pointers.tensor());
+        visit("helper_keys", TensorMut::U64(&mut self.helper_keys));
+        visit("clusterings", TensorMut::U64(std::slice::from_mut(&mut self.done)));
+    }
+    fn footprint(&self) -> Footprint {
+        let params = self.tables.iter().map(|table| table.value().len() as u64).sum();
+        let pointed = if self.drop_helper { 2 * self.rows } else { self.rows };
+        let pointers = u64::from(self.vocab) * self.tables.len() as u64;
+        let index_bytes = Packed::bytes(pointers, pointed.into());
+        let floats = Footprint::floats(params);
+        Footprint { index_bytes, train_bytes: floats.train_bytes + index_bytes, ..floats }
+    }
+    fn after_step(&mut self, at: Clock, mut rng: Rng) {
+        let due = (self.done + 1) as f64 * self.knob.every * at.steps_per_epoch as f64;
+        // Strictly after: the validation at an epoch's end still sees what was trained.
+        if self.done >= u64::from(self.knob.clusterings) || at.step as f64 <= due {
+            return;
+        }
+        let all: Vec<u32> = (0..self.vocab).collect();
+        for j in 0..self.tables.len() {
+            let before = self.pieces(j, &all);
+            let (centroids, nearest) = self.cluster(j, &mut rng);
+            self.helper_keys[j] = rng.bits();
+            let helper = (!self.drop_helper)
+                .then(|| self.new_helper(j, &before, &centroids, &nearest, &mut rng));
+            let columns = self.tables.len();
+            for (id, &row) in nearest.iter().enumerate() {
+                self.pointers.set(id * columns + j, row);
+            }
+            let table = &mut self.tables[j];
+            table.value_mut()[..centroids.len()].copy_from_slice(&centroids);
+            if let Some(helper) = helper {
+                let from = self.rows as usize * table.width();
+                table.value_mut()[from..].copy_from_slice(&helper);
+            }
+            if self.knob.moments == Moments::Reset {
+                table.moments.iter_mut().for_each(|moment| moment.fill(0.0));
+            }
+        }
+        self.done += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn build(knobs: &str, vocab: u32, rows: u64) -> Box<dyn Embedding> {
+        let table =
+            TableSpec { name: "t".into(), vocab, dim: 8, counts: vec![1; vocab as usize].into() };
+        let knobs = serde_json::from_str(knobs).unwrap();
+        let plan = Cce.plan_table(&table, Limit::Params(rows * 8), &knobs).unwrap();
+        let rng = Rng::stream(1, "cce");
+        (plan.build)(&mut BuildCx {
+            rng,
+            table: 0,
+            init: Default::default(),
+            hash: None,
+            examples: None,
+        })
+    }
+
+    fn rows(embedding: &dyn Embedding, vocab: u32) -> Vec<f32> {
+        let mut out = vec![0.0; vocab as usize * 8];
+        embedding.gather(&(0..vocab).collect::<Vec<_>>(), &mut out, &mut Tape::default());
+        out
+    }
+
+    /// Rows before and after the first clustering.
+    fn clustered(knobs: &str, vocab: u32, size: u64) -> (Vec<f32>, Vec<f32>) {
+        let mut embedding = build(knobs, vocab, size);
+        let before = rows(&*embedding, vocab);
+        let at = |step| Clock { step, epoch: 0, steps_per_epoch: 10 };
+        embedding.after_step(at(10), Rng::stream(2, "step"));
+        assert_eq!(rows(&*embedding, vocab), before, "not before the epoch's validation");
+        embedding.after_step(at(11), Rng::stream(2, "step"));
+        (before, rows(&*embedding, vocab))
+    }
+
+    fn error(a: &[f32], b: &[f32]) -> f32 {
+        let squares: f32 = a.iter().zip(b).map(|(a, b)| (a - b) * (a - b)).sum();
+        squares / a.iter().map(|x| x * x).sum::<f32>()
+    }
+
+    #[test]
+    fn clustering_keeps_what_fits_and_approximates_what_does_not() {
+        // 64 rows, 64 helper rows; 40 ids fit into 64 centroids, 2,000 do not.
+        let (before, after) = clustered("{}", 40, 128);
+        assert!(error(&before, &after) < 1e-9, "a centroid an id loses nothing");
+        let (before, after) = clustered("{}", 2000, 128);
+        let zero = error(&before, &after);
+        assert!((0.001..0.4).contains(&zero), "{zero}");
+        let (before, after) = clustered(r#"{"helper": "residual"}"#, 2000, 128);
+        assert!(error(&before, &after) < zero, "residuals keep more");
+        let (_, more) = clustered(r#"{"start": "plusplus", "weighting": "frequency"}"#, 2000, 128);
+        assert!(more.iter().all(|x| x.is_finite()));
+    }
+}
