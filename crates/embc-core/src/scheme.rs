@@ -307,7 +307,8 @@ pub struct Clock {
 pub trait Embedding: Send + Sync {
     /// Writes the rows of `ids` [U] into `out` [U × out_dim]. Changes nothing but `tape`.
     fn gather(&self, ids: &[u32], out: &mut [f32], tape: &mut Tape);
-    /// Adds the gradient of the rows, `grad` [U × out_dim], to the parameters' gradients.
+    /// Adds the gradient of the rows, `grad` [U × out_dim], to the parameters' gradients. `tape` is
+    /// as the gather of the same `ids` left it, or another scatter of them.
     fn scatter(&mut self, ids: &[u32], grad: &[f32], tape: &mut Tape);
     /// Visits all parameters in a fixed order.
     fn params(&mut self, visit: &mut dyn FnMut(&mut Param));

@@ -92,11 +92,15 @@ struct Network {
     weights: Vec<Param>,
 }
 
-/// x·tanh(ln(1 + eˣ)) and its derivative.
+/// x·tanh(ln(1 + eˣ)) and its derivative, with one exponential: tanh(ln(1 + e)) = n/(n + 2) for
+/// n = e·(e + 2).
+#[inline]
 fn mish(x: f32) -> (f32, f32) {
-    let softplus = x.max(0.0) + (-x.abs()).exp().ln_1p();
-    let tanh = softplus.tanh();
-    (x * tanh, tanh + x * (1.0 - tanh * tanh) * crate::loss::sigmoid(x))
+    // Beyond 20 both are exact at f32: mish(x) = x.
+    let e = x.min(20.0).exp();
+    let n = e * (e + 2.0);
+    let tanh = n / (n + 2.0);
+    (x * tanh, tanh + x * (1.0 - tanh * tanh) * e / (1.0 + e))
 }
 
 impl Network {
@@ -136,8 +140,6 @@ impl Embedding for Network {
         gemm(ids.len(), self.dim, self.keys.len(), last, Op::N, weight, Op::N, 0.0, out);
     }
     fn scatter(&mut self, ids: &[u32], grad: &[f32], tape: &mut Tape) {
-        // The tape holds the activations of the gather of these ids only if nothing came between.
-        self.forward(ids, tape);
         let (n, w, dim) = (ids.len(), self.keys.len(), self.dim);
         let layers = self.weights.len() - 1;
         let (kept, scratch) = tape.buffers.split_at_mut(2 * layers + 1);
@@ -163,5 +165,19 @@ impl Embedding for Network {
     }
     fn footprint(&self) -> Footprint {
         Footprint::floats(self.weights.iter().map(|w| w.value().len() as u64).sum())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn mish_equals_its_definition() {
+        for x in [-100.0, -30.0, -5.0, -1.0, -1e-3, 0.0, 0.5, 3.0, 19.9, 20.1, 90.0] {
+            let by_definition = |x: f64| x * x.exp().ln_1p().tanh();
+            let slope = (by_definition(x + 1e-6) - by_definition(x - 1e-6)) / 2e-6;
+            let (value, derivative) = super::mish(x as f32);
+            let close = |a: f32, b: f64| (f64::from(a) - b).abs() < 1e-5 * (1.0 + b.abs());
+            assert!(close(value, by_definition(x)) && close(derivative, slope), "{x}");
+        }
     }
 }

@@ -64,25 +64,19 @@ struct Projected {
     projection: Param,
 }
 
-/// Copies the narrow rows of `ids` into `rows` [U × k].
-fn narrow<'a>(table: &Param, ids: &[u32], tape: &'a mut Tape) -> &'a mut Vec<Vec<f32>> {
-    tape.buffers.resize(2, Vec::new());
-    tape.buffers[0].clear();
-    ids.iter().for_each(|&id| tape.buffers[0].extend_from_slice(table.row(id)));
-    &mut tape.buffers
-}
-
 impl Embedding for Projected {
     fn gather(&self, ids: &[u32], out: &mut [f32], tape: &mut Tape) {
         let (n, rank) = (ids.len(), self.table.width());
-        let rows = &narrow(&self.table, ids, tape)[0];
+        // Buffer 0 keeps the narrow rows [U × k] for the scatter, buffer 1 is its gradient.
+        tape.buffers.resize(2, Vec::new());
+        let rows = &mut tape.buffers[0];
+        rows.clear();
+        ids.iter().for_each(|&id| rows.extend_from_slice(self.table.row(id)));
         gemm(n, self.dim, rank, rows, Op::N, self.projection.value(), Op::N, 0.0, out);
     }
     fn scatter(&mut self, ids: &[u32], grad: &[f32], tape: &mut Tape) {
         let (n, rank) = (ids.len(), self.table.width());
-        let buffers = narrow(&self.table, ids, tape);
-        let (rows, drows) = buffers.split_at_mut(1);
-        let (rows, drows) = (&rows[0], &mut drows[0]);
+        let [rows, drows] = &mut tape.buffers[..] else { unreachable!("a gather came before") };
         gemm(rank, self.dim, n, rows, Op::T, grad, Op::N, 1.0, self.projection.dense_grad());
         drows.resize(n * rank, 0.0);
         gemm(n, rank, self.dim, grad, Op::N, self.projection.value(), Op::T, 0.0, drows);
