@@ -131,6 +131,9 @@ pub trait Data: Sync {
     fn has(&self, split: Split, task: Task) -> bool;
     /// Streams the training examples of one epoch.
     fn train(&self, order: Order, visit: Visit<'_>);
+    /// Streams a uniform sample of at most `rows` training rows, without sampled negatives; the
+    /// same for the same seed.
+    fn sample(&self, rows: u64, seed: u64, visit: Visit<'_>);
     /// Streams the examples of a split in a fixed order.
     fn eval(&self, split: Split, task: Task, batch: usize, visit: Visit<'_>);
 }

@@ -166,9 +166,10 @@ impl Layer {
         let build = |(index, plan_of): (usize, &Plan)| {
             let spec = &plan.tables[index];
             let rng = Rng::stream(seed, &format!("init/{}", spec.name));
-            let mut cx = BuildCx { rng, table: index, init, hash, examples };
             let users = plan.inputs.iter().enumerate().filter(|(_, place)| place.1 == index);
             let inputs: Vec<_> = users.map(|(i, &(field, _, offset))| (i, field, offset)).collect();
+            let fields = fields_of(&inputs);
+            let mut cx = BuildCx { rng, table: index, init, hash, fields: &fields, examples };
             Table {
                 embedding: (plan_of.build)(&mut cx),
                 rng: Rng::stream(seed, &format!("step/{}", spec.name)),
@@ -247,7 +248,8 @@ impl Layer {
         let mut changed = false;
         for (index, table) in self.tables.iter_mut().enumerate() {
             let rng = table.rng.fork(u64::MAX);
-            let mut cx = BuildCx { rng, table: index, init, hash, examples };
+            let fields = fields_of(&table.inputs);
+            let mut cx = BuildCx { rng, table: index, init, hash, fields: &fields, examples };
             if let Some(finished) = table.embedding.finish(&mut cx) {
                 table.embedding = finished;
                 changed = true;
@@ -322,6 +324,14 @@ impl Table {
         }
         self.embedding.scatter(self.seen.ids(), &self.grads, &mut self.tape);
     }
+}
+
+/// The data fields of a table's inputs with their id offsets, each once.
+fn fields_of(inputs: &[(usize, usize, u32)]) -> Vec<(usize, u32)> {
+    let mut fields: Vec<_> = inputs.iter().map(|&(_, field, offset)| (field, offset)).collect();
+    fields.sort();
+    fields.dedup();
+    fields
 }
 
 fn scale(pooling: Pooling, ids: usize) -> f32 {

@@ -26,8 +26,10 @@ mod full;
 mod hash;
 mod hash_embedding;
 mod hashednet;
+mod lma;
 mod memcom;
 mod mixed_dim;
+mod pq;
 mod qr;
 mod reduce_dim;
 mod robe;
@@ -57,6 +59,8 @@ pub static SCHEMES: &[&dyn Scheme] = &[
     &robe::Robe,
     &tt::TensorTrain,
     &dhe::DeepHash,
+    &lma::Lma,
+    &pq::ProductQuantisation,
 ];
 
 /// The scheme called `name`.
@@ -253,6 +257,8 @@ pub struct BuildCx<'a> {
     pub init: Init,
     /// The experiment's hash family, or the scheme's default.
     pub hash: Option<HashFamily>,
+    /// The data fields whose ids this table holds, and the first id of each.
+    pub fields: &'a [(usize, u32)],
     /// The training data, which may be read again (LMA's signatures).
     pub examples: Option<&'a dyn Data>,
 }

@@ -216,6 +216,24 @@ impl Data for View {
         self.stream(batch, false, skip, |emit| self.epoch(seed, epoch, emit), visit);
     }
 
+    fn sample(&self, rows: u64, seed: u64, visit: Visit<'_>) {
+        let train = &self.parts[0];
+        let mut order: Vec<u32> = (0..train.len() as u32).collect();
+        let mut rng = Rng::stream(seed, "sample");
+        let wanted = rows.min(order.len() as u64) as usize;
+        for i in 0..wanted {
+            order.swap(i, i + rng.below((train.len() - i) as u64) as usize);
+        }
+        order.truncate(wanted);
+        let produce = |emit: Emit<'_>| {
+            let _ = order.iter().all(|&i| {
+                let row = train.get(i as usize);
+                emit(Example { row, item: None, group: 0, label: self.label(row) })
+            });
+        };
+        self.stream(4096, false, 0, produce, visit);
+    }
+
     fn eval(&self, split: Split, task: Task, batch: usize, visit: Visit<'_>) {
         match task {
             Task::Pointwise => {

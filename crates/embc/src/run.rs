@@ -234,6 +234,10 @@ impl<'a> Bench<'a> {
             }
             Ok(outcome) => {
                 fill(&mut record, &outcome);
+                // As built, where the plan could only bound it.
+                let footprint = net.layer.footprint();
+                record.index_bytes = footprint.index_bytes;
+                record.compression_bytes = 4.0 * self.full.tables as f64 / footprint.bytes() as f64;
                 record.weights_hash = weights_hash(&mut net);
                 Ended::Recorded(Box::new(record), Some(Box::new(net)))
             }

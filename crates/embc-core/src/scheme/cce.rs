@@ -190,6 +190,48 @@ pub(super) fn plan(
     })
 }
 
+/// How k-means is run.
+#[derive(Clone, Copy)]
+pub(super) struct Lloyd {
+    /// Pieces a centroid that it sees.
+    pub samples: usize,
+    pub start: Start,
+    pub iterations: usize,
+}
+
+/// At most k centroids of the pieces [n × width] of all ids, from a sample of them, and the nearest
+/// one of each id. `counts` are the ids' weights, all equal without them.
+pub(super) fn quantise(
+    pieces: &[f32],
+    width: usize,
+    k: u32,
+    lloyd: Lloyd,
+    counts: Option<&[u32]>,
+    rng: &mut Rng,
+) -> (Vec<f32>, Vec<u32>) {
+    let n = pieces.len() / width;
+    let mut sample: Vec<u32> = (0..n as u32).collect();
+    if n <= k as usize {
+        // Every id gets a centroid of its own.
+        return (pieces.to_vec(), sample);
+    }
+    let wanted = (lloyd.samples * k as usize).clamp(k as usize, n);
+    for i in 0..wanted {
+        sample.swap(i, i + rng.below((n - i) as u64) as usize);
+    }
+    sample.truncate(wanted);
+    let piece = |&id: &u32| &pieces[id as usize * width..][..width];
+    let points: Vec<f32> = sample.iter().flat_map(piece).copied().collect();
+    let weigh =
+        |counts: &[u32]| sample.iter().map(|&id| counts[id as usize].max(1) as f32).collect();
+    let weights: Option<Vec<f32>> = counts.filter(|counts| counts.len() == n).map(weigh);
+    let Lloyd { start, iterations, .. } = lloyd;
+    let centroids = kmeans(&points, width, k as usize, weights.as_deref(), start, iterations, rng);
+    let mut nearest = vec![0; n];
+    assign(pieces, width, &centroids, &mut nearest);
+    (centroids, nearest)
+}
+
 struct Clustered {
     knob: Knob,
     /// Deviation of the first values.
@@ -241,37 +283,13 @@ impl Clustered {
         pieces
     }
 
-    /// Learns the pointers of column `j` from the pieces as they are; returns what replaces the
-    /// table's first rows, and the pointers of all ids.
-    fn cluster(&self, j: usize, rng: &mut Rng) -> (Vec<f32>, Vec<u32>) {
-        let width = self.tables[j].width();
+    /// Learns the pointers of column `j` from its pieces; returns what replaces the table's first
+    /// rows, and the pointers of all ids.
+    fn cluster(&self, pieces: &[f32], width: usize, rng: &mut Rng) -> (Vec<f32>, Vec<u32>) {
         let k = if self.drop_helper { 2 * self.rows } else { self.rows };
-        let all: Vec<u32> = (0..self.vocab).collect();
-        let pieces = self.pieces(j, &all);
-        if self.vocab <= k {
-            // Every id gets a centroid of its own.
-            return (pieces, all);
-        }
-        let wanted = (self.knob.samples * k as usize).clamp(k as usize, self.vocab as usize);
-        let mut sample = all;
-        for i in 0..wanted {
-            sample.swap(i, i + rng.below(u64::from(self.vocab) - i as u64) as usize);
-        }
-        sample.truncate(wanted);
-        let points: Vec<f32> = sample
-            .iter()
-            .flat_map(|&id| &pieces[id as usize * width..][..width])
-            .copied()
-            .collect();
-        let by_frequency = self.knob.weighting == Weighting::Frequency && !self.counts.is_empty();
-        let weights: Option<Vec<f32>> = by_frequency
-            .then(|| sample.iter().map(|&id| self.counts[id as usize].max(1) as f32).collect());
-        let Knob { start, iterations, .. } = self.knob;
-        let centroids =
-            kmeans(&points, width, k as usize, weights.as_deref(), start, iterations, rng);
-        let mut nearest = vec![0; self.vocab as usize];
-        assign(&pieces, width, &centroids, &mut nearest);
-        (centroids, nearest)
+        let weights = (self.knob.weighting == Weighting::Frequency).then_some(&self.counts[..]);
+        let Knob { samples, start, iterations, .. } = self.knob;
+        quantise(pieces, width, k, Lloyd { samples, start, iterations }, weights, rng)
     }
 
     /// The helper rows after a clustering, under the new hash.
@@ -359,7 +377,8 @@ impl Embedding for Clustered {
         let all: Vec<u32> = (0..self.vocab).collect();
         for j in 0..self.tables.len() {
             let before = self.pieces(j, &all);
-            let (centroids, nearest) = self.cluster(j, &mut rng);
+            let width = self.tables[j].width();
+            let (centroids, nearest) = self.cluster(&before, width, &mut rng);
             self.helper_keys[j] = rng.bits();
             let helper = (!self.drop_helper)
                 .then(|| self.new_helper(j, &before, &centroids, &nearest, &mut rng));
@@ -396,6 +415,7 @@ mod tests {
             table: 0,
             init: Default::default(),
             hash: None,
+            fields: &[],
             examples: None,
         })
     }

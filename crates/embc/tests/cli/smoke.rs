@@ -39,6 +39,12 @@ every = 0.3
 kind = "robe"
 [[scheme]]
 kind = "dhe"
+[[scheme]]
+kind = "lma"
+sharing = "global"
+[[scheme]]
+kind = "pq"
+columns = 2
 [table]
 relative_to = "full"
 "#;
@@ -80,7 +86,7 @@ fn one_and_two_threads_give_identical_records() {
     let second = two.run(&["sweep", "--config", "smoke", "--threads", "2"]).fine();
     assert_eq!(first.stdout, second.stdout);
     let (one_records, two_records) = (bare(records(&one)), bare(records(&two)));
-    assert_eq!(one_records.len(), 30);
+    assert_eq!(one_records.len(), 38);
     assert_eq!(one_records, two_records);
     for record in &one_records {
         assert_eq!(record["status"], "ok");
@@ -91,9 +97,9 @@ fn one_and_two_threads_give_identical_records() {
     }
     // Run again: nothing to do, the same table.
     let again =
-        one.run(&["sweep", "--config", "smoke"]).expect(0, "30 of 30 trials are done already");
+        one.run(&["sweep", "--config", "smoke"]).expect(0, "38 of 38 trials are done already");
     assert_eq!(again.stdout, first.stdout);
-    assert_eq!(records(&one).len(), 30);
+    assert_eq!(records(&one).len(), 38);
     assert_eq!(one.run(&["report"]).fine().stdout, first.stdout);
 }
 
@@ -117,9 +123,9 @@ fn a_sweep_that_is_interrupted_goes_on_where_it_was() {
     assert_eq!(code, Some(130), "{stderr}");
     assert!(stderr.contains("run the same command again to go on"), "{stderr}");
     let done = records(&cut).len();
-    assert!((1..30).contains(&done), "{done} trials were done");
+    assert!((1..38).contains(&done), "{done} trials were done");
     let args = ["sweep", "--config", "smoke", "--set", "train.epochs=30"];
-    let resumed = cut.run(&args).expect(0, &format!("{done} of 30 trials are done already"));
+    let resumed = cut.run(&args).expect(0, &format!("{done} of 38 trials are done already"));
     assert_eq!(resumed.stdout, whole.run(&args).fine().stdout);
     assert_eq!(bare(records(&cut)), bare(records(&whole)));
 }

@@ -1,0 +1,199 @@
+//! Product quantisation after training: the pieces of a trained full table become centroids.
+//! c codebooks of k rows, d/c wide: k·d parameters, and codes.
+
+use super::cce::{Lloyd, quantise};
+use super::ce::check_columns;
+use super::*;
+use crate::kmeans::Start;
+use crate::linalg::axpy;
+use crate::packed::Packed;
+
+pub(super) struct ProductQuantisation;
+
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Knob {
+    columns: usize,
+    iterations: usize,
+    samples: usize,
+    start: Start,
+}
+
+impl Default for Knob {
+    fn default() -> Self {
+        Self { columns: 4, iterations: 50, samples: 256, start: Start::Random }
+    }
+}
+
+impl Scheme for ProductQuantisation {
+    fn name(&self) -> &'static str {
+        "pq"
+    }
+    fn doc(&self) -> Doc {
+        Doc {
+            short: "product quantisation of a trained full table",
+            long: "Trains the full table, then replaces each of c pieces of a row by the nearest of k centroids. The memory is that of codebooks and codes only after training: while it trains, it takes as much as `full`.",
+            paper: "Jegou et al. 2011; baseline of CCE, arXiv 2210.05974",
+            equation: "E_i = ++_j B_j[code_j(i)]",
+            stores: "B [c x k x dim/c], codes [vocab x c] of log2(k) bits",
+            knobs: &[
+                ("columns", "c, which divides dim (default 4)"),
+                ("iterations", "of k-means (default 50)"),
+                ("samples", "ids a centroid that k-means sees; all are coded (default 256)"),
+                ("start", "random (default) | plusplus: k-means' first centroids"),
+            ],
+        }
+    }
+    fn defaults(&self) -> Knobs {
+        defaults::<Knob>()
+    }
+    fn plan_table(&self, t: &TableSpec, limit: Limit, knobs: &Knobs) -> Result<Plan, PlanError> {
+        let Knob { columns, iterations, samples, start } = super::knobs(knobs)?;
+        check_columns(self.name(), t.dim, columns)?;
+        let (vocab, dim, full) = (t.vocab, t.dim, t.full_params());
+        let footprint = move |k: u64| Footprint {
+            index_bytes: Packed::bytes(u64::from(vocab) * columns as u64, k),
+            train_bytes: 4 * full,
+            ..Footprint::floats(k * dim as u64)
+        };
+        let k = rows_within(self.name(), t, limit, footprint)?;
+        let lloyd = Lloyd { samples: samples.max(1), start, iterations };
+        Ok(Plan {
+            out_dim: dim,
+            footprint: footprint(k.into()),
+            larger: footprint(u64::from(k) + 1).params,
+            sizes: format!("{columns} codebooks of {k} rows x {}, after training", dim / columns),
+            build: Box::new(move |cx| {
+                let values = cx.init.table(vocab.into(), dim, dim, &mut cx.rng);
+                let table = Param::rows("table", dim, values);
+                Box::new(Training { table, columns, k, lloyd, footprint: footprint(k.into()) })
+            }),
+        })
+    }
+}
+
+/// The full table, while it trains.
+struct Training {
+    table: Param,
+    columns: usize,
+    k: u32,
+    lloyd: Lloyd,
+    footprint: Footprint,
+}
+
+impl Embedding for Training {
+    fn gather(&self, ids: &[u32], out: &mut [f32], _: &mut Tape) {
+        for (&id, out) in ids.iter().zip(out.chunks_exact_mut(self.table.width())) {
+            out.copy_from_slice(self.table.row(id));
+        }
+    }
+    fn scatter(&mut self, ids: &[u32], grad: &[f32], _: &mut Tape) {
+        for (&id, grad) in ids.iter().zip(grad.chunks_exact(self.table.width())) {
+            self.table.add(id, grad);
+        }
+    }
+    fn params(&mut self, visit: &mut dyn FnMut(&mut Param)) {
+        visit(&mut self.table);
+    }
+    /// What it will be; `train_bytes` tells what it is now.
+    fn footprint(&self) -> Footprint {
+        self.footprint
+    }
+    fn finish(&mut self, cx: &mut BuildCx<'_>) -> Option<Box<dyn Embedding>> {
+        let dim = self.table.width();
+        let (width, vocab) = (dim / self.columns, self.table.value().len() / dim);
+        let mut codes = Packed::zeros((vocab * self.columns) as u64, self.k.into());
+        let codebook = |j: usize| {
+            let piece = |row: &[f32]| row[j * width..][..width].to_vec();
+            let pieces: Vec<f32> = self.table.value().chunks_exact(dim).flat_map(piece).collect();
+            let (mut book, nearest) =
+                quantise(&pieces, width, self.k, self.lloyd, None, &mut cx.rng.fork(j as u64));
+            book.resize(self.k as usize * width, 0.0);
+            nearest.iter().enumerate().for_each(|(id, &c)| codes.set(id * self.columns + j, c));
+            Param::rows(format!("codebook{j}"), width, book)
+        };
+        let books = (0..self.columns).map(codebook).collect();
+        Some(Box::new(Coded { books, codes, footprint: self.footprint }))
+    }
+}
+
+/// Codebooks and codes.
+struct Coded {
+    books: Vec<Param>,
+    codes: Packed,
+    footprint: Footprint,
+}
+
+impl Coded {
+    fn code(&self, id: u32, j: usize) -> u32 {
+        self.codes.get(id as usize * self.books.len() + j)
+    }
+}
+
+impl Embedding for Coded {
+    fn gather(&self, ids: &[u32], out: &mut [f32], _: &mut Tape) {
+        let width = self.books[0].width();
+        for (&id, out) in ids.iter().zip(out.chunks_exact_mut(width * self.books.len())) {
+            for (j, piece) in out.chunks_exact_mut(width).enumerate() {
+                piece.copy_from_slice(self.books[j].row(self.code(id, j)));
+            }
+        }
+    }
+    fn scatter(&mut self, ids: &[u32], grad: &[f32], _: &mut Tape) {
+        let width = self.books[0].width();
+        for (&id, grad) in ids.iter().zip(grad.chunks_exact(width * self.books.len())) {
+            for (j, piece) in grad.chunks_exact(width).enumerate() {
+                let code = self.code(id, j);
+                axpy(1.0, piece, self.books[j].grad_row(code));
+            }
+        }
+    }
+    fn params(&mut self, visit: &mut dyn FnMut(&mut Param)) {
+        self.books.iter_mut().for_each(visit);
+    }
+    fn state(&mut self, visit: State<'_>) {
+        self.books.iter_mut().for_each(|book| book.state(visit));
+        visit("codes", self.codes.tensor());
+    }
+    fn footprint(&self) -> Footprint {
+        self.footprint
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finishing_approximates_the_table_and_more_centroids_do_better() {
+        let table = TableSpec { name: "t".into(), vocab: 500, dim: 8, counts: [].into() };
+        let error = |k: u64| {
+            let limit = Limit::Params(k * 8);
+            let plan = ProductQuantisation.plan_table(&table, limit, &Knobs::new()).unwrap();
+            let rng = Rng::stream(1, "pq");
+            let mut cx = BuildCx {
+                rng,
+                table: 0,
+                init: Init::default(),
+                hash: None,
+                fields: &[],
+                examples: None,
+            };
+            let mut trained = (plan.build)(&mut cx);
+            let finished = trained.finish(&mut cx).unwrap();
+            let ids: Vec<u32> = (0..500).collect();
+            let rows = |embedding: &dyn Embedding| {
+                let mut rows = vec![0.0; 500 * 8];
+                embedding.gather(&ids, &mut rows, &mut Tape::default());
+                rows
+            };
+            let (before, after) = (rows(&*trained), rows(&*finished));
+            let square = |(a, b): (&f32, &f32)| (a - b) * (a - b);
+            before.iter().zip(&after).map(square).sum::<f32>()
+                / before.iter().map(|x| x * x).sum::<f32>()
+        };
+        let (few, many) = (error(4), error(64));
+        assert!(many < 0.05 && many < few && few < 0.5, "{many} {few}");
+        assert_eq!(error(500), 0.0, "a centroid an id loses nothing");
+    }
+}
