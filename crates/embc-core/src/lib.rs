@@ -15,6 +15,7 @@ pub mod linalg;
 pub mod loss;
 pub mod metric;
 pub mod model;
+pub mod net;
 pub mod nn;
 pub mod optim;
 pub mod packed;

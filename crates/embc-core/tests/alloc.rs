@@ -10,10 +10,10 @@ use embc_core::init::Init;
 use embc_core::layer::{Layer, LayerPlan, LayerSpec, Pooling};
 use embc_core::loss::Loss;
 use embc_core::model;
+use embc_core::net::Net;
 use embc_core::optim::{Kind, Optim, Touch};
 use embc_core::rng::Rng;
 use embc_core::scheme::{Knobs, SCHEMES};
-use embc_core::train::Net;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -142,12 +142,18 @@ pub fn assign(
     rule: &SplitRule,
     cache: &Cache,
     folder: &Path,
-    user: usize,
+    user: Option<usize>,
     part: &mut [u8],
 ) -> Result<u64> {
     rule.check()?;
     let kept: Vec<u32> =
         (0..part.len() as u32).filter(|&row| part[row as usize] != DROPPED).collect();
+    let user = || {
+        user.ok_or_else(|| {
+            let what = "split: a rule per user needs a column called user, and one called item";
+            Error::Data(what.into())
+        })
+    };
     let round = |share: f64, of: usize| (share * of as f64).round() as usize;
     let mut short = 0;
     match rule {
@@ -176,7 +182,7 @@ pub fn assign(
         }
         SplitRule::RandomPerUser { valid, test, seed } => {
             let rng = Rng::stream(*seed, "split");
-            for rows in by_user(cache, user, kept, |_| 0) {
+            for rows in by_user(cache, user()?, kept, |_| 0) {
                 let mut rows = rows;
                 rng.fork(rows[0].into()).shuffle(&mut rows);
                 let test = round(*test, rows.len());
@@ -188,7 +194,7 @@ pub fn assign(
         SplitRule::LastPerUser { valid, test } => {
             let (valid, test) = (*valid as usize, *test as usize);
             let time = |row: u32| cache.time.as_ref().map_or(0, |time| time.time(row.into()));
-            for rows in by_user(cache, user, kept, time) {
+            for rows in by_user(cache, user()?, kept, time) {
                 if rows.len() <= valid + test {
                     short += 1;
                     continue;

@@ -217,13 +217,14 @@ impl View {
         let implicit = class.is_none() && (cache.label.is_none() || rating && spec.label.is_none());
         let columns: Vec<usize> =
             (0..cache.fields.len()).filter(|&i| cache.fields[i].role.is_feature()).collect();
-        let named = |names: &[&str], or: usize| {
-            let found = columns.iter().position(|&c| names.contains(&&*cache.fields[c].name));
-            found.or((columns.len() > or).then_some(or))
+        let single = |i: &usize| cache.coded[&columns[*i]].offsets.is_empty();
+        let named = |names: &[&str]| {
+            let is = |&c: &usize| names.contains(&&*cache.fields[c].name);
+            columns.iter().position(is).filter(single)
         };
-        let pair = named(&["user", "user_id"], 0).zip(named(&["item", "item_id", "game"], 1));
-        let single = |i: usize| cache.coded[&columns[i]].offsets.is_empty();
-        let pair = pair.filter(|&(user, item)| user != item && single(user) && single(item));
+        let named = named(&["user", "user_id"]).zip(named(&["item", "item_id", "game"]));
+        // Two fields of one id each are a user's and an item's, whatever they are called.
+        let pair = named.or((columns.len() == 2 && single(&0) && single(&1)).then_some((0, 1)));
 
         let rows = cache.meta.rows as usize;
         let mut part = vec![0u8; rows];
@@ -239,7 +240,7 @@ impl View {
             Some(SplitChoice::Name(name)) => entry.split_rule(Some(name))?,
             None => entry.split_rule(None)?,
         };
-        let user = columns[pair.map_or(0, |(user, _)| user)];
+        let user = pair.map(|(user, _)| columns[user]);
         let short_users = split::assign(&rule, &cache, folder, user, &mut part)?;
         let parts = [0, 1, 2].map(|wanted| Rows::of(&part, wanted));
         if parts[0].is_empty() {

@@ -112,6 +112,10 @@ fn tails_days_and_shares() {
             .unwrap_err()
             .contains("something to train on")
     );
+    let three = "columns = { label = \"y\", categorical = [\"u\", \"v\", \"y\"] }";
+    let more = format!("split = {{ rule = \"last-per-user\", valid = 1 }}\n{three}");
+    let error = view("csv", &[("data", &numbered(100))], &more, "").err().unwrap();
+    assert!(error.contains("needs a column called user"), "{error}");
     assert!(of("{ rule = \"days\", days = 1 }").unwrap_err().contains("at least 2"));
     assert!(of("{ rule = \"tial\", valid = 0.5 }").unwrap_err().contains("tial"));
     assert!(of("{ rule = \"tail\", valid = 0.5, sed = 1 }").unwrap_err().contains("sed"));

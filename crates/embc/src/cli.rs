@@ -119,8 +119,8 @@ pub struct Sweep {
 /// Render tables from recorded trials; all experiments with results unless some are named.
 #[derive(Args)]
 pub struct Report {
-    /// Experiments: config paths, or names under configs/
-    #[arg(value_name = "EXPERIMENT")]
+    /// Experiments: config paths, names under configs/, or files of records
+    #[arg(value_name = "EXPERIMENT|FILE")]
     pub experiments: Vec<PathBuf>,
     /// How to render them
     #[arg(long, value_enum, default_value = "md")]

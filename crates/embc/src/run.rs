@@ -11,11 +11,12 @@ use embc_core::layer::{Layer, LayerPlan, LayerSpec};
 use embc_core::loss::Loss;
 use embc_core::metric::Metric;
 use embc_core::model;
+use embc_core::net::Net;
 use embc_core::optim::{Kind, Touch};
 use embc_core::rng::Rng;
 use embc_core::scheme::{self, PlanError};
 use embc_core::state::{HasState, TensorMut};
-use embc_core::train::{self, Net, Outcome, Settings, Stop};
+use embc_core::train::{self, Outcome, Settings, Stop};
 use embc_data::registry::Entry;
 use embc_data::view::View;
 use sha2::{Digest, Sha256};
@@ -230,6 +231,14 @@ impl<'a> Bench<'a> {
             Err(stop) => {
                 record.status = Status::Error;
                 record.error = Some(stop.to_string());
+                Ended::Recorded(Box::new(record), None)
+            }
+            Ok(outcome) if outcome.valid.iter().all(|(metric, _)| *metric != e.train.select) => {
+                record.status = Status::Error;
+                record.error = Some(format!(
+                    "valid/{} is not defined, so no epoch can be picked: the validation rows have one class only; choose another split or select = \"logloss\"",
+                    e.train.select
+                ));
                 Ended::Recorded(Box::new(record), None)
             }
             Ok(outcome) => {

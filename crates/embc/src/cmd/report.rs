@@ -6,7 +6,7 @@ use crate::config::Experiment;
 use crate::record::{Record, Results};
 use crate::report;
 use anyhow::{Context, Result, bail};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 pub fn run(args: &Report, global: &Global) -> Result<Outcome> {
     let named = match args.experiments.is_empty() {
@@ -15,8 +15,14 @@ pub fn run(args: &Report, global: &Global) -> Result<Outcome> {
     };
     let (mut text, mut failed) = (String::new(), Vec::new());
     for name in &named {
-        let experiment = Experiment::load(name, &[])?;
-        let results = Results::open(&global.results, &experiment.name)?;
+        // A file of records stands for its experiment, with the folder that it lies in.
+        let is_records = name.extension().is_some_and(|e| e == "jsonl");
+        let (config, folder) = match (is_records, name.file_stem(), name.parent()) {
+            (true, Some(stem), Some(folder)) => (Path::new(stem), folder),
+            _ => (name.as_path(), global.results.as_path()),
+        };
+        let experiment = Experiment::load(config, &[])?;
+        let results = Results::open(folder, &experiment.name)?;
         let records: Vec<Record> = super::sweep::latest(results.read()?).into_values().collect();
         if records.is_empty() {
             bail!(

@@ -215,7 +215,8 @@ fn configs() {
     run(&config(&format!("{FULL}{FULL}"))).refuses("two schemes are called \"full\"");
     run(&config(&format!("[budget]\nrows = [4]\ncap = [3]\n{FULL}")))
         .refuses("needs exactly one of compression, params, bytes, rows, cap");
-    run(&config(FULL).replace("\"auc\"", "\"ndcg@10\"")).fine();
+    run(&config(FULL).replace("\"auc\"", "\"ndcg@10\""))
+        .refuses("needs validation rows with a user and an item");
     run("title = ").refuses("x.toml:1:");
     sandbox.run(&["sweep", "--config", "y"]).refuses("y: no such config");
     sandbox.run(&["sweep", "--config", "x.toml", "--set", "train.epoch=1"]).refuses("x.toml");
@@ -260,6 +261,21 @@ fn a_trial_that_blows_up_is_recorded_with_step_and_tensor_and_exits_1() {
 }
 
 #[test]
+fn a_metric_that_is_not_defined_picks_no_epoch() {
+    let sandbox = Sandbox::new();
+    // The last fifths of the rows, which validate and test, are all negatives.
+    let rows: String = (0..400)
+        .map(|i| format!("{},{},{}\n", i32::from(i < 200 && i % 2 == 0), i % 9, i % 7))
+        .collect();
+    let columns = "columns = { label = \"y\", categorical = [\"a\", \"b\"] }";
+    sandbox.info("csv", format!("y,a,b\n{rows}"), columns).fine();
+    sandbox.write("x.toml", config(FULL));
+    sandbox.run(&["sweep", "--config", "x.toml"]).expect(1, "valid/auc is not defined");
+    sandbox.write("x.toml", config(FULL).replace("\"auc\"", "\"logloss\""));
+    sandbox.run(&["sweep", "--config", "x.toml"]).fine();
+}
+
+#[test]
 fn torn_and_broken_results() {
     let sandbox = Sandbox::new();
     sandbox.info("criteo", criteo_rows(400), "").fine();
@@ -273,7 +289,8 @@ fn torn_and_broken_results() {
         .run(&["sweep", "--config", "x.toml", "--set", "train.seeds=[1,2]"])
         .expect(0, "x.jsonl:2: the last line is torn");
     assert_eq!(std::fs::read_to_string(&results).unwrap().lines().count(), 2);
-    sandbox.run(&["report", "x"]).fine();
+    let report = sandbox.run(&["report", "x"]).fine().stdout;
+    assert_eq!(sandbox.run(&["report", "results/x.jsonl"]).fine().stdout, report);
     std::fs::write(&results, "{}\n").unwrap();
     sandbox.run(&["report", "x"]).refuses("x.jsonl:1: not a record");
 }

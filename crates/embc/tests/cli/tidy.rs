@@ -67,7 +67,7 @@ fn committed_results_are_readable_and_hold_their_expectations() {
         assert!(!ran.stdout.contains("still to run"), "{name}: {}", ran.stdout);
         let rendered = results.with_extension("md");
         let rendered = std::fs::read_to_string(&rendered).unwrap();
-        assert_eq!(rendered, ran.stdout, "{name}.md is stale: run `just report`");
+        assert!(rendered == ran.stdout, "{name}.md is stale: run `just report`");
     }
 }
 
@@ -102,7 +102,7 @@ fn readme_shows_what_there_is() {
     if std::env::var_os("UPDATE").is_some() {
         std::fs::write(&path, &expect).unwrap();
     } else {
-        assert_eq!(text, expect, "README.md is stale: run this test with UPDATE=1");
+        assert!(text == expect, "README.md is stale: run this test with UPDATE=1");
     }
 }
 
