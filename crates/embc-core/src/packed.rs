@@ -25,6 +25,11 @@ impl Packed {
         Self { bits: bits(bound), words: vec![0; (Self::bytes(len, bound) / 8) as usize] }
     }
 
+    /// True if it holds nothing.
+    pub fn is_empty(&self) -> bool {
+        self.words.is_empty()
+    }
+
     #[inline]
     fn place(&self, at: usize) -> (usize, u32, u64) {
         let per_word = (64 / self.bits) as usize;

@@ -103,7 +103,8 @@ impl Scheme for Lma {
                     .zip(&rows)
                     .filter(|(_, r)| r.len() >= min_support.max(1) as usize)
                     .collect();
-                let mut index = Packed::zeros(vocab.into(), kept.len() as u64 + 1);
+                let indexed = if kept.is_empty() { 0 } else { u64::from(vocab) };
+                let mut index = Packed::zeros(indexed, kept.len() as u64 + 1);
                 let mut slots = Packed::zeros((kept.len() * dim) as u64, cells);
                 let place = |(_, rows): &(u32, &Vec<u32>)| slots_of(rows, dim, power, key, cells);
                 let places: Vec<Vec<u32>> = kept.par_iter().map(place).collect();
@@ -122,8 +123,9 @@ impl Scheme for Lma {
 
 /// Memory of `cells` cells and the slots of `seen` of `vocab` values.
 fn memory(cells: u64, vocab: u32, seen: u64, dim: usize) -> Footprint {
-    let index_bytes =
-        Packed::bytes(vocab.into(), seen + 1) + Packed::bytes(seen * dim as u64, cells);
+    // Where no value has slots, nothing has to be known about any.
+    let vocab = if seen > 0 { u64::from(vocab) } else { 0 };
+    let index_bytes = Packed::bytes(vocab, seen + 1) + Packed::bytes(seen * dim as u64, cells);
     let floats = Footprint::floats(cells);
     Footprint { index_bytes, train_bytes: floats.train_bytes + index_bytes, ..floats }
 }
@@ -169,7 +171,7 @@ struct Shared {
     dim: usize,
     key: u64,
     cells: Param,
-    /// 1 + row of a value in `slots`, 0 where it has none, [vocab].
+    /// 1 + row of a value in `slots`, 0 where it has none, [vocab]; empty without slots.
     index: Packed,
     /// Cells of seen values, [seen × dim].
     slots: Packed,
@@ -177,6 +179,12 @@ struct Shared {
 }
 
 impl Shared {
+    /// 1 + the row of a value in `slots`, or 0.
+    #[inline]
+    fn row(&self, id: u32) -> u32 {
+        if self.index.is_empty() { 0 } else { self.index.get(id as usize) }
+    }
+
     /// The cell of component `i` of a value.
     #[inline]
     fn cell(&self, id: u32, row: u32, i: usize) -> u32 {
@@ -191,7 +199,7 @@ impl Shared {
 impl Embedding for Shared {
     fn gather(&self, ids: &[u32], out: &mut [f32], _: &mut Tape) {
         for (&id, out) in ids.iter().zip(out.chunks_exact_mut(self.dim)) {
-            let row = self.index.get(id as usize);
+            let row = self.row(id);
             for (i, out) in out.iter_mut().enumerate() {
                 *out = self.cells.value()[self.cell(id, row, i) as usize];
             }
@@ -199,7 +207,7 @@ impl Embedding for Shared {
     }
     fn scatter(&mut self, ids: &[u32], grad: &[f32], _: &mut Tape) {
         for (&id, grad) in ids.iter().zip(grad.chunks_exact(self.dim)) {
-            let row = self.index.get(id as usize);
+            let row = self.row(id);
             for (i, grad) in grad.iter().enumerate() {
                 let cell = self.cell(id, row, i);
                 self.cells.grad_row(cell)[0] += grad;
