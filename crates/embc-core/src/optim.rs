@@ -157,6 +157,14 @@ impl Optim {
             Grad::Dense(grad) => {
                 // Elementwise, so any division among threads gives the same bits.
                 const CHUNK: usize = 1 << 14;
+                if value.len() <= 2 * CHUNK {
+                    // Handing small work to threads costs more than it brings.
+                    let mut moments = moments.iter_mut().map(|m| &mut m[..]);
+                    let first = moments.next().unwrap_or_default();
+                    step.apply(value, grad, first, moments.next().unwrap_or_default());
+                    grad.fill(0.0);
+                    return;
+                }
                 let both = value.par_chunks_mut(CHUNK).zip(grad.par_chunks_mut(CHUNK));
                 let update = |value: &mut [f32], grad: &mut [f32], first, second| {
                     step.apply(value, grad, first, second);
