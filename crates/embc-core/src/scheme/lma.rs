@@ -6,7 +6,7 @@
 //! similarity of their sets, and otherwise only by chance. Values that the sample does not hold are
 //! hashed by themselves.
 
-use super::hashednet::cells_within;
+use super::robe::cells_within;
 use super::*;
 use crate::batch::Batch;
 use crate::hash::mix64;

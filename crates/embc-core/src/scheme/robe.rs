@@ -1,7 +1,6 @@
 //! ROBE: blocks of consecutive cells at hashed places of one circular array (arXiv 2108.02191).
 //! Any number of parameters.
 
-use super::hashednet::cells_within;
 use super::*;
 use crate::hash::mix64;
 
@@ -45,22 +44,43 @@ impl Scheme for Robe {
         if block == 0 {
             return Err(PlanError::Knob("`block` must be positive".into()));
         }
-        let dim = t.dim;
-        let cells = cells_within(self.name(), t, limit)?;
-        Ok(Plan {
-            out_dim: dim,
-            footprint: Footprint::floats(cells),
-            larger: cells + 1,
-            sizes: format!("{cells} cells in blocks of {block}"),
-            build: Box::new(move |cx| {
-                let deviation = cx.init.deviation(cells / dim as u64, dim);
-                let key = cx.rng.bits();
-                let values = cx.init.draw(cells as usize, deviation, &mut cx.rng);
-                let cells = Param::rows("cells", 1, values);
-                Box::new(Blocks { dim, block, key, signed, cells })
-            }),
-        })
+        plan(self.name(), t, limit, block, signed)
     }
+}
+
+/// The plan of a circular array that is read in blocks of `block` cells.
+pub(super) fn plan(
+    scheme: &str,
+    t: &TableSpec,
+    limit: Limit,
+    block: usize,
+    signed: bool,
+) -> Result<Plan, PlanError> {
+    let dim = t.dim;
+    let cells = cells_within(scheme, t, limit)?;
+    Ok(Plan {
+        out_dim: dim,
+        footprint: Footprint::floats(cells),
+        larger: cells + 1,
+        sizes: format!("{cells} cells in blocks of {block}"),
+        build: Box::new(move |cx| {
+            let deviation = cx.init.deviation(cells / dim as u64, dim);
+            let key = cx.rng.bits();
+            let values = cx.init.draw(cells as usize, deviation, &mut cx.rng);
+            Box::new(Blocks { dim, block, key, signed, cells: Param::rows("cells", 1, values) })
+        }),
+    })
+}
+
+/// The most cells that fit; without a limit as many as the full table has.
+pub(super) fn cells_within(scheme: &str, t: &TableSpec, limit: Limit) -> Result<u64, PlanError> {
+    let most = match limit {
+        Limit::None => t.full_params().min(u32::MAX.into()),
+        _ => u32::MAX.into(),
+    };
+    limit.largest(most, Footprint::floats).ok_or_else(|| {
+        PlanError::Infeasible(format!("{scheme} cannot fit table {} in {limit}", t.name))
+    })
 }
 
 struct Blocks {
