@@ -5,6 +5,7 @@
 //! side-by-side runs: it has no additive term, so id 0 always lands in row 0.
 
 use crate::rng::Rng;
+use crate::state::{State, TensorMut};
 use serde::{Deserialize, Serialize};
 
 /// Bijective 64-bit mixer (the finaliser of MurmurHash3, Stafford's variant 13).
@@ -45,6 +46,11 @@ impl Hash {
             HashFamily::Poly31 => 1 + rng.below((1 << 30) - 1),
         };
         Self { family, key, rows: u64::from(rows) }
+    }
+
+    /// Walks the key, so that saved weights say which rows they are looked up in.
+    pub fn state(&mut self, name: &str, visit: State<'_>) {
+        visit(name, TensorMut::U64(std::slice::from_mut(&mut self.key)));
     }
 
     /// The row of `id`.

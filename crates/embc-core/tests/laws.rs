@@ -1,6 +1,6 @@
 //! Laws that every scheme in the registry obeys, whatever it does inside.
 
-use embc_core::batch::{Bag, Batch, FieldShape, Shape};
+use embc_core::batch::{Bag, Batch, Data, FieldShape, Order, Shape, Split, Task, Visit};
 use embc_core::budget::{self, Budget, Rules};
 use embc_core::init::Init;
 use embc_core::layer::{Layer, LayerPlan, LayerSpec, Pooling, Sharing};
@@ -39,7 +39,12 @@ fn variants() -> Vec<(&'static dyn Scheme, Knobs)> {
             "ce" => &[r#"{"columns":2,"hash":"poly31"}"#],
             "cce" => &[r#"{"columns":2,"helper":"residual","moments":"reset"}"#],
             "cqr" => &[r#"{"columns":2}"#],
-            "lma" => &[r#"{"signature":"random"}"#],
+            "lma" => &[
+                r#"{"signature":"random"}"#,
+                r#"{"hash":"paper-poly"}"#,
+                r#"{"hash":"paper-universal"}"#,
+                r#"{"hash":"linear"}"#,
+            ],
             "pq" => &[r#"{"columns":2,"start":"plusplus"}"#],
             "hashednet" => &[r#"{"signed":true}"#],
             "robe" => &[r#"{"block":3,"signed":true}"#],
@@ -74,14 +79,29 @@ fn plan(scheme: &dyn Scheme, knobs: &Knobs, vocab: u32, dim: usize, ratio: f64) 
 fn build(plan: &Plan, seed: u64) -> Built {
     let rng = Rng::stream(seed, "init/t");
     let init = Init::Normal(0.5);
-    Built((plan.build)(&mut BuildCx {
-        rng,
-        table: 0,
-        init,
-        hash: None,
-        fields: &[],
-        examples: None,
-    }))
+    let examples = Some(&Rows as &dyn Data);
+    let mut cx = BuildCx { rng, table: 0, init, hash: None, fields: &[(0, 0)], examples };
+    Built((plan.build)(&mut cx))
+}
+
+/// Training rows for schemes that read them: each holds a few of the ids below 24.
+struct Rows;
+
+impl Data for Rows {
+    fn sample(&self, _: u64, _: u64, visit: Visit<'_>) {
+        let ids: Vec<u32> = (0..100).map(|row| (row * row + 3) % 24).collect();
+        let offsets = (0..=50).map(|row| 2 * row).collect();
+        let fields = vec![Bag { ids, offsets }];
+        let _ = visit(&Batch { size: 50, fields, ..Batch::default() });
+    }
+    fn shape(&self) -> &Shape {
+        unreachable!("schemes read rows only")
+    }
+    fn has(&self, _: Split, _: Task) -> bool {
+        false
+    }
+    fn train(&self, _: Order, _: Visit<'_>) {}
+    fn eval(&self, _: Split, _: Task, _: usize, _: Visit<'_>) {}
 }
 
 struct Built(Box<dyn Embedding>);

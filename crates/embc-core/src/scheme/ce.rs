@@ -119,6 +119,12 @@ impl Embedding for Columns {
     fn params(&mut self, visit: &mut dyn FnMut(&mut Param)) {
         self.0.iter_mut().for_each(|(_, table)| visit(table));
     }
+    fn state(&mut self, visit: State<'_>) {
+        for (j, (hash, table)) in self.0.iter_mut().enumerate() {
+            table.state(visit);
+            hash.state(&format!("hash{j}"), visit);
+        }
+    }
     fn footprint(&self) -> Footprint {
         Footprint::floats(self.0.iter().map(|(_, table)| table.value().len() as u64).sum())
     }

@@ -4,6 +4,7 @@
 use super::*;
 use crate::hash::mix64;
 use crate::linalg::{Op, gemm};
+use crate::state::TensorMut;
 
 pub(super) struct DeepHash;
 
@@ -60,7 +61,7 @@ impl Scheme for DeepHash {
             sizes: format!("{w} hashes, {} layers of {w}", layers + 1),
             build: Box::new(move |cx| {
                 let w = w as usize;
-                let keys = (0..w).map(|_| cx.rng.bits()).collect();
+                let key = cx.rng.bits();
                 // Mish keeps about a third of the variance of its input.
                 let hidden = (3.0 / w as f32).sqrt();
                 let mut weights: Vec<Param> = (0..=layers)
@@ -73,7 +74,7 @@ impl Scheme for DeepHash {
                 let deviation = hidden * cx.init.deviation(t_rows(w, dim), dim);
                 let values = cx.init.draw(w * dim, deviation, &mut cx.rng);
                 weights.push(Param::dense("output", values));
-                Box::new(Network { dim, keys, weights })
+                Box::new(Network { dim, key, hashes: w, weights })
             }),
         })
     }
@@ -86,8 +87,9 @@ fn t_rows(w: usize, dim: usize) -> u64 {
 
 struct Network {
     dim: usize,
-    /// One key a hash.
-    keys: Vec<u64>,
+    key: u64,
+    /// w.
+    hashes: usize,
     /// Hidden layers [w × w], then the output [w × dim].
     weights: Vec<Param>,
 }
@@ -106,16 +108,16 @@ fn mish(x: f32) -> (f32, f32) {
 impl Network {
     /// Fills the tape: buffer 0 is the input [U × w], then each layer's activation and its slope.
     fn forward(&self, ids: &[u32], tape: &mut Tape) {
-        let (n, w) = (ids.len(), self.keys.len());
+        let (n, w) = (ids.len(), self.hashes);
         let layers = self.weights.len() - 1;
         tape.buffers.resize(2 * layers + 3, Vec::new());
-        let unit = |id: u32, key: u64| {
-            let bits = mix64(u64::from(id) ^ key) >> 40;
-            (bits as f32 / (1u32 << 23) as f32 - 1.0) * 3f32.sqrt()
-        };
         tape.buffers[0].clear();
         for &id in ids {
-            tape.buffers[0].extend(self.keys.iter().map(|&key| unit(id, key)));
+            let of_id = mix64(u64::from(id) ^ self.key);
+            tape.buffers[0].extend((0..w as u64).map(|k| {
+                let bits = mix64(of_id ^ k) >> 40;
+                (bits as f32 / (1u32 << 23) as f32 - 1.0) * 3f32.sqrt()
+            }));
         }
         for (l, weight) in self.weights[..layers].iter().enumerate() {
             let (done, rest) = tape.buffers.split_at_mut(2 * l + 1);
@@ -137,10 +139,10 @@ impl Embedding for Network {
         let layers = self.weights.len() - 1;
         let last = &tape.buffers[2 * layers - 1];
         let weight = self.weights[layers].value();
-        gemm(ids.len(), self.dim, self.keys.len(), last, Op::N, weight, Op::N, 0.0, out);
+        gemm(ids.len(), self.dim, self.hashes, last, Op::N, weight, Op::N, 0.0, out);
     }
     fn scatter(&mut self, ids: &[u32], grad: &[f32], tape: &mut Tape) {
-        let (n, w, dim) = (ids.len(), self.keys.len(), self.dim);
+        let (n, w, dim) = (ids.len(), self.hashes, self.dim);
         let layers = self.weights.len() - 1;
         let (kept, scratch) = tape.buffers.split_at_mut(2 * layers + 1);
         let [delta, next] = scratch else { unreachable!("two buffers") };
@@ -162,6 +164,10 @@ impl Embedding for Network {
     }
     fn params(&mut self, visit: &mut dyn FnMut(&mut Param)) {
         self.weights.iter_mut().for_each(visit);
+    }
+    fn state(&mut self, visit: State<'_>) {
+        self.weights.iter_mut().for_each(|weight| weight.state(visit));
+        visit("key", TensorMut::U64(std::slice::from_mut(&mut self.key)));
     }
     fn footprint(&self) -> Footprint {
         Footprint::floats(self.weights.iter().map(|w| w.value().len() as u64).sum())

@@ -70,6 +70,10 @@ impl Embedding for Hashed {
     fn params(&mut self, visit: &mut dyn FnMut(&mut Param)) {
         visit(&mut self.table);
     }
+    fn state(&mut self, visit: State<'_>) {
+        self.table.state(visit);
+        self.hash.state("hash", visit);
+    }
     fn footprint(&self) -> Footprint {
         Footprint::floats(self.table.value().len() as u64)
     }

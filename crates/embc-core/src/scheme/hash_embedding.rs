@@ -179,6 +179,13 @@ impl Embedding for Weighted {
             visit(&mut self.weight);
         }
     }
+    fn state(&mut self, visit: State<'_>) {
+        self.params(&mut |param| param.state(visit));
+        for (j, (hash, pick)) in self.hashes.iter_mut().zip(&mut self.picks).enumerate() {
+            hash.state(&format!("hash{j}"), visit);
+            pick.state(&format!("pick{j}"), visit);
+        }
+    }
     fn footprint(&self) -> Footprint {
         Footprint::floats((self.table.value().len() + self.weight.value().len()) as u64)
     }

@@ -134,6 +134,10 @@ impl Embedding for Weighted {
         visit(&mut self.weight);
         self.bias.iter_mut().for_each(visit);
     }
+    fn state(&mut self, visit: State<'_>) {
+        self.params(&mut |param| param.state(visit));
+        self.hash.state("hash", visit);
+    }
     fn footprint(&self) -> Footprint {
         let params = self.table.value().len() + self.weight.value().len();
         let bias = self.bias.as_ref().map_or(0, |bias| bias.value().len());

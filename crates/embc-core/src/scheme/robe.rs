@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::hash::mix64;
+use crate::state::TensorMut;
 
 pub(super) struct Robe;
 
@@ -125,6 +126,10 @@ impl Embedding for Blocks {
     }
     fn params(&mut self, visit: &mut dyn FnMut(&mut Param)) {
         visit(&mut self.cells);
+    }
+    fn state(&mut self, visit: State<'_>) {
+        self.cells.state(visit);
+        visit("key", TensorMut::U64(std::slice::from_mut(&mut self.key)));
     }
     fn footprint(&self) -> Footprint {
         Footprint::floats(self.cells.value().len() as u64)

@@ -3,6 +3,7 @@
 use super::*;
 use crate::hash::{Hash, HashFamily, mix64};
 use crate::linalg::axpy;
+use crate::state::TensorMut;
 
 /// E_i = scale · Σ_j s_j(i) · T[h_j(i)], with s = 1 unless signed.
 pub(super) struct SumOfRows {
@@ -82,6 +83,15 @@ impl Embedding for SumOfRows {
     }
     fn params(&mut self, visit: &mut dyn FnMut(&mut Param)) {
         visit(&mut self.table);
+    }
+    fn state(&mut self, visit: State<'_>) {
+        self.table.state(visit);
+        for (j, hash) in self.hashes.iter_mut().enumerate() {
+            hash.state(&format!("hash{j}"), visit);
+        }
+        if !self.signs.is_empty() {
+            visit("sign_keys", TensorMut::U64(&mut self.signs));
+        }
     }
     fn footprint(&self) -> Footprint {
         Footprint::floats(self.table.value().len() as u64)
