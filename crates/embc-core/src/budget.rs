@@ -3,7 +3,8 @@
 //! By default one cap for all tables, found by bisection: tables that fit under it stay full, as in
 //! the CCE paper. `allocation = "proportional"` gives each table its share of the budget instead.
 
-use crate::scheme::{Footprint, Knobs, Limit, Plan, PlanError, Scheme, TableSpec, find};
+use crate::quantize::Storage;
+use crate::scheme::{Footprint, Knobs, Limit, Plan, PlanError, Scheme, Stored, TableSpec, find};
 use serde::{Deserialize, Serialize};
 
 /// A point of the budget axis.
@@ -56,6 +57,14 @@ pub struct Rules {
     pub model_params: u64,
     /// Tables with fewer ids stay full.
     pub full_below: u32,
+    /// How parameters are stored after training: what a budget of bytes counts.
+    pub storage: Storage,
+}
+
+impl Rules {
+    fn stored(self, t: &TableSpec) -> Stored {
+        Stored { storage: self.storage, group: t.dim }
+    }
 }
 
 /// The part of one table.
@@ -91,9 +100,13 @@ pub fn plan(
     tables
         .iter()
         .zip(&shares)
-        .map(|(table, share)| match share {
-            Share::Full => full.plan_table(table, Limit::None, &Knobs::new()),
-            Share::Within(_) => Ok(planned.next().expect("one plan a table")),
+        .map(|(table, share)| {
+            let mut plan = match share {
+                Share::Full => full.plan_table(table, Limit::None, &Knobs::new())?,
+                Share::Within(_) => planned.next().expect("one plan a table"),
+            };
+            plan.footprint = plan.footprint.stored(rules.stored(table));
+            Ok(plan)
         })
         .collect()
 }
@@ -115,15 +128,13 @@ fn divide(
         let share = |t| if kept(t) { Share::Full } else { limit(t) };
         Ok(tables.iter().map(share).collect())
     };
-    // Total in `unit`s: parameters, or bytes of four a parameter.
-    let (total, unit, wrap): (u64, u64, fn(u64) -> Limit) = match budget {
+    // In parameters, or in bytes as stored.
+    let (total, in_bytes) = match budget {
         Budget::Unlimited => return each(&|_| Share::Within(Limit::None)),
         Budget::Rows(rows) => {
             return each(&|t| Share::Within(Limit::Params(rows * t.dim as u64)));
         }
-        Budget::Cap(cap) if spans => {
-            (tables.iter().map(|t| t.full_params().min(cap)).sum(), 1, Limit::Params)
-        }
+        Budget::Cap(cap) if spans => (tables.iter().map(|t| t.full_params().min(cap)).sum(), false),
         Budget::Cap(cap) => {
             return each(&|t| match t.full_params() <= cap {
                 true => Share::Full,
@@ -143,12 +154,19 @@ fn divide(
                     (full + outside) as f64 / outside as f64
                 ))
             })?;
-            (total, 1, Limit::Params)
+            (total, false)
         }
-        Budget::Params(params) => (params, 1, Limit::Params),
-        Budget::Bytes(bytes) => (bytes, 4, Limit::Bytes),
+        Budget::Params(params) => (params, false),
+        Budget::Bytes(bytes) => (bytes, true),
     };
-    let size = |t: &TableSpec| unit * t.full_params();
+    let size = |t: &TableSpec| match in_bytes {
+        true => Footprint::floats(t.full_params()).stored(rules.stored(t)).bytes(),
+        false => t.full_params(),
+    };
+    let limit = |t: &TableSpec, most: u64| match in_bytes {
+        true => Limit::Bytes(most, rules.stored(t)),
+        false => Limit::Params(most),
+    };
     let keep: u64 = tables.iter().filter(|t| kept(t)).map(size).sum();
     let rest: u64 = tables.iter().filter(|t| !kept(t)).map(size).sum();
     let left = total.checked_sub(keep).ok_or_else(|| {
@@ -159,7 +177,7 @@ fn divide(
     })?;
     if spans || rules.allocation == Allocation::Proportional {
         let part = |t: &TableSpec| u128::from(left) * u128::from(size(t)) / u128::from(rest.max(1));
-        return each(&|t| Share::Within(wrap(part(t) as u64)));
+        return each(&|t| Share::Within(limit(t, part(t) as u64)));
     }
     let used =
         |cap: u64| -> u64 { tables.iter().filter(|t| !kept(t)).map(|t| size(t).min(cap)).sum() };
@@ -174,7 +192,7 @@ fn divide(
     }
     each(&|t| match size(t) <= cap {
         true => Share::Full,
-        false => Share::Within(wrap(cap)),
+        false => Share::Within(limit(t, cap)),
     })
 }
 

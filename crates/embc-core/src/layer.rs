@@ -6,12 +6,14 @@
 
 use crate::batch::{Batch, Data, Shape};
 use crate::budget::{self, Budget, Rules};
+use crate::census::{Census, census};
 use crate::hash::HashFamily;
 use crate::init::Init;
 use crate::linalg::axpy;
 use crate::model::Input;
 use crate::optim::Optim;
 use crate::param::{IdSet, Param};
+use crate::quantize::{Quantized, Storage};
 use crate::rng::Rng;
 use crate::scheme::{
     BuildCx, Clock, Embedding, Footprint, Knobs, Plan, PlanError, Scheme, TableSpec, Tape,
@@ -132,6 +134,8 @@ struct Table {
     embedding: Box<dyn Embedding>,
     rng: Rng,
     width: usize,
+    /// Width of the uncompressed embedding.
+    dim: usize,
     /// Model inputs that read this table: index, data field, id offset.
     inputs: Vec<(usize, usize, u32)>,
     seen: IdSet,
@@ -151,6 +155,8 @@ pub struct Layer {
     /// Pooled rows of each model input [B × width].
     rows: Vec<Vec<f32>>,
     pooling: Pooling,
+    init: Init,
+    hash: Option<HashFamily>,
 }
 
 impl Layer {
@@ -174,6 +180,7 @@ impl Layer {
                 embedding: (plan_of.build)(&mut cx),
                 rng: Rng::stream(seed, &format!("step/{}", spec.name)),
                 width: plan_of.out_dim,
+                dim: spec.dim,
                 seen: IdSet::with_universe(spec.vocab as usize),
                 slots: vec![Vec::new(); inputs.len()],
                 pooled: vec![Vec::new(); inputs.len()],
@@ -184,7 +191,7 @@ impl Layer {
             }
         };
         let tables = plan.plans.iter().enumerate().map(build).collect();
-        Self { tables, rows: vec![Vec::new(); plan.inputs.len()], pooling }
+        Self { tables, rows: vec![Vec::new(); plan.inputs.len()], pooling, init, hash }
     }
 
     fn each_table(&mut self, batch: usize, run: impl Fn(&mut Table) + Sync + Send) {
@@ -238,24 +245,29 @@ impl Layer {
         }
     }
 
-    /// Runs post-training stages; true if any table changed.
-    pub fn finish(
-        &mut self,
-        init: Init,
-        hash: Option<HashFamily>,
-        examples: Option<&dyn Data>,
-    ) -> bool {
-        let mut changed = false;
+    /// Runs the schemes' post-training stages. Where any table changed: the epochs to train on,
+    /// with an optimizer that starts anew.
+    pub fn finish(&mut self, examples: Option<&dyn Data>) -> Option<u32> {
+        let mut epochs = None;
+        let (init, hash) = (self.init, self.hash);
         for (index, table) in self.tables.iter_mut().enumerate() {
             let rng = table.rng.fork(u64::MAX);
             let fields = fields_of(&table.inputs);
             let mut cx = BuildCx { rng, table: index, init, hash, fields: &fields, examples };
             if let Some(finished) = table.embedding.finish(&mut cx) {
+                epochs = epochs.max(Some(finished.finetune()));
                 table.embedding = finished;
-                changed = true;
             }
         }
-        changed
+        epochs
+    }
+
+    /// Stores all parameters as `storage` has it: no training after this.
+    pub fn quantize(&mut self, storage: Storage) {
+        for table in std::mem::take(&mut self.tables) {
+            let embedding = Box::new(Quantized::new(table.embedding, storage, table.dim));
+            self.tables.push(Table { embedding, ..table });
+        }
     }
 
     /// Visits all parameters in a fixed order.
@@ -268,6 +280,14 @@ impl Layer {
         for (i, table) in self.tables.iter_mut().enumerate() {
             table.embedding.state(&mut prefix(&format!("table{i}"), visit));
         }
+    }
+
+    /// Who shares what in each table; `specs` are those of the plan.
+    pub fn census(&mut self, specs: &[TableSpec]) -> Vec<Census> {
+        let of = |(table, spec): (&mut Table, &TableSpec)| {
+            census(&mut *table.embedding, spec.vocab, table.width, &spec.counts)
+        };
+        self.tables.iter_mut().zip(specs).map(of).collect()
     }
 
     /// The memory of all tables.

@@ -7,6 +7,7 @@
 
 pub mod batch;
 pub mod budget;
+pub mod census;
 pub mod hash;
 pub mod init;
 pub mod kmeans;
@@ -20,6 +21,7 @@ pub mod nn;
 pub mod optim;
 pub mod packed;
 pub mod param;
+pub mod quantize;
 pub mod rng;
 pub mod scheme;
 pub mod state;

@@ -29,8 +29,13 @@ impl Net {
     pub fn new(layer: Layer, model: Box<dyn Model>, optim: &Optim) -> Self {
         let drows = vec![Vec::new(); layer.rows().len()];
         let mut net = Self { layer, model, logits: Vec::new(), dlogits: Vec::new(), drows };
-        net.params(&mut |param| optim.attach(param));
+        net.attach(optim);
         net
+    }
+
+    /// Starts the optimizer anew.
+    pub(crate) fn attach(&mut self, optim: &Optim) {
+        self.params(&mut |param| optim.attach(param));
     }
 
     /// Visits all parameters in a fixed order.

@@ -128,8 +128,9 @@ impl Optim {
         self.touch == Touch::All && matches!(self.kind, Kind::Momentum | Kind::Adam | Kind::AdamW)
     }
 
-    /// Allocates the state of `param` and picks its gradient's storage. Call once, after build.
+    /// Allocates the state of `param` and picks its gradient's storage; forgets what was there.
     pub fn attach(&self, param: &mut Param) {
+        param.steps = 0;
         if self.moves_all() {
             param.make_dense();
         }

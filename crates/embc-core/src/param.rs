@@ -55,6 +55,13 @@ pub(crate) enum Grad {
     Rows { touched: IdSet, values: Vec<f32> },
 }
 
+impl Grad {
+    /// No row touched yet.
+    pub(crate) fn sparse() -> Self {
+        Grad::Rows { touched: IdSet::default(), values: Vec::new() }
+    }
+}
+
 /// A trained tensor [rows × width].
 #[derive(Debug)]
 pub struct Param {
@@ -74,8 +81,7 @@ impl Param {
     /// An embedding parameter [value.len() / width × width], whose gradient is sparse.
     pub fn rows(name: impl Into<String>, width: usize, value: Vec<f32>) -> Self {
         assert!(width > 0 && value.len().is_multiple_of(width), "whole rows");
-        let grad = Grad::Rows { touched: IdSet::default(), values: Vec::new() };
-        let name = name.into();
+        let (name, grad) = (name.into(), Grad::sparse());
         Self { name, width, value, grad, moments: Vec::new(), steps: 0, always_dense: false }
     }
 

@@ -9,6 +9,7 @@ use crate::batch::Data;
 use crate::hash::HashFamily;
 use crate::init::Init;
 use crate::param::Param;
+use crate::quantize::Storage;
 use crate::rng::Rng;
 use crate::state::State;
 use serde::Serialize;
@@ -104,6 +105,8 @@ pub struct Doc {
     pub equation: &'static str,
     /// What is kept in memory, with shapes.
     pub stores: &'static str,
+    /// Which ids share what, and how probably.
+    pub collisions: &'static str,
     /// Name and meaning of each knob.
     pub knobs: &'static [(&'static str, &'static str)],
 }
@@ -128,13 +131,22 @@ impl TableSpec {
     }
 }
 
+/// How a table's parameters are stored after training.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// Bits of a value.
+    pub storage: Storage,
+    /// Values that share a range.
+    pub group: usize,
+}
+
 /// The most that a table may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Limit {
     /// Trained parameters.
     Params(u64),
-    /// Bytes of parameters, pointers and codes.
-    Bytes(u64),
+    /// Bytes of parameters, pointers and codes, and how a parameter is stored.
+    Bytes(u64, Stored),
     /// No limit: the scheme's own full size.
     None,
 }
@@ -144,7 +156,7 @@ impl Limit {
     pub fn holds(self, footprint: Footprint) -> bool {
         match self {
             Limit::Params(limit) => footprint.params <= limit,
-            Limit::Bytes(limit) => footprint.bytes() <= limit,
+            Limit::Bytes(limit, stored) => footprint.stored(stored).bytes() <= limit,
             Limit::None => true,
         }
     }
@@ -167,7 +179,11 @@ impl Limit {
     pub fn plus(self, other: Self) -> Self {
         match (self, other) {
             (Limit::Params(a), Limit::Params(b)) => Limit::Params(a + b),
-            (Limit::Bytes(a), Limit::Bytes(b)) => Limit::Bytes(a + b),
+            (Limit::Bytes(a, stored), Limit::Bytes(b, other)) => {
+                let group = stored.group.min(other.group);
+                let sum = (a + b).saturating_sub(stored.storage.rounding());
+                Limit::Bytes(sum, Stored { group, ..stored })
+            }
             _ => Limit::None,
         }
     }
@@ -177,7 +193,7 @@ impl std::fmt::Display for Limit {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Limit::Params(n) => write!(f, "{n} parameters"),
-            Limit::Bytes(n) => write!(f, "{n} bytes"),
+            Limit::Bytes(n, _) => write!(f, "{n} bytes"),
             Limit::None => write!(f, "no limit"),
         }
     }
@@ -201,6 +217,11 @@ impl Footprint {
     pub fn floats(params: u64) -> Self {
         let bytes = 4 * params;
         Self { params, param_bytes: bytes, index_bytes: 0, train_bytes: bytes }
+    }
+
+    /// The same parameters at the width they are stored in after training.
+    pub fn stored(self, Stored { storage, group }: Stored) -> Self {
+        Self { param_bytes: storage.bytes(self.params, group), ..self }
     }
 
     /// What has to be shipped: parameters and index.
@@ -329,6 +350,14 @@ pub trait Embedding: Send + Sync {
     /// A post-training stage: what takes this embedding's place, if anything.
     fn finish(&mut self, _cx: &mut BuildCx<'_>) -> Option<Box<dyn Embedding>> {
         None
+    }
+    /// Epochs to train on after it took another's place.
+    fn finetune(&self) -> u32 {
+        0
+    }
+    /// What it measured of itself, by name: the quantisation error of k-means.
+    fn figures(&self) -> Vec<(&'static str, f64)> {
+        Vec::new()
     }
 }
 

@@ -1,11 +1,11 @@
 //! The training loop: epochs, validation, selection, early stop, and the test split read once.
 
 use crate::batch::{Data, Order, Split};
-use crate::layer::Layer;
 use crate::loss::Loss;
 use crate::metric::Metric;
 use crate::net::Net;
 use crate::optim::Optim;
+use crate::quantize::Storage;
 use crate::scheme::Clock;
 use crate::state::{self, Saved, What};
 use std::ops::ControlFlow;
@@ -29,6 +29,8 @@ pub struct Settings {
     pub patience: Option<u32>,
     /// Validate every so many batches besides the ends of epochs.
     pub validate_every: Option<u64>,
+    /// How parameters of the tables are stored at the end.
+    pub storage: Storage,
     /// The trial's seed.
     pub seed: u64,
 }
@@ -40,7 +42,7 @@ pub struct Point {
     pub epoch: u32,
     /// Steps done.
     pub step: u64,
-    /// Mean training loss since the last point.
+    /// Mean training loss since the last point; NaN where only a post-training stage ran.
     pub train_loss: f64,
     /// Validation metrics.
     pub valid: Vec<(Metric, f64)>,
@@ -91,137 +93,165 @@ pub trait Observer {
     fn point(&mut self, _point: &Point) {}
 }
 
-/// Trains `net`, leaves it with the weights of the selected epoch, and scores the test split once.
-/// `finish` runs post-training stages on the selected weights and says whether it changed any.
+/// Trains `net`, leaves it with the weights of the selected epoch, runs post-training stages on
+/// them, and scores the test split once.
 pub fn run(
     net: &mut Net,
     data: &dyn Data,
     settings: &Settings,
-    finish: &mut dyn FnMut(&mut Layer) -> bool,
     observer: &mut dyn Observer,
 ) -> Result<Outcome, Stop> {
-    let s = settings;
-    let steps_per_epoch = data.shape().train_rows.div_ceil(s.batch as u64);
-    let mut curve: Vec<Point> = Vec::new();
-    let mut best: Option<(usize, Option<Saved>)> = None;
-    let mut step = 0;
-    let mut stop = None;
-    'epochs: for epoch in 0..s.epochs {
-        let (mut sum, mut examples) = (0.0, 0);
-        let order = Order { seed: s.seed, epoch, batch: s.batch, skip: 0 };
-        data.train(order, &mut |batch| {
-            let loss = net.step(batch, s.loss, &s.optimizer);
-            step += 1;
-            if !loss.is_finite() {
-                let tensor = net.culprit().unwrap_or_else(|| "the logits".into());
-                let what = "the training loss".into();
-                stop = Some(Stop::NotFinite { what, tensor, step, epoch: epoch + 1 });
-                return ControlFlow::Break(());
-            }
-            net.layer.after_step(Clock { step, epoch, steps_per_epoch });
-            sum += loss * batch.size as f64;
-            examples += batch.size;
-            if observer.step(step, epoch + 1, loss, batch.size).is_break() {
-                stop = Some(Stop::Cancelled);
-                return ControlFlow::Break(());
-            }
-            let inside = s.validate_every.is_some_and(|every| step % every == 0);
-            if inside && step % steps_per_epoch != 0 {
-                let train_loss = sum / examples as f64;
-                (sum, examples) = (0.0, 0);
-                match validate(net, data, s, (epoch, step, train_loss), observer) {
-                    Ok(point) => judge(net, s, point, &mut curve, &mut best),
-                    Err(error) => stop = Some(error),
-                }
-            }
-            match stop.is_some() || out_of_patience(s, &curve, &best) {
-                true => ControlFlow::Break(()),
-                false => ControlFlow::Continue(()),
-            }
-        });
-        if let Some(stop) = stop {
-            return Err(stop);
-        }
-        if out_of_patience(s, &curve, &best) {
-            break 'epochs;
-        }
-        let train_loss = sum / examples.max(1) as f64;
-        let point = validate(net, data, s, (epoch, step, train_loss), observer)?;
-        judge(net, s, point, &mut curve, &mut best);
-        if out_of_patience(s, &curve, &best) {
-            break 'epochs;
+    let steps_per_epoch = data.shape().train_rows.div_ceil(settings.batch as u64);
+    let (curve, best) = (Vec::new(), None);
+    let mut run =
+        Run { net, data, s: settings, observer, steps_per_epoch, step: 0, epoch: 0, curve, best };
+    run.epochs(settings.epochs)?;
+    run.take_best();
+    let mut changed = false;
+    if let Some(finetune) = run.net.layer.finish(Some(data)) {
+        changed = true;
+        if finetune > 0 {
+            run.net.attach(&settings.optimizer);
+            // As it is now competes with what training makes of it.
+            let point = run.validate(f64::NAN)?;
+            run.best = None;
+            run.judge(point, false);
+            run.epochs(finetune)?;
+            run.take_best();
+            changed = false;
         }
     }
-    let (best, saved) = best.unwrap_or_default();
-    if let Some(saved) = saved {
-        state::restore(net, &saved, What::Weights).expect("saved from this net");
+    if settings.storage != Storage::Fp32 {
+        run.net.layer.quantize(settings.storage);
+        changed = true;
     }
-    let mut valid = curve.get(best).map_or_else(Vec::new, |point| point.valid.clone());
-    let epoch = curve.get(best).map_or(0, |point| point.epoch - 1);
-    if finish(&mut net.layer) {
-        valid = evaluate(net, data, Split::Valid, s, (epoch, step), observer)?;
-    }
-    let test = evaluate(net, data, Split::Test, s, (epoch, step), observer)?;
-    Ok(Outcome { curve, best, valid, test })
-}
-
-/// Evaluates a split and turns a score that is not finite into the error that names it.
-fn evaluate(
-    net: &mut Net,
-    data: &dyn Data,
-    split: Split,
-    s: &Settings,
-    (epoch, step): (u32, u64),
-    observer: &mut dyn Observer,
-) -> Result<Vec<(Metric, f64)>, Stop> {
-    observer.evaluating(split, false);
-    let values = net.evaluate(data, split, &s.metrics);
-    observer.evaluating(split, true);
-    values.ok_or_else(|| Stop::NotFinite {
-        what: format!("a {} score", split.name()),
-        tensor: net.culprit().unwrap_or_else(|| "the logits".into()),
-        step,
-        epoch: epoch + 1,
-    })
-}
-
-fn validate(
-    net: &mut Net,
-    data: &dyn Data,
-    s: &Settings,
-    (epoch, step, train_loss): (u32, u64, f64),
-    observer: &mut dyn Observer,
-) -> Result<Point, Stop> {
-    let valid = evaluate(net, data, Split::Valid, s, (epoch, step), observer)?;
-    let point = Point { epoch: epoch + 1, step, train_loss, valid };
-    observer.point(&point);
-    Ok(point)
-}
-
-/// Keeps the weights of a point that beats all before it. Without a validation value the latest
-/// point wins.
-fn judge(
-    net: &mut Net,
-    s: &Settings,
-    point: Point,
-    curve: &mut Vec<Point>,
-    best: &mut Option<(usize, Option<Saved>)>,
-) {
-    let value = |point: &Point| point.valid.iter().find(|(m, _)| *m == s.select).map(|v| v.1);
-    let old = best.as_ref().and_then(|(i, _)| value(&curve[*i]));
-    let better = match (value(&point), old) {
-        (Some(new), Some(old)) => s.select.better(new, old),
-        (new, old) => new.is_some() || old.is_none(),
+    let best = run.best.as_ref().map_or(0, |(best, _)| *best);
+    let valid = match run.curve.get(best) {
+        Some(point) if !changed => point.valid.clone(),
+        _ => run.evaluate(Split::Valid)?,
     };
-    if better {
-        let last = point.epoch == s.epochs && s.validate_every.is_none();
-        let weights = (!last).then(|| state::save(net, What::Weights));
-        *best = Some((curve.len(), weights));
-    }
-    curve.push(point);
+    let test = run.evaluate(Split::Test)?;
+    Ok(Outcome { curve: run.curve, best, valid, test })
 }
 
-fn out_of_patience(s: &Settings, curve: &[Point], best: &Option<(usize, Option<Saved>)>) -> bool {
-    let since = best.as_ref().map_or(0, |(i, _)| curve.len().saturating_sub(1 + i));
-    s.patience.is_some_and(|patience| since as u32 >= patience.max(1))
+/// A run in progress.
+struct Run<'a> {
+    net: &'a mut Net,
+    data: &'a dyn Data,
+    s: &'a Settings,
+    observer: &'a mut dyn Observer,
+    steps_per_epoch: u64,
+    /// Steps done.
+    step: u64,
+    /// The current epoch, or after its end the next.
+    epoch: u32,
+    curve: Vec<Point>,
+    /// Index of the best point, and its weights where training may go on.
+    best: Option<(usize, Option<Saved>)>,
+}
+
+impl Run<'_> {
+    /// Trains for `epochs` more epochs, or until patience ends.
+    fn epochs(&mut self, epochs: u32) -> Result<(), Stop> {
+        let last = self.epoch + epochs;
+        while self.epoch < last {
+            let (data, s, epoch) = (self.data, self.s, self.epoch);
+            let (mut sum, mut examples, mut stop) = (0.0, 0, None);
+            let order = Order { seed: s.seed, epoch, batch: s.batch, skip: 0 };
+            data.train(order, &mut |batch| {
+                let mut step = || {
+                    let loss = self.net.step(batch, s.loss, &s.optimizer);
+                    self.step += 1;
+                    if !loss.is_finite() {
+                        return Err(self.not_finite("the training loss".into()));
+                    }
+                    let (step, steps_per_epoch) = (self.step, self.steps_per_epoch);
+                    self.net.layer.after_step(Clock { step, epoch, steps_per_epoch });
+                    sum += loss * batch.size as f64;
+                    examples += batch.size;
+                    if self.observer.step(step, epoch + 1, loss, batch.size).is_break() {
+                        return Err(Stop::Cancelled);
+                    }
+                    let inside = s.validate_every.is_some_and(|every| step.is_multiple_of(every));
+                    if inside && !step.is_multiple_of(steps_per_epoch) {
+                        let point = self.validate(sum / examples as f64)?;
+                        (sum, examples) = (0.0, 0);
+                        self.judge(point, false);
+                    }
+                    Ok(())
+                };
+                stop = step().err();
+                match stop.is_some() || self.out_of_patience() {
+                    true => ControlFlow::Break(()),
+                    false => ControlFlow::Continue(()),
+                }
+            });
+            if let Some(stop) = stop {
+                return Err(stop);
+            }
+            if self.out_of_patience() {
+                return Ok(());
+            }
+            let point = self.validate(sum / examples.max(1) as f64)?;
+            self.epoch += 1;
+            self.judge(point, self.epoch == last && s.validate_every.is_none());
+            if self.out_of_patience() {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts the best weights back.
+    fn take_best(&mut self) {
+        if let Some((_, weights)) = &mut self.best
+            && let Some(saved) = weights.take()
+        {
+            state::restore(self.net, &saved, What::Weights).expect("saved from this net");
+        }
+    }
+
+    fn not_finite(&mut self, what: String) -> Stop {
+        let tensor = self.net.culprit().unwrap_or_else(|| "the logits".into());
+        Stop::NotFinite { what, tensor, step: self.step, epoch: self.epoch + 1 }
+    }
+
+    /// Evaluates a split and turns a score that is not finite into the error that names it.
+    fn evaluate(&mut self, split: Split) -> Result<Vec<(Metric, f64)>, Stop> {
+        self.observer.evaluating(split, false);
+        let values = self.net.evaluate(self.data, split, &self.s.metrics);
+        self.observer.evaluating(split, true);
+        values.ok_or_else(|| self.not_finite(format!("a {} score", split.name())))
+    }
+
+    fn validate(&mut self, train_loss: f64) -> Result<Point, Stop> {
+        let valid = self.evaluate(Split::Valid)?;
+        // A stage after training belongs to the last epoch.
+        let epoch = if train_loss.is_nan() { self.epoch } else { self.epoch + 1 };
+        let point = Point { epoch, step: self.step, train_loss, valid };
+        self.observer.point(&point);
+        Ok(point)
+    }
+
+    /// Keeps the weights of a point that beats all before it, without a copy if it is the last.
+    /// Without a validation value the latest point wins.
+    fn judge(&mut self, point: Point, last: bool) {
+        let select = self.s.select;
+        let value = |point: &Point| point.valid.iter().find(|(m, _)| *m == select).map(|v| v.1);
+        let old = self.best.as_ref().and_then(|(i, _)| value(&self.curve[*i]));
+        let better = match (value(&point), old) {
+            (Some(new), Some(old)) => select.better(new, old),
+            (new, old) => new.is_some() || old.is_none(),
+        };
+        if better {
+            let weights = (!last).then(|| state::save(self.net, What::Weights));
+            self.best = Some((self.curve.len(), weights));
+        }
+        self.curve.push(point);
+    }
+
+    fn out_of_patience(&self) -> bool {
+        let since = self.best.as_ref().map_or(0, |(i, _)| self.curve.len().saturating_sub(1 + i));
+        self.s.patience.is_some_and(|patience| since as u32 >= patience.max(1))
+    }
 }

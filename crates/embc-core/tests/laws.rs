@@ -7,6 +7,7 @@ use embc_core::layer::{Layer, LayerPlan, LayerSpec, Pooling, Sharing};
 use embc_core::model::Input;
 use embc_core::optim::{Kind, Optim, Touch};
 use embc_core::param::Param;
+use embc_core::quantize::{Quantized, Storage};
 use embc_core::rng::Rng;
 use embc_core::scheme::*;
 use embc_core::state::{HasState, State, What, restore, save};
@@ -181,32 +182,47 @@ fn gradients_equal_finite_differences() {
 #[test]
 fn footprints_equal_the_real_buffers() {
     for (scheme, knobs) in variants() {
-        let plan = plan(scheme, &knobs, 1000, 16, 3.0).expect("feasible");
-        let mut built = build(&plan, 1);
-        // Post-training stages promise what they will be.
-        let (rng, init) = (Rng::stream(1, "finish"), Init::default());
-        let mut cx = BuildCx { rng, table: 0, init, hash: None, fields: &[], examples: None };
-        if let Some(finished) = built.0.finish(&mut cx) {
-            built.0 = finished;
-        }
-        // Slots that depend on the data are planned at their most.
-        let footprint = built.0.footprint();
-        assert_eq!(footprint.params, plan.footprint.params, "{}", scheme.name());
-        assert_eq!(footprint.param_bytes, plan.footprint.param_bytes, "{}", scheme.name());
-        assert!(footprint.index_bytes <= plan.footprint.index_bytes, "{}", scheme.name());
-        let (mut params, mut index) = (0, 0);
-        built.0.params(&mut |param| params += param.value().len() as u64);
-        built.state(&mut |_, tensor| {
-            use embc_core::state::TensorMut::{U32, U64};
-            // Seeds and counters, a few words a table, are not memory to speak of.
-            index += match tensor {
-                U32(x) if x.len() > 8 => 4 * x.len() as u64,
-                U64(x) if x.len() > 8 => 8 * x.len() as u64,
-                _ => 0,
+        for storage in [Storage::Fp32, Storage::Fp16, Storage::Int8, Storage::Int2] {
+            let rules = Rules { storage, ..Rules::default() };
+            let tables = [table(1000, 16)];
+            let budget = Budget::Compression(3.0);
+            let plans = budget::plan(scheme, &tables, budget, rules, &knobs).expect("feasible");
+            let plan = &plans[0];
+            let mut built = build(plan, 1);
+            // Post-training stages promise what they will be.
+            let (rng, init) = (Rng::stream(1, "finish"), Init::default());
+            let mut cx = BuildCx { rng, table: 0, init, hash: None, fields: &[], examples: None };
+            if let Some(finished) = built.0.finish(&mut cx) {
+                built.0 = finished;
             }
-        });
-        assert_eq!(plan.footprint.params, params, "{}", scheme.name());
-        assert_eq!(footprint.index_bytes, index, "{}", scheme.name());
+            if storage != Storage::Fp32 {
+                built.0 = Box::new(Quantized::new(built.0, storage, 16));
+            }
+            // Slots that depend on the data are planned at their most.
+            let footprint = built.0.footprint();
+            assert_eq!(footprint.params, plan.footprint.params, "{}", scheme.name());
+            assert_eq!(footprint.param_bytes, plan.footprint.param_bytes, "{}", scheme.name());
+            assert!(footprint.index_bytes <= plan.footprint.index_bytes, "{}", scheme.name());
+            let (mut params, mut index) = (0, 0);
+            built.state(&mut |name, tensor| {
+                use embc_core::state::TensorMut::{F32, U32, U64};
+                let packed = storage != Storage::Fp32 && name.starts_with("quantized_");
+                let (len, bytes) = match &tensor {
+                    F32(x) => (x.len(), 4 * x.len() as u64),
+                    U32(x) => (x.len(), 4 * x.len() as u64),
+                    U64(x) => (x.len(), 8 * x.len() as u64),
+                };
+                match tensor {
+                    F32(_) => params += bytes,
+                    _ if packed => params += bytes,
+                    // Seeds and counters, a few words a table, are not memory to speak of.
+                    _ if len > 8 => index += bytes,
+                    _ => {}
+                }
+            });
+            assert_eq!(footprint.param_bytes, params, "{}", scheme.name());
+            assert_eq!(footprint.index_bytes, index, "{}", scheme.name());
+        }
     }
 }
 
@@ -370,7 +386,7 @@ fn wrong_knobs_are_refused_and_all_entries_are_documented() {
         };
         assert!(message.contains("no_such_knob"), "{message}");
         let doc = scheme.doc();
-        for text in [doc.short, doc.long, doc.paper, doc.equation, doc.stores] {
+        for text in [doc.short, doc.long, doc.paper, doc.equation, doc.stores, doc.collisions] {
             assert!(!text.is_empty(), "{}", scheme.name());
         }
         let documented: std::collections::BTreeSet<_> =
@@ -411,6 +427,30 @@ proptest! {
                 Err(error) => prop_assert!(false, "{error}"),
             }
         }
+    }
+}
+
+#[test]
+fn plans_within_bytes_count_pointers_and_the_width_of_values() {
+    for (scheme, knobs) in variants().into_iter().filter(|(s, _)| s.name() != "full") {
+        let mut planned = 0;
+        for storage in [Storage::Fp32, Storage::Fp16, Storage::Int8, Storage::Int4, Storage::Int2] {
+            let rules = Rules { storage, ..Rules::default() };
+            for bytes in [500, 5_000, 50_000, 500_000, 9_000_000] {
+                let tables = [table(10_000, 32), table(500, 32), table(70_000, 32)];
+                let budget = Budget::Bytes(bytes);
+                match budget::plan(scheme, &tables, budget, rules, &knobs) {
+                    Ok(plans) => {
+                        planned += 1;
+                        let took = budget::footprint(&plans).bytes();
+                        assert!(took <= bytes, "{} {storage:?}: {took} > {bytes}", scheme.name());
+                    }
+                    Err(PlanError::Infeasible(_)) => {}
+                    Err(error) => panic!("{}: {error}", scheme.name()),
+                }
+            }
+        }
+        assert!(planned > 0, "{} never fits", scheme.name());
     }
 }
 

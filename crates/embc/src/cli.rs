@@ -128,6 +128,9 @@ pub struct Report {
     /// Write to a file instead of stdout
     #[arg(long, value_name = "FILE")]
     pub output: Option<PathBuf>,
+    /// Add who shares what: ids with a row of their own, load and entropy of rows
+    #[arg(long)]
+    pub collisions: bool,
     /// Enforce the [[expect]] bounds: exit 1 where one does not hold
     #[arg(long)]
     pub check: bool,

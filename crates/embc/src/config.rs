@@ -8,6 +8,7 @@ use embc_core::init::Init;
 use embc_core::layer::{Pooling, Sharing};
 use embc_core::metric::Metric;
 use embc_core::optim::Optim;
+use embc_core::quantize::Storage;
 use embc_core::scheme::Knobs;
 use embc_data::view::ViewSpec;
 use serde::{Deserialize, Serialize};
@@ -76,6 +77,8 @@ pub struct SchemeConfig {
     pub dim: Option<usize>,
     pub sharing: Option<Sharing>,
     pub init: Option<Init>,
+    /// How its parameters are stored after training.
+    pub quantize: Option<Storage>,
     #[serde(flatten)]
     pub knobs: Knobs,
 }
@@ -216,6 +219,11 @@ impl Experiment {
         experiment.name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         experiment.path = path;
         experiment.text = text;
+        for scheme in &mut experiment.scheme {
+            if let (None, Some(storage)) = (&scheme.label, scheme.quantize) {
+                scheme.label = Some(format!("{} {}", scheme.kind, storage.name()));
+            }
+        }
         experiment.check()?;
         Ok(experiment)
     }

@@ -93,7 +93,7 @@ fn trial(e: &Experiment, scheme: &SchemeConfig, point: Option<Point>, seed: u64)
         json!({}),
         |point| json!({ point.axis: point.value, "of": of, "allocation": allocation }),
     );
-    let config = json!({
+    let mut config = json!({
         "dataset": e.dataset,
         "data": e.data,
         "model": model,
@@ -105,6 +105,9 @@ fn trial(e: &Experiment, scheme: &SchemeConfig, point: Option<Point>, seed: u64)
         "full_dim": e.embedding.dim,
         "seed": seed,
     });
+    if let Some(storage) = scheme.quantize {
+        config["scheme"]["quantize"] = json!(storage);
+    }
     Trial { scheme: scheme.clone(), knobs, point, seed, config: shorten(config) }
 }
 

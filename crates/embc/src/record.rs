@@ -1,6 +1,7 @@
 //! Records: one JSON object a line in `results/<experiment>.jsonl`.
 
 use anyhow::{Context, Result, bail};
+use embc_core::census::Census;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -37,6 +38,14 @@ pub struct Program {
     pub dirty: bool,
 }
 
+/// The collisions of one table.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TableCensus {
+    pub table: String,
+    #[serde(flatten)]
+    pub census: Census,
+}
+
 /// A finished trial.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Record {
@@ -58,6 +67,9 @@ pub struct Record {
     /// The sizes that the scheme chose, for each table.
     #[serde(default)]
     pub sizes: Vec<String>,
+    /// Who shares what in each table of the final embedding.
+    #[serde(default)]
+    pub collisions: Vec<TableCensus>,
     pub compression_params: f64,
     pub compression_bytes: f64,
     pub params: u64,

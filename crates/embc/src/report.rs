@@ -2,9 +2,10 @@
 
 use crate::config::{Expect, Experiment, TableSplit};
 use crate::plan::{Trial, trials};
-use crate::record::{Record, Status};
+use crate::record::{Record, Status, TableCensus};
 use crate::table::{bytes, count, markdown as md_table};
 use anyhow::{Context, Result, bail};
+use embc_core::census::{Census, Load};
 use embc_core::metric::Metric;
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -232,6 +233,72 @@ fn cell_text(
         let _ = write!(text, " [{} of {} seeds]", summary.n, cell.seeds);
     }
     text
+}
+
+/// Who shares what, for each scheme and budget: the mean over seeds.
+pub fn collisions(experiment: &Experiment, records: &[Record]) -> Result<String> {
+    let grid = Grid::new(experiment, records)?;
+    let mut rows = Vec::new();
+    for ((scheme, budget), cell) in &grid.cells {
+        let ok = cell.records.iter().filter(|r| r.status == Status::Ok);
+        let seeds: Vec<_> = ok.map(|r| &r.collisions).filter(|c| !c.is_empty()).collect();
+        if seeds.is_empty() {
+            continue;
+        }
+        let mean = |of: &dyn Fn(&[TableCensus]) -> Option<f64>, digits: usize| {
+            let values: Vec<f64> = seeds.iter().filter_map(|tables| of(tables)).collect();
+            Summary::of(&values).map_or("–".into(), |s| format!("{:.digits$}", s.mean))
+        };
+        let share = |part: fn(&Census) -> u64, of: fn(&Census) -> u64| {
+            move |tables: &[TableCensus]| {
+                let sum = |f: fn(&Census) -> u64| tables.iter().map(|t| f(&t.census)).sum::<u64>();
+                Some(100.0 * sum(part) as f64 / sum(of).max(1) as f64)
+            }
+        };
+        // The parameter that holds most of the table with most ids.
+        let load = |of: fn(&Load) -> f64| {
+            move |tables: &[TableCensus]| {
+                let largest = tables.iter().max_by_key(|t| t.census.ids)?;
+                largest.census.loads.iter().max_by_key(|l| l.rows * l.width).map(of)
+            }
+        };
+        let even = |l: &Load| 100.0 * l.entropy / (l.rows.max(2) as f64).log2();
+        let error = |tables: &[TableCensus]| {
+            let of = |t: &TableCensus| t.census.figures.get("quantisation_error").copied();
+            let errors: Vec<f64> = tables.iter().filter_map(of).collect();
+            Summary::of(&errors).map(|s| 100.0 * s.mean)
+        };
+        rows.push(vec![
+            scheme.clone(),
+            budget.clone().unwrap_or_default(),
+            mean(&share(|c| c.unique_ids, |c| c.ids), 1),
+            mean(&share(|c| c.unique_lookups, |c| c.lookups), 1),
+            mean(&load(|l| l.mean), 1),
+            mean(&load(|l| l.max as f64), 0),
+            mean(&load(even), 1),
+            mean(&error, 1),
+        ]);
+    }
+    let axis = experiment.points()?.first().map_or("budget", |p| p.axis);
+    let header = [
+        "scheme",
+        axis,
+        "own row: ids %",
+        "lookups %",
+        "ids a row",
+        "most",
+        "evenness %",
+        "k-means error %",
+    ];
+    // In the order of the experiment.
+    rows.sort_by_key(|row| {
+        let scheme = grid.schemes.iter().position(|s| *s == row[0]);
+        (scheme, grid.budgets.iter().position(|b| *b == row[1]))
+    });
+    Ok(format!(
+        "Collisions: ids whose row equals no other's, and their share of training lookups; then, for the largest parameter of the largest table, the ids that read a used row (mean and most) and the entropy of that load against an even one; what k-means lost of the square of what it clustered.\n\n{}\n",
+        md_table(&header.map(String::from), &rows)
+    ))
 }
 
 /// A value of a paper or another program.

@@ -3,7 +3,7 @@
 use crate::config::Experiment;
 use crate::plan::Trial;
 use crate::progress::Progress;
-use crate::record::{self, Host, Program, Record, Status};
+use crate::record::{self, Host, Program, Record, Status, TableCensus};
 use anyhow::{Result, bail};
 use embc_core::batch::{Data, Split};
 use embc_core::budget::{Budget, Rules};
@@ -131,6 +131,7 @@ impl<'a> Bench<'a> {
             of: budget.map(|b| b.of).unwrap_or_default(),
             model_params: self.full.model,
             full_below: e.embedding.full_below,
+            storage: trial.scheme.quantize.unwrap_or_default(),
         };
         let dim = trial.scheme.dim.unwrap_or(e.embedding.dim);
         let sharing = trial.scheme.sharing.unwrap_or(e.embedding.sharing);
@@ -216,12 +217,12 @@ impl<'a> Bench<'a> {
             select: e.train.select,
             patience: e.train.early_stop.map(|stop| stop.patience),
             validate_every: e.train.validate_every,
+            storage: trial.scheme.quantize.unwrap_or_default(),
             seed: trial.seed,
         };
         progress.begin(&trial.name(), self.data.shape().train_rows, &settings);
         let data = self.data as &dyn Data;
-        let mut finish = |layer: &mut Layer| layer.finish(init, hash, Some(data));
-        let result = train::run(&mut net, data, &settings, &mut finish, progress);
+        let result = train::run(&mut net, data, &settings, progress);
         record.train_examples_per_s = progress.examples_per_second();
         record.wall_s = clock.elapsed().as_secs_f64();
         record.peak_rss_bytes = peak_rss();
@@ -245,9 +246,14 @@ impl<'a> Bench<'a> {
                 fill(&mut record, &outcome);
                 // As built, where the plan could only bound it.
                 let footprint = net.layer.footprint();
+                record.param_bytes = footprint.param_bytes;
                 record.index_bytes = footprint.index_bytes;
                 record.compression_bytes = 4.0 * self.full.tables as f64 / footprint.bytes() as f64;
                 record.weights_hash = weights_hash(&mut net);
+                let census = net.layer.census(&plan.tables).into_iter().zip(&plan.tables);
+                record.collisions = census
+                    .map(|(census, table)| TableCensus { table: table.name.clone(), census })
+                    .collect();
                 Ended::Recorded(Box::new(record), Some(Box::new(net)))
             }
         }
@@ -271,6 +277,7 @@ impl<'a> Bench<'a> {
             knobs: trial.knobs.clone().into(),
             budget: trial.budget_json(),
             sizes: Vec::new(),
+            collisions: Vec::new(),
             compression_params: 0.0,
             compression_bytes: 0.0,
             params: 0,
@@ -313,7 +320,9 @@ fn fill(record: &mut Record, outcome: &Outcome) {
         let mut entry = named("valid", &point.valid);
         entry.insert("epoch".into(), point.epoch.into());
         entry.insert("step".into(), point.step as f64);
-        entry.insert("train/loss".into(), point.train_loss);
+        if point.train_loss.is_finite() {
+            entry.insert("train/loss".into(), point.train_loss);
+        }
         record.curve.push(entry);
     }
     record.epochs = outcome.curve.last().map_or(0, |point| point.epoch);

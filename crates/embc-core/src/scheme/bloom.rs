@@ -31,6 +31,7 @@ impl Scheme for Bloom {
             paper: "Serra and Karatzoglou 2017; unweighted hash embeddings in CCE's repository",
             equation: "E_i = (1/k) * sum_j U[h_j(i)]",
             stores: "U [m x dim]",
+            collisions: "two ids are equal with probability about k!/m^k, and share some row with about k^2/m",
             knobs: &[
                 ("hashes", "k, rows an id (default 4)"),
                 ("signed", "add rows with random signs (default false)"),

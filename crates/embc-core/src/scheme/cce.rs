@@ -103,6 +103,7 @@ impl Scheme for Cce {
             paper: "CCE, arXiv 2210.05974",
             equation: "E_i = ++_j (M_j[p_j(i)] + M'_j[h_j(i)])",
             stores: "M, M' [c x k x dim/c], pointers [c x vocab] of log2(k) bits",
+            collisions: "ids that behave alike share pointed rows by design; of those that share one, 1 in k shares the helper row too",
             knobs: KNOBS,
         }
     }
@@ -184,6 +185,7 @@ pub(super) fn plan(
                 pointers,
                 helper_keys,
                 done: 0,
+                error: Error::default(),
                 drop_helper,
             })
         }),
@@ -232,6 +234,30 @@ pub(super) fn quantise(
     (centroids, nearest)
 }
 
+/// What k-means lost: the squared distance of pieces from their centroids, beside their own square.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Error {
+    lost: f64,
+    total: f64,
+}
+
+impl Error {
+    /// Counts the pieces [n × width] of a column.
+    pub fn add(&mut self, pieces: &[f32], centroids: &[f32], width: usize, nearest: &[u32]) {
+        for (piece, &c) in pieces.chunks_exact(width).zip(nearest) {
+            let centroid = &centroids[c as usize * width..][..width];
+            let square = |(a, b): (&f32, &f32)| f64::from((a - b) * (a - b));
+            self.lost += piece.iter().zip(centroid).map(square).sum::<f64>();
+            self.total += piece.iter().map(|x| f64::from(x * x)).sum::<f64>();
+        }
+    }
+
+    /// The share of the pieces' square that was lost.
+    pub fn figure(self) -> (&'static str, f64) {
+        ("quantisation_error", if self.total > 0.0 { self.lost / self.total } else { 0.0 })
+    }
+}
+
 struct Clustered {
     knob: Knob,
     /// Deviation of the first values.
@@ -248,6 +274,8 @@ struct Clustered {
     helper_keys: Vec<u64>,
     /// Clusterings done.
     done: u64,
+    /// Of the last clustering.
+    error: Error,
     drop_helper: bool,
 }
 
@@ -368,6 +396,10 @@ impl Embedding for Clustered {
         let floats = Footprint::floats(params);
         Footprint { index_bytes, train_bytes: floats.train_bytes + index_bytes, ..floats }
     }
+    fn figures(&self) -> Vec<(&'static str, f64)> {
+        let clustered = (self.done > 0).then(|| self.error.figure());
+        clustered.into_iter().chain([("clusterings", self.done as f64)]).collect()
+    }
     fn after_step(&mut self, at: Clock, mut rng: Rng) {
         let due = (self.done + 1) as f64 * self.knob.every * at.steps_per_epoch as f64;
         // Strictly after: the validation at an epoch's end still sees what was trained.
@@ -375,10 +407,12 @@ impl Embedding for Clustered {
             return;
         }
         let all: Vec<u32> = (0..self.vocab).collect();
+        self.error = Error::default();
         for j in 0..self.tables.len() {
             let before = self.pieces(j, &all);
             let width = self.tables[j].width();
             let (centroids, nearest) = self.cluster(&before, width, &mut rng);
+            self.error.add(&before, &centroids, width, &nearest);
             self.helper_keys[j] = rng.bits();
             let helper = (!self.drop_helper)
                 .then(|| self.new_helper(j, &before, &centroids, &nearest, &mut rng));

@@ -31,6 +31,7 @@ impl Scheme for CompositionalEmbedding {
             paper: "Shi et al., arXiv 1909.02107; the baseline CE of CCE, arXiv 2210.05974",
             equation: "E_i = T_1[h_1(i)] ++ ... ++ T_c[h_c(i)]",
             stores: "T_1 ... T_c [m x dim/c]",
+            collisions: "two ids are equal with probability 1/m^c, and share some column with 1 - (1 - 1/m)^c",
             knobs: &[
                 ("columns", "c, which divides dim (default 4)"),
                 ("hash", "mix64 (default) | poly31"),

@@ -17,6 +17,7 @@ impl Scheme for Cqr {
             paper: "Clustering the Sketch, arXiv 2210.05974 v1",
             equation: "E_i = ++_j M_j[p_j(i)] after the clustering",
             stores: "M [c x 2k x dim/c], pointers [c x vocab] of log2(2k) bits",
+            collisions: "ids that fall into the same cluster in every column are equal",
             knobs: KNOBS,
         }
     }

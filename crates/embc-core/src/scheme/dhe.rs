@@ -31,6 +31,7 @@ impl Scheme for DeepHash {
             paper: "Kang et al., arXiv 2010.10784, as sized in CCE, arXiv 2210.05974",
             equation: "E_i = W_out mish(W_n ... mish(W_0 x(i))), x_k(i) = hash of (i, k)",
             stores: "W_0 ... W_n [w x w], W_out [w x dim]",
+            collisions: "none are equal; every id reads every parameter",
             knobs: &[("layers", "hidden layers after the first (default 2)")],
         }
     }

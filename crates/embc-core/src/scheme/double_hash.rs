@@ -31,6 +31,7 @@ impl Scheme for DoubleHash {
             paper: "Zhang et al., arXiv 2007.14523; baseline of MEmCom",
             equation: "E_i = U[h1(i)] + U[h2(i)], or A[h1(i)] ++ B[h2(i)]",
             stores: "U [m x dim], or A and B [m x dim/2]",
+            collisions: "two ids are equal with probability 2/m^2 (sum, in either order) or 1/m^2 (concat)",
             knobs: &[("combine", "sum (default) | concat")],
         }
     }

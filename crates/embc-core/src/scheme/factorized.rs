@@ -16,6 +16,7 @@ impl Scheme for Factorized {
             paper: "ALBERT, arXiv 1909.11942; baseline of MEmCom, `ldim` in CCE's repository",
             equation: "E_i = A[i] P",
             stores: "A [vocab x k], P [k x dim]",
+            collisions: "none are equal; all rows lie in a space of k dimensions",
             knobs: &[],
         }
     }

@@ -15,6 +15,7 @@ impl Scheme for Full {
             paper: "-",
             equation: "E_i = T[i]",
             stores: "T [vocab x dim]",
+            collisions: "none",
             knobs: &[],
         }
     }

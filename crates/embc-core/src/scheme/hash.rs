@@ -22,6 +22,7 @@ impl Scheme for HashTrick {
             paper: "Weinberger et al. 2009; the naive baseline of all three papers",
             equation: "E_i = U[h(i)]",
             stores: "U [m x dim]",
+            collisions: "an id is alone in its row with probability (1 - 1/m)^(vocab-1), about e^(-vocab/m); with hash = \"mod\" each row holds vocab/m ids, one of them of the m most frequent",
             knobs: &[(
                 "hash",
                 "mix64 (default) | mod | poly31; mod keeps the m most frequent ids apart",

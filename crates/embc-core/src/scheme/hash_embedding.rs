@@ -49,6 +49,7 @@ impl Scheme for HashEmbedding {
             paper: "Tito Svenstrup et al., arXiv 1709.03933; variants of CCE's repository",
             equation: "E_i = sum_j w_j(i) * U[h_j(i)]",
             stores: "U [m x dim], W [K x k]",
+            collisions: "two ids are equal if rows and weights both agree: probability about k!/m^k times 1/K; never with weights per id",
             knobs: &[
                 ("hashes", "k, rows and weights an id (default 4)"),
                 (

@@ -22,6 +22,7 @@ impl Scheme for HashedNet {
             paper: "Chen et al., arXiv 1504.04788; the random-sharing baseline of LMA",
             equation: "E_i[j] = (s(i, j)) * M[h(i, j)]",
             stores: "M [any number of cells]",
+            collisions: "two ids share a component with probability 1/m, independently: all of them with m^-dim",
             knobs: &[("signed", "multiply each component by a random sign (default false)")],
         }
     }

@@ -75,6 +75,7 @@ impl Scheme for Lma {
             paper: "Desai et al., arXiv 2103.06124",
             equation: "E_v[i] = M[h(minhash_1(D_v, i), ..., minhash_p(D_v, i), i)]",
             stores: "M [any number of cells], a slot per component of seen values [seen x dim], an index [vocab]",
+            collisions: "two values share a component with probability J^p + (1 - J^p)/m, J the Jaccard similarity of the rows that hold them",
             knobs: &[
                 ("power", "p, minhashes a component: sharing falls as J^p (default 2)"),
                 ("sample_rows", "training rows whose values get slots (default 125000)"),
@@ -105,7 +106,7 @@ impl Scheme for Lma {
         };
         let footprint = move |cells: u64| memory(cells, vocab, seen, dim);
         let cells = match limit {
-            Limit::Bytes(_) => limit.largest(u32::MAX.into(), footprint).ok_or_else(|| {
+            Limit::Bytes(..) => limit.largest(u32::MAX.into(), footprint).ok_or_else(|| {
                 PlanError::Infeasible(format!(
                     "lma cannot fit table {} in {limit}: its slots alone take up to {} bytes",
                     t.name,

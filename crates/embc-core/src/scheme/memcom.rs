@@ -38,6 +38,7 @@ impl Scheme for Memcom {
             paper: "MEmCom, arXiv 2203.10135",
             equation: "E_i = U[i mod m] * V[i] (+ W[i])",
             stores: "U [m x dim], V [vocab], with bias W [vocab]",
+            collisions: "vocab/m ids share a row and differ by their weights; with v_init = \"ones\" they are equal until trained",
             knobs: &[
                 ("bias", "add a learned scalar per id (default false)"),
                 ("v_init", "ones (default) | sign | uniform: V at the start"),
@@ -83,17 +84,20 @@ impl Scheme for Memcom {
 /// Says that the per-id weights break the budget, and which width would not.
 fn unreachable(t: &TableSpec, bias: bool, limit: Limit) -> Option<PlanError> {
     let b = 1 + u64::from(bias);
-    let (budget, unit) = match limit {
-        Limit::Params(n) => (n, 1),
-        Limit::Bytes(n) => (n, 4),
+    let ids = b * u64::from(t.vocab);
+    let (budget, weights, full) = match limit {
+        Limit::Params(n) => (n, ids, t.full_params()),
+        Limit::Bytes(n, stored) => {
+            let bytes = |params| Footprint::floats(params).stored(stored).bytes();
+            (n, bytes(ids), bytes(t.full_params()))
+        }
         Limit::None => return None,
     };
-    let weights = b * u64::from(t.vocab) * unit;
     if budget == 0 {
         return None;
     }
     let share = 100.0 * weights as f64 / budget as f64;
-    let reach = t.full_params() as f64 * unit as f64 / budget as f64;
+    let reach = full as f64 / budget as f64;
     Some(PlanError::Infeasible(format!(
         "memcom cannot reach {reach:.4}x at dim {}: the per-id weights alone are {share:.0} % of table {}'s budget; use dim >= {:.0}",
         t.dim,

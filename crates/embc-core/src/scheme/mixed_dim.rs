@@ -30,6 +30,7 @@ impl Scheme for MixedDim {
             paper: "Ginart et al., arXiv 1909.11810",
             equation: "E_i = A_t[i] P_t, A_t as wide as lambda * vocab_t^-alpha",
             stores: "A_t [vocab_t x d_t], P_t [d_t x dim] where d_t < dim",
+            collisions: "none are equal; the rows of a table lie in a space of d_t dimensions",
             knobs: &[("alpha", "how fast widths fall with the vocabulary: 0 to 1 (default 0.3)")],
         }
     }

@@ -1,7 +1,7 @@
 //! Product quantisation after training: the pieces of a trained full table become centroids.
 //! c codebooks of k rows, d/c wide: k·d parameters, and codes.
 
-use super::cce::{Lloyd, quantise};
+use super::cce::{Error, Lloyd, quantise};
 use super::ce::check_columns;
 use super::*;
 use crate::kmeans::Start;
@@ -17,11 +17,12 @@ struct Knob {
     iterations: usize,
     samples: usize,
     start: Start,
+    finetune: u32,
 }
 
 impl Default for Knob {
     fn default() -> Self {
-        Self { columns: 4, iterations: 50, samples: 256, start: Start::Random }
+        Self { columns: 4, iterations: 50, samples: 256, start: Start::Random, finetune: 0 }
     }
 }
 
@@ -36,11 +37,13 @@ impl Scheme for ProductQuantisation {
             paper: "Jegou et al. 2011; baseline of CCE, arXiv 2210.05974",
             equation: "E_i = ++_j B_j[code_j(i)]",
             stores: "B [c x k x dim/c], codes [vocab x c] of log2(k) bits",
+            collisions: "ids that fall into the same cluster in every column are equal",
             knobs: &[
                 ("columns", "c, which divides dim (default 4)"),
                 ("iterations", "of k-means (default 50)"),
                 ("samples", "ids a centroid that k-means sees; all are coded (default 256)"),
                 ("start", "random (default) | plusplus: k-means' first centroids"),
+                ("finetune", "epochs to train codebooks and model on, codes fixed (default 0)"),
             ],
         }
     }
@@ -48,7 +51,7 @@ impl Scheme for ProductQuantisation {
         defaults::<Knob>()
     }
     fn plan_table(&self, t: &TableSpec, limit: Limit, knobs: &Knobs) -> Result<Plan, PlanError> {
-        let Knob { columns, iterations, samples, start } = super::knobs(knobs)?;
+        let Knob { columns, iterations, samples, start, finetune } = super::knobs(knobs)?;
         check_columns(self.name(), t.dim, columns)?;
         let (vocab, dim, full) = (t.vocab, t.dim, t.full_params());
         let footprint = move |k: u64| Footprint {
@@ -66,7 +69,8 @@ impl Scheme for ProductQuantisation {
             build: Box::new(move |cx| {
                 let values = cx.init.table(vocab.into(), dim, dim, &mut cx.rng);
                 let table = Param::rows("table", dim, values);
-                Box::new(Training { table, columns, k, lloyd, footprint: footprint(k.into()) })
+                let footprint = footprint(k.into());
+                Box::new(Training { table, columns, k, lloyd, finetune, footprint })
             }),
         })
     }
@@ -78,6 +82,7 @@ struct Training {
     columns: usize,
     k: u32,
     lloyd: Lloyd,
+    finetune: u32,
     footprint: Footprint,
 }
 
@@ -103,17 +108,20 @@ impl Embedding for Training {
         let dim = self.table.width();
         let (width, vocab) = (dim / self.columns, self.table.value().len() / dim);
         let mut codes = Packed::zeros((vocab * self.columns) as u64, self.k.into());
+        let mut error = Error::default();
         let codebook = |j: usize| {
             let piece = |row: &[f32]| row[j * width..][..width].to_vec();
             let pieces: Vec<f32> = self.table.value().chunks_exact(dim).flat_map(piece).collect();
             let (mut book, nearest) =
                 quantise(&pieces, width, self.k, self.lloyd, None, &mut cx.rng.fork(j as u64));
+            error.add(&pieces, &book, width, &nearest);
             book.resize(self.k as usize * width, 0.0);
             nearest.iter().enumerate().for_each(|(id, &c)| codes.set(id * self.columns + j, c));
             Param::rows(format!("codebook{j}"), width, book)
         };
         let books = (0..self.columns).map(codebook).collect();
-        Some(Box::new(Coded { books, codes, footprint: self.footprint }))
+        let (finetune, footprint) = (self.finetune, self.footprint);
+        Some(Box::new(Coded { books, codes, error, finetune, footprint }))
     }
 }
 
@@ -121,6 +129,8 @@ impl Embedding for Training {
 struct Coded {
     books: Vec<Param>,
     codes: Packed,
+    error: Error,
+    finetune: u32,
     footprint: Footprint,
 }
 
@@ -154,6 +164,12 @@ impl Embedding for Coded {
     fn state(&mut self, visit: State<'_>) {
         self.books.iter_mut().for_each(|book| book.state(visit));
         visit("codes", self.codes.tensor());
+    }
+    fn finetune(&self) -> u32 {
+        self.finetune
+    }
+    fn figures(&self) -> Vec<(&'static str, f64)> {
+        vec![self.error.figure()]
     }
     fn footprint(&self) -> Footprint {
         self.footprint

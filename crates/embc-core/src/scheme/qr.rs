@@ -43,6 +43,7 @@ impl Scheme for QuotientRemainder {
             paper: "Shi et al., arXiv 1909.02107",
             equation: "E_i = Q[i div m] (*, +, ++) R[i mod m]",
             stores: "R [m x dim], Q [ceil(vocab/m) x dim]; half as wide with concat",
+            collisions: "none are equal; a remainder row serves ceil(vocab/m) ids, a quotient row m ids",
             knobs: &[
                 ("combine", "mult (default) | add | concat"),
                 ("layout", "big_remainder (default) | big_quotient"),

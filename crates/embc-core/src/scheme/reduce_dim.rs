@@ -16,6 +16,7 @@ impl Scheme for ReduceDim {
             paper: "baseline of MEmCom, arXiv 2203.10135",
             equation: "E_i = T[i], k wide",
             stores: "T [vocab x k]",
+            collisions: "none",
             knobs: &[],
         }
     }

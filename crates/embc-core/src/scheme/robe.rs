@@ -31,6 +31,7 @@ impl Scheme for Robe {
             paper: "Desai et al., arXiv 2108.02191",
             equation: "E_i[bZ + t] = (s(i, b)) * M[(h(i, b) + t) mod |M|]",
             stores: "M [any number of cells]",
+            collisions: "two ids share cells of a block with probability (2Z - 1)/m, a whole block with 1/m",
             knobs: &[
                 ("block", "Z, components a block; the last one may be shorter (default 8)"),
                 ("signed", "multiply each block by a random sign (default false)"),

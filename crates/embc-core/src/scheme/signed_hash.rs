@@ -23,6 +23,7 @@ impl Scheme for SignedHash {
             paper: "Weinberger et al. 2009; baseline of MEmCom",
             equation: "E_i = s(i) * U[h(i)], s in {-1, +1}",
             stores: "U [m x dim]",
+            collisions: "two ids have equal rows with probability 1/(2m), opposite ones as often",
             knobs: &[("hash", "mix64 (default) | mod | poly31")],
         }
     }

@@ -15,6 +15,7 @@ impl Scheme for TruncateRare {
             paper: "baseline of MEmCom, arXiv 2203.10135",
             equation: "E_i = T[min(rank(i), m-1)]",
             stores: "T [m x dim]; a remap [vocab] where ids are not in frequency order",
+            collisions: "the vocab - m + 1 rarest ids are equal, all others have a row of their own",
             knobs: &[],
         }
     }

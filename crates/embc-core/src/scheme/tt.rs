@@ -85,6 +85,7 @@ impl Scheme for TensorTrain {
             paper: "Yin et al., arXiv 2101.11714",
             equation: "E_i = G_1[i_1] G_2[i_2] ... G_n[i_n]",
             stores: "G_t [base x R x part_t x R], base = ceil(vocab^(1/n)), the parts' product is dim",
+            collisions: "none are equal; a slice of a core serves vocab/base ids",
             knobs: &[("cores", "n, 2 to 6 (default 3)")],
         }
     }

@@ -49,7 +49,7 @@ fn schemes(format: TextOrJson) -> Result<String> {
             let doc = s.doc();
             json!({
                 "name": s.name(), "short": doc.short, "long": doc.long, "paper": doc.paper,
-                "equation": doc.equation, "stores": doc.stores, "knobs": knobs(doc.knobs, &s.defaults()),
+                "equation": doc.equation, "stores": doc.stores, "collisions": doc.collisions, "knobs": knobs(doc.knobs, &s.defaults()),
             })
         };
         return pretty(&SCHEMES.iter().map(one).collect());
@@ -58,11 +58,12 @@ fn schemes(format: TextOrJson) -> Result<String> {
     for scheme in SCHEMES {
         let doc = scheme.doc();
         text += &format!(
-            "{}: {}\n  {}\n  stores {}\n  {}\n",
+            "{}: {}\n  {}\n  stores {}\n  collisions: {}\n  {}\n",
             scheme.name(),
             doc.short,
             doc.equation,
             doc.stores,
+            doc.collisions,
             doc.paper
         );
         text += &format!("  {}\n", doc.long);
@@ -71,6 +72,7 @@ fn schemes(format: TextOrJson) -> Result<String> {
         }
         text.push('\n');
     }
+    text += "Every [[scheme]] also takes dim, sharing, init, label, and\n  quantize: fp16 | int8 | int4 | int2: how its parameters are stored after training, in groups of dim values\n";
     Ok(text)
 }
 

@@ -34,6 +34,9 @@ pub fn run(args: &Report, global: &Global) -> Result<Outcome> {
         match args.format {
             Format::Md => text.push_str(&report::markdown(&experiment, &records)?),
         }
+        if args.collisions {
+            text.push_str(&report::collisions(&experiment, &records)?);
+        }
         if args.check {
             failed.extend(report::check(&experiment, &records)?);
         }

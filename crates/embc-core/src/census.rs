@@ -1,0 +1,209 @@
+//! Who shares what: the collisions of a table as it was built and trained, whatever its scheme.
+//!
+//! A row is an id's own if no other id has the same bits. Which rows of a parameter an id reads is
+//! seen from where its gradient goes, so no scheme has to tell.
+
+use crate::hash::mix64;
+use crate::param::{Grad, Param};
+use crate::scheme::{Embedding, Tape};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Ids gathered at a time.
+const BLOCK: usize = 1024;
+
+/// How the ids of a table share its memory.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Census {
+    /// Number of ids.
+    pub ids: u64,
+    /// Ids whose row equals no other's.
+    pub unique_ids: u64,
+    /// Training lookups of all ids.
+    pub lookups: u64,
+    /// Training lookups of ids whose row equals no other's.
+    pub unique_lookups: u64,
+    /// The load of each parameter whose rows are looked up.
+    pub loads: Vec<Load>,
+    /// What the scheme measured of itself.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub figures: BTreeMap<String, f64>,
+}
+
+/// How ids spread over the rows of a parameter [rows × width].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Load {
+    /// The parameter's name.
+    pub param: String,
+    /// Number of rows.
+    pub rows: u64,
+    /// Floats a row.
+    pub width: u64,
+    /// Rows that any id reads.
+    pub used: u64,
+    /// Ids that read a used row, on average.
+    pub mean: f64,
+    /// Ids that read the busiest row.
+    pub max: u64,
+    /// Entropy of the load, in bits; log2(rows) where it is even.
+    pub entropy: f64,
+}
+
+/// Counts the collisions of an embedding of `counts.len()` ids, or of `ids` without counts, whose
+/// rows are `width` wide. Gradients must be zero, and are again afterwards.
+pub fn census(embedding: &mut dyn Embedding, ids: u32, width: usize, counts: &[u32]) -> Census {
+    let prints = prints(embedding, ids, width);
+    let mut sorted = prints.clone();
+    sorted.sort_unstable();
+    let unique = |print: &u128| {
+        let first = sorted.partition_point(|p| p < print);
+        sorted.get(first + 1) != Some(print)
+    };
+    let mut census = Census { ids: ids.into(), ..Census::default() };
+    for (id, print) in prints.iter().enumerate() {
+        let lookups = u64::from(counts.get(id).copied().unwrap_or(0));
+        census.lookups += lookups;
+        if unique(print) {
+            census.unique_ids += 1;
+            census.unique_lookups += lookups;
+        }
+    }
+    census.loads = loads(embedding, ids, width);
+    census.figures =
+        embedding.figures().into_iter().map(|(name, value)| (name.to_string(), value)).collect();
+    census
+}
+
+/// 128 bits for each id's row: equal rows have equal prints, and others almost surely do not.
+fn prints(embedding: &dyn Embedding, ids: u32, width: usize) -> Vec<u128> {
+    let (mut prints, mut tape) = (Vec::with_capacity(ids as usize), Tape::default());
+    let all: Vec<u32> = (0..ids).collect();
+    let mut rows = Vec::new();
+    for block in all.chunks(BLOCK) {
+        rows.resize(block.len() * width, 0.0);
+        embedding.gather(block, &mut rows, &mut tape);
+        prints.extend(rows.chunks_exact(width).map(|row| {
+            let fold = |seed: u64| {
+                row.iter().fold(seed, |print, x| mix64(print.wrapping_add(x.to_bits().into())))
+            };
+            u128::from(fold(1)) << 64 | u128::from(fold(2))
+        }));
+    }
+    prints
+}
+
+fn loads(embedding: &mut dyn Embedding, ids: u32, width: usize) -> Vec<Load> {
+    // Gradients that optimizers keep dense would not tell which rows were touched.
+    let mut set_aside = Vec::new();
+    let mut counts: Vec<Vec<u32>> = Vec::new();
+    embedding.params(&mut |param| {
+        if !param.always_dense {
+            set_aside.push(std::mem::replace(&mut param.grad, Grad::sparse()));
+            counts.push(vec![0; param.value.len() / param.width()]);
+        }
+    });
+    if counts.is_empty() {
+        return Vec::new();
+    }
+    let (mut row, mut tape) = (vec![0.0; width], Tape::default());
+    let ones = vec![1.0; width];
+    for id in 0..ids {
+        embedding.gather(&[id], &mut row, &mut tape);
+        embedding.scatter(&[id], &ones, &mut tape);
+        let mut counts = counts.iter_mut();
+        embedding.params(&mut |param| {
+            if let Grad::Rows { touched, .. } = &param.grad {
+                let counts = counts.next().expect("one a sparse parameter");
+                touched.ids().iter().for_each(|&row| counts[row as usize] += 1);
+                param.zero_grad();
+            }
+        });
+    }
+    let (mut loads, mut counts, mut set_aside) =
+        (Vec::new(), counts.into_iter(), set_aside.into_iter());
+    embedding.params(&mut |param| {
+        if param.always_dense {
+            param.zero_grad();
+        } else {
+            param.grad = set_aside.next().expect("one a sparse parameter");
+            loads.push(load(param, &counts.next().expect("one a sparse parameter")));
+        }
+    });
+    loads
+}
+
+fn load(param: &Param, counts: &[u32]) -> Load {
+    let used = counts.iter().filter(|n| **n > 0).count() as u64;
+    let total: f64 = counts.iter().map(|&n| f64::from(n)).sum();
+    let share = |n: &u32| (*n > 0).then(|| f64::from(*n) / total);
+    let entropy = -counts.iter().filter_map(share).map(|p| p * p.log2()).sum::<f64>();
+    Load {
+        param: param.name().into(),
+        rows: counts.len() as u64,
+        width: param.width() as u64,
+        used,
+        mean: total / used.max(1) as f64,
+        max: counts.iter().copied().max().unwrap_or(0).into(),
+        // Not −0.
+        entropy: entropy.max(0.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::optim::{Kind, Optim, Touch};
+    use crate::rng::Rng;
+    use crate::scheme::{BuildCx, Knobs, Limit, TableSpec, find};
+
+    /// The census of 1,000 ids, of which id i was looked up i times, within `params` parameters.
+    fn of(scheme: &str, knobs: &str, params: u64) -> Census {
+        let counts: Vec<u32> = (0..1000).collect();
+        let (name, counts) = ("t".into(), counts.into());
+        let table = TableSpec { name, vocab: 1000, dim: 8, counts };
+        let knobs: Knobs = serde_json::from_str(knobs).unwrap();
+        let scheme = find(scheme).unwrap();
+        let plan = scheme.plan_table(&table, Limit::Params(params), &knobs).unwrap();
+        let (rng, init) = (Rng::stream(1, "t"), Default::default());
+        let cx = BuildCx { rng, table: 0, init, hash: None, fields: &[], examples: None };
+        let mut built = (plan.build)(&mut { cx });
+        // Dense gradients must not hide who touches what.
+        let optim = Optim::new(Kind::Adam, 0.1, Touch::All);
+        built.params(&mut |param| optim.attach(param));
+        census(&mut *built, 1000, plan.out_dim, &table.counts)
+    }
+
+    #[test]
+    fn hashing_by_mod_loads_all_rows_alike() {
+        let census = of("hash", r#"{"hash": "mod"}"#, 8 * 250);
+        assert_eq!((census.unique_ids, census.lookups, census.unique_lookups), (0, 499_500, 0));
+        let load = &census.loads[0];
+        assert_eq!((load.rows, load.used, load.mean, load.max), (250, 250, 4.0, 4));
+        assert!((load.entropy - 250f64.log2()).abs() < 1e-9);
+    }
+
+    #[test]
+    fn hashing_at_random_leaves_as_many_alone_as_chance_says() {
+        let census = of("hash", "{}", 8 * 500);
+        // 1000 · e^-2 = 135, deviation about 10.
+        assert!((100..170).contains(&census.unique_ids), "{census:?}");
+        let load = &census.loads[0];
+        assert!(load.used < 500 && load.max >= 5 && load.entropy < 500f64.log2() - 0.1);
+    }
+
+    #[test]
+    fn rows_of_their_own() {
+        assert_eq!(of("full", "{}", 8000).unique_ids, 1000);
+        assert_eq!(of("qr", "{}", 8 * 120).unique_ids, 1000);
+        // Weights start at one, so that ids of a bucket are equal until they are trained.
+        assert_eq!(of("memcom", "{}", 8 * 225).unique_ids, 0);
+        assert_eq!(of("memcom", r#"{"v_init": "uniform"}"#, 8 * 225).unique_ids, 1000);
+        let memcom = of("memcom", "{}", 8 * 225);
+        let names: Vec<_> = memcom.loads.iter().map(|l| (l.param.as_str(), l.max)).collect();
+        assert_eq!(names, [("table", 10), ("weight", 1)]);
+        let dhe = of("dhe", "{}", 2000);
+        assert_eq!((dhe.unique_ids, dhe.loads.len()), (1000, 0));
+        let rare = of("truncate_rare", "{}", 8 * 100);
+        assert_eq!((rare.unique_ids, rare.loads[0].max), (99, 901));
+    }
+}

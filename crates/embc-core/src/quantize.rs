@@ -1,0 +1,317 @@
+//! Post-training quantisation: the values of any embedding at 16, 8, 4 or 2 bits.
+//!
+//! Values are taken in groups of `dim`, which are the rows of a table and runs of narrower
+//! parameters. A group keeps its least value and its step, each a bfloat16 rounded outwards: every
+//! value lies in the range, and is off by at most half a step. fp16 keeps no range.
+
+use crate::packed::Packed;
+use crate::param::Param;
+use crate::scheme::{Embedding, Footprint, Stored, Tape};
+use crate::state::{State, TensorMut, is_optimizer};
+use half::{bf16, f16};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+
+/// How values are stored after training.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Storage {
+    /// As they are trained.
+    #[default]
+    Fp32,
+    /// IEEE half precision.
+    Fp16,
+    /// 256 levels a group.
+    Int8,
+    /// 16 levels a group.
+    Int4,
+    /// 4 levels a group.
+    Int2,
+}
+
+impl Storage {
+    /// As configs write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Storage::Fp32 => "fp32",
+            Storage::Fp16 => "fp16",
+            Storage::Int8 => "int8",
+            Storage::Int4 => "int4",
+            Storage::Int2 => "int2",
+        }
+    }
+
+    /// Bits of a value, its share of the group's range left out.
+    pub fn bits(self) -> u32 {
+        match self {
+            Storage::Fp32 => 32,
+            Storage::Fp16 => 16,
+            Storage::Int8 => 8,
+            Storage::Int4 => 4,
+            Storage::Int2 => 2,
+        }
+    }
+
+    /// Bytes of `values` values in groups of `group`: codes in whole 64-bit words, and the groups'
+    /// ranges.
+    pub fn bytes(self, values: u64, group: usize) -> u64 {
+        let codes = Packed::bytes(values, 1 << self.bits());
+        match self {
+            Storage::Fp32 => 4 * values,
+            Storage::Fp16 => codes,
+            _ => codes + 4 * values.div_ceil(group as u64),
+        }
+    }
+
+    /// The highest code.
+    fn levels(self) -> f32 {
+        ((1u64 << self.bits()) - 1) as f32
+    }
+
+    /// What the bytes of two parts exceed those of their sum by, at most.
+    pub(crate) fn rounding(self) -> u64 {
+        if self == Storage::Fp32 { 0 } else { 24 }
+    }
+}
+
+/// Least value and step of a group, two bfloat16 in a word.
+#[derive(Clone, Copy)]
+struct Range {
+    least: f32,
+    step: f32,
+}
+
+impl Range {
+    /// The range of `values` in `levels` steps; NaN where a value is not finite, so that it is not
+    /// hidden.
+    fn of(values: &[f32], levels: f32) -> Self {
+        if values.iter().any(|x| !x.is_finite()) {
+            return Self { least: f32::NAN, step: f32::NAN };
+        }
+        let least = values.iter().copied().fold(f32::INFINITY, f32::min);
+        let most = values.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let least = -up(-least);
+        Self { least, step: up((most - least) / levels) }
+    }
+
+    fn pack(self) -> u32 {
+        let half = |x: f32| u32::from(bf16::from_f32(x).to_bits());
+        half(self.least) << 16 | half(self.step)
+    }
+
+    fn unpack(word: u32) -> Self {
+        let half = |bits: u32| bf16::from_bits(bits as u16).to_f32();
+        Self { least: half(word >> 16), step: half(word) }
+    }
+
+    fn encode(self, x: f32, levels: f32) -> u32 {
+        // Without a step all values are the least one.
+        if self.step > 0.0 { ((x - self.least) / self.step).round().min(levels) as u32 } else { 0 }
+    }
+
+    fn decode(self, code: u32) -> f32 {
+        self.least + code as f32 * self.step
+    }
+}
+
+/// The least bfloat16 that is not below `x`.
+fn up(x: f32) -> f32 {
+    let near = bf16::from_f32(x);
+    if near.to_f32() >= x {
+        return near.to_f32();
+    }
+    // The next one: towards zero for negative numbers.
+    let bits = near.to_bits();
+    bf16::from_bits(if x < 0.0 { bits - 1 } else { bits + 1 }).to_f32()
+}
+
+/// An embedding whose values are codes; the decoded values that it reads are kept beside them.
+pub struct Quantized {
+    inner: Box<dyn Embedding>,
+    storage: Storage,
+    group: usize,
+    /// Codes of all parameters, one after the other in the order of `params`.
+    codes: Packed,
+    /// A range a group; none for fp16.
+    ranges: Vec<u32>,
+    /// Names of the parameters, for which the codes stand in saved weights.
+    names: BTreeSet<String>,
+}
+
+impl Quantized {
+    /// Quantises the parameters of `inner` in groups of `group` values. `storage` is not fp32.
+    pub fn new(mut inner: Box<dyn Embedding>, storage: Storage, group: usize) -> Self {
+        assert!(storage != Storage::Fp32 && group > 0, "something to quantise");
+        let (mut values, mut names) = (Vec::new(), BTreeSet::new());
+        inner.params(&mut |param| {
+            values.extend_from_slice(param.value());
+            names.insert(param.name().to_string());
+        });
+        let mut codes = Packed::zeros(values.len() as u64, 1 << storage.bits());
+        let mut ranges = Vec::new();
+        for (first, values) in (0..).step_by(group).zip(values.chunks(group)) {
+            let range = Range::of(values, storage.levels());
+            if storage != Storage::Fp16 {
+                ranges.push(range.pack());
+            }
+            for (at, &x) in (first..).zip(values) {
+                let code = match storage {
+                    Storage::Fp16 => f16::from_f32(x).to_bits().into(),
+                    _ => range.encode(x, storage.levels()),
+                };
+                codes.set(at, code);
+            }
+        }
+        let mut quantized = Self { inner, storage, group, codes, ranges, names };
+        quantized.decode();
+        quantized
+    }
+
+    /// Writes the values that the codes stand for into the parameters.
+    fn decode(&mut self) {
+        let Self { inner, storage, group, codes, ranges, .. } = self;
+        let mut at = 0;
+        inner.params(&mut |param| {
+            for value in param.value_mut() {
+                *value = match storage {
+                    Storage::Fp16 => f16::from_bits(codes.get(at) as u16).to_f32(),
+                    _ => Range::unpack(ranges[at / *group]).decode(codes.get(at)),
+                };
+                at += 1;
+            }
+        });
+    }
+}
+
+impl Embedding for Quantized {
+    fn gather(&self, ids: &[u32], out: &mut [f32], tape: &mut Tape) {
+        self.inner.gather(ids, out, tape);
+    }
+    fn scatter(&mut self, ids: &[u32], grad: &[f32], tape: &mut Tape) {
+        self.inner.scatter(ids, grad, tape);
+    }
+    fn params(&mut self, visit: &mut dyn FnMut(&mut Param)) {
+        self.inner.params(visit);
+    }
+    fn state(&mut self, visit: State<'_>) {
+        let names = &self.names;
+        self.inner.state(&mut |name, tensor| {
+            if !is_optimizer(name) && !names.contains(name) {
+                visit(name, tensor);
+            }
+        });
+        visit("quantized_values", self.codes.tensor());
+        if !self.ranges.is_empty() {
+            visit("quantized_ranges", TensorMut::U32(&mut self.ranges));
+        }
+        // The visitor may have restored other codes.
+        self.decode();
+    }
+    fn footprint(&self) -> Footprint {
+        self.inner.footprint().stored(Stored { storage: self.storage, group: self.group })
+    }
+    fn figures(&self) -> Vec<(&'static str, f64)> {
+        self.inner.figures()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rng::Rng;
+    use crate::scheme::{BuildCx, Knobs, Limit, TableSpec, find};
+
+    #[test]
+    fn up_is_the_next_bfloat16() {
+        for x in [0.0, 1.0, 1.0001, -1.0001, 0.3, -0.3, 1e-30, -1e-30, 3e-39, 7e7, -7e7] {
+            let above = up(x);
+            assert!(above >= x && above - x <= x.abs() / 128.0 + 1e-40, "{x} {above}");
+            assert_eq!(up(above), above);
+        }
+    }
+
+    /// Rows of a table before and after.
+    fn rows(storage: Storage, values: &[f32]) -> (Vec<f32>, Quantized) {
+        let ids: Vec<u32> = (0..values.len() as u32 / 16).collect();
+        let counts = vec![1; ids.len()].into();
+        let table = TableSpec { name: "t".into(), vocab: ids.len() as u32, dim: 16, counts };
+        let plan = find("full").unwrap().plan_table(&table, Limit::None, &Knobs::new()).unwrap();
+        let rng = Rng::stream(1, "t");
+        let init = Default::default();
+        let mut built = (plan.build)(&mut BuildCx {
+            rng,
+            table: 0,
+            init,
+            hash: None,
+            fields: &[],
+            examples: None,
+        });
+        built.params(&mut |param| param.value_mut().copy_from_slice(values));
+        let quantized = Quantized::new(built, storage, 16);
+        let mut out = vec![0.0; values.len()];
+        quantized.gather(&ids, &mut out, &mut Tape::default());
+        (out, quantized)
+    }
+
+    #[test]
+    fn values_are_off_by_at_most_half_a_step_and_saved_weights_are_the_codes() {
+        let mut rng = Rng::stream(2, "values");
+        // Rows of very different sizes, one constant, one of zeros.
+        let mut values: Vec<f32> =
+            (0..64 * 16).map(|i| 10f32.powi(i / 16 % 12 - 8) * rng.symmetric(1.0)).collect();
+        values[..16].fill(0.3);
+        values[16..32].fill(0.0);
+        for storage in [Storage::Int8, Storage::Int4, Storage::Int2, Storage::Fp16] {
+            let (after, mut quantized) = rows(storage, &values);
+            for (before, after) in values.chunks(16).zip(after.chunks(16)) {
+                let most = before.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+                let least = before.iter().copied().fold(f32::INFINITY, f32::min);
+                let error =
+                    before.iter().zip(after).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+                let bound = match storage {
+                    Storage::Fp16 => (most.max(-least) / 2048.0).max(3e-8),
+                    // The step is at most 2 % longer than the range asks for.
+                    _ => 0.51 * (most - least + least.abs() / 128.0) / storage.levels(),
+                };
+                assert!(error <= bound * 1.001, "{storage:?} {error} {bound}");
+            }
+            let mut bytes = 0;
+            quantized.state(&mut |name, tensor| match (name, tensor) {
+                ("quantized_values", TensorMut::U64(words)) => bytes += 8 * words.len() as u64,
+                ("quantized_ranges", TensorMut::U32(words)) => bytes += 4 * words.len() as u64,
+                (other, _) => panic!("{other} is saved"),
+            });
+            assert_eq!(quantized.footprint().bytes(), bytes);
+            assert_eq!(bytes, storage.bytes(1024, 16));
+        }
+    }
+
+    #[test]
+    fn a_number_that_is_not_finite_is_not_hidden() {
+        let mut values = vec![1.0; 32];
+        values[3] = f32::NAN;
+        for storage in [Storage::Int8, Storage::Fp16] {
+            let (after, _) = rows(storage, &values);
+            assert!(after[3].is_nan() && after[16..] == values[16..]);
+        }
+    }
+
+    #[test]
+    fn restored_codes_are_read() {
+        use crate::state::{HasState, What, restore, save};
+        struct One(Quantized);
+        impl HasState for One {
+            fn state(&mut self, visit: State<'_>) {
+                self.0.state(visit);
+            }
+        }
+        let values: Vec<f32> = (0..64).map(|i| i as f32).collect();
+        let (expect, quantized) = rows(Storage::Int4, &values);
+        let saved = save(&mut One(quantized), What::Weights);
+        let mut other = One(rows(Storage::Int4, &[7.0; 64]).1);
+        restore(&mut other, &saved, What::Weights).unwrap();
+        let mut out = vec![0.0; 64];
+        other.0.gather(&[0, 1, 2, 3], &mut out, &mut Tape::default());
+        assert_eq!(out, expect);
+    }
+}
