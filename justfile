@@ -25,3 +25,7 @@ ci:
 report:
     cargo build --release
     for results in results/*.jsonl; do name=$(basename "$results" .jsonl); ./target/release/embc report "$name" --output "results/$name.md"; done
+
+# Lookups a second of each scheme beside the uncompressed table (bench-schemes memcom: only that)
+bench-schemes filter="":
+    cargo bench -p embc-core --bench schemes -- {{filter}}

@@ -98,8 +98,10 @@ fn loads(embedding: &mut dyn Embedding, ids: u32, width: usize) -> Vec<Load> {
     let mut counts: Vec<Vec<u32>> = Vec::new();
     embedding.params(&mut |param| {
         if !param.always_dense {
-            set_aside.push(std::mem::replace(&mut param.grad, Grad::sparse()));
-            counts.push(vec![0; param.value.len() / param.width()]);
+            let rows = param.value.len() / param.width();
+            let sparse = Grad::sparse(rows, param.width());
+            set_aside.push(std::mem::replace(&mut param.grad, sparse));
+            counts.push(vec![0; rows]);
         }
     });
     if counts.is_empty() {
@@ -112,9 +114,9 @@ fn loads(embedding: &mut dyn Embedding, ids: u32, width: usize) -> Vec<Load> {
         embedding.scatter(&[id], &ones, &mut tape);
         let mut counts = counts.iter_mut();
         embedding.params(&mut |param| {
-            if let Grad::Rows { touched, .. } = &param.grad {
+            if !param.always_dense {
                 let counts = counts.next().expect("one a sparse parameter");
-                touched.ids().iter().for_each(|&row| counts[row as usize] += 1);
+                param.visit_grad(&mut |row, _| counts[row as usize] += 1);
                 param.zero_grad();
             }
         });

@@ -53,17 +53,29 @@ impl Hash {
         visit(name, TensorMut::U64(std::slice::from_mut(&mut self.key)));
     }
 
+    /// Replaces `rows` by the rows of `ids`.
+    pub fn rows(&self, ids: &[u32], rows: &mut Vec<u32>) {
+        rows.clear();
+        // One loop a family, which the compiler can unroll.
+        match self.family {
+            HashFamily::Mix64 => rows.extend(ids.iter().map(|&id| self.mixed(id))),
+            _ => rows.extend(ids.iter().map(|&id| self.row(id))),
+        }
+    }
+
+    #[inline]
+    fn mixed(&self, id: u32) -> u32 {
+        ((u128::from(mix64(u64::from(id) ^ self.key)) * u128::from(self.rows)) >> 64) as u32
+    }
+
     /// The row of `id`.
     #[inline]
     pub fn row(&self, id: u32) -> u32 {
-        let id = u64::from(id);
-        (match self.family {
-            HashFamily::Mix64 => {
-                ((u128::from(mix64(id ^ self.key)) * u128::from(self.rows)) >> 64) as u64
-            }
-            HashFamily::Mod => id % self.rows,
-            HashFamily::Poly31 => (self.key * id % 0x7FFF_FFFF) % self.rows,
-        }) as u32
+        match self.family {
+            HashFamily::Mix64 => self.mixed(id),
+            HashFamily::Mod => (u64::from(id) % self.rows) as u32,
+            HashFamily::Poly31 => (self.key * u64::from(id) % 0x7FFF_FFFF % self.rows) as u32,
+        }
     }
 }
 

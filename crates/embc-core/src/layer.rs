@@ -301,9 +301,8 @@ impl Table {
     fn forward(&mut self, batch: &Batch, pooling: Pooling) {
         self.seen.clear();
         for (slots, &(_, field, offset)) in self.slots.iter_mut().zip(&self.inputs) {
-            slots.clear();
             let ids = &batch.fields[field].ids;
-            slots.extend(ids.iter().map(|&id| self.seen.insert(id + offset).0 as u32));
+            self.seen.insert_all(ids.iter().map(|&id| id + offset), slots);
         }
         let width = self.width;
         self.rows.resize(self.seen.ids().len() * width, 0.0);

@@ -8,6 +8,7 @@
 pub mod batch;
 pub mod budget;
 pub mod census;
+pub mod gather;
 pub mod hash;
 pub mod init;
 pub mod kmeans;

@@ -75,12 +75,45 @@ pub fn gemm(
     c.par_chunks_mut(block * n).enumerate().for_each(|(i, c)| product(i * block, c));
 }
 
-/// y += a · x, elementwise.
+/// y = f(x, y), elementwise. Rows are short: for the usual widths a loop of known length, since one
+/// of any length spends its time on the ends.
+#[inline]
+fn each(x: &[f32], y: &mut [f32], f: impl Fn(f32, f32) -> f32) {
+    #[inline]
+    fn fixed<const N: usize>(x: &[f32], y: &mut [f32], f: impl Fn(f32, f32) -> f32) {
+        let x: &[f32; N] = x.try_into().expect("the length matched");
+        let y: &mut [f32; N] = y.try_into().expect("rows of one width");
+        for i in 0..N {
+            y[i] = f(x[i], y[i]);
+        }
+    }
+    match x.len() {
+        1 => fixed::<1>(x, y, f),
+        4 => fixed::<4>(x, y, f),
+        8 => fixed::<8>(x, y, f),
+        16 => fixed::<16>(x, y, f),
+        32 => fixed::<32>(x, y, f),
+        64 => fixed::<64>(x, y, f),
+        _ => y.iter_mut().zip(x).for_each(|(y, x)| *y = f(*x, *y)),
+    }
+}
+
+/// y += a · x.
 #[inline]
 pub fn axpy(a: f32, x: &[f32], y: &mut [f32]) {
-    for (y, x) in y.iter_mut().zip(x) {
-        *y += a * x;
-    }
+    each(x, y, |x, y| y + a * x);
+}
+
+/// y = a · x.
+#[inline]
+pub fn scale(a: f32, x: &[f32], y: &mut [f32]) {
+    each(x, y, |x, _| a * x);
+}
+
+/// y = x.
+#[inline]
+pub fn copy(x: &[f32], y: &mut [f32]) {
+    each(x, y, |x, _| x);
 }
 
 /// ⟨x, y⟩, summed in eight fixed lanes so that the compiler can vectorise it.

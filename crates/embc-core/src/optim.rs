@@ -181,7 +181,7 @@ impl Optim {
                     _ => both.for_each(|(value, grad)| update(value, grad, &mut [], &mut [])),
                 }
             }
-            Grad::Rows { touched, values } => {
+            Grad::Rows { touched, values, .. } => {
                 let mut moments = moments.iter_mut().map(|m| &mut m[..]);
                 let first = moments.next().unwrap_or_default();
                 let second = moments.next().unwrap_or_default();
@@ -200,6 +200,19 @@ impl Optim {
                     step.apply(value, grad, first, second);
                 }
                 touched.clear();
+            }
+            Grad::Cells { touched, values, .. } => {
+                let mut moments = moments.iter_mut().map(|m| &mut m[..]);
+                let first = moments.next().unwrap_or_default();
+                let second = moments.next().unwrap_or_default();
+                for &row in &*touched {
+                    let row = row as usize..row as usize + 1;
+                    let grad = &values[row.clone()];
+                    let first = first.get_mut(row.clone()).unwrap_or_default();
+                    let second = second.get_mut(row.clone()).unwrap_or_default();
+                    step.apply(&mut value[row], grad, first, second);
+                }
+                param.zero_grad();
             }
         }
     }

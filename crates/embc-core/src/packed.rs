@@ -6,6 +6,8 @@ use crate::state::TensorMut;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Packed {
     bits: u32,
+    /// ⌈2⁶⁴ / integers a word⌉: a multiplication instead of a division finds the word.
+    inverse: u64,
     words: Vec<u64>,
 }
 
@@ -22,7 +24,10 @@ impl Packed {
 
     /// `len` zeros, with room for integers below `bound`.
     pub fn zeros(len: u64, bound: u64) -> Self {
-        Self { bits: bits(bound), words: vec![0; (Self::bytes(len, bound) / 8) as usize] }
+        let bits = bits(bound);
+        assert!(bits <= 32 && len < 1 << 48, "two integers a word, and exact division");
+        let inverse = u64::MAX / u64::from(64 / bits) + 1;
+        Self { bits, inverse, words: vec![0; (Self::bytes(len, bound) / 8) as usize] }
     }
 
     /// True if it holds nothing.
@@ -32,9 +37,10 @@ impl Packed {
 
     #[inline]
     fn place(&self, at: usize) -> (usize, u32, u64) {
-        let per_word = (64 / self.bits) as usize;
-        let shift = (at % per_word) as u32 * self.bits;
-        (at / per_word, shift, u64::MAX >> (64 - self.bits))
+        // Exact below 2⁴⁸: the inverse is off by less than 1.
+        let word = ((at as u128 * u128::from(self.inverse)) >> 64) as usize;
+        let shift = (at as u32).wrapping_sub(word as u32 * (64 / self.bits)) * self.bits;
+        (word, shift, u64::MAX >> (64 - self.bits))
     }
 
     /// The integer at `at`.
@@ -69,6 +75,16 @@ mod tests {
             (0..200).for_each(|i| packed.set(i, value(i as u64)));
             (0..200).rev().for_each(|i| packed.set(i, value(i as u64 + 7)));
             assert!((0..200).all(|i| packed.get(i) == value(i as u64 + 7)), "{bound}");
+        }
+        // The word of a place far out, at every number of integers a word.
+        for bits in 1..=32 {
+            let packed = Packed::zeros(1, 1 << bits);
+            let per_word = (64 / bits) as usize;
+            for at in [(1 << 48) - 1, (1 << 40) / per_word * per_word, (1 << 40) * 63 - 1] {
+                let (word, shift, _) = packed.place(at);
+                let expect = (at / per_word, (at % per_word) as u32 * bits as u32);
+                assert_eq!((word, shift), expect, "{bits} bits at {at}");
+            }
         }
         assert_eq!(Packed::bytes(200, 16), 8 * 13);
         assert_eq!(Packed::bytes(64, 2), 8);

@@ -4,6 +4,8 @@
 //! gradient, and rows that are hit twice, by two ids that collide, are summed here, before any
 //! optimizer sees them. A gradient is kept dense where the optimizer updates every row anyway.
 
+use crate::gather::mark;
+use crate::linalg::{axpy, scale};
 use crate::state::{OPTIMIZER, State, TensorMut};
 
 /// A set of ids in insertion order with O(1) insert and clear (Briggs and Torczon's sparse set).
@@ -30,6 +32,28 @@ impl IdSet {
         (self.ids.len() - 1, true)
     }
 
+    /// Writes the slot of each of `ids` to `slots`. New ids get the next slots, in order. Ids lie
+    /// below the universe.
+    #[inline]
+    pub fn insert_all(&mut self, ids: impl ExactSizeIterator<Item = u32>, slots: &mut Vec<u32>) {
+        let mut len = self.ids.len();
+        // Room for all of them, and no branch that memory decides: many reads are in flight at once.
+        self.ids.resize(len + ids.len() + 1, 0);
+        slots.resize(ids.len(), 0);
+        let (place, list) = (&mut self.slot[..], &mut self.ids[..]);
+        for (id, slot) in ids.zip(slots) {
+            let place = &mut place[id as usize];
+            // What an untouched place holds is of an earlier set, and may lie beyond this one.
+            let at = (*place as usize).min(len);
+            let known = (list[at] == id) & (at < len);
+            *slot = if known { at } else { len } as u32;
+            *place = *slot;
+            list[len] = id;
+            len += usize::from(!known);
+        }
+        self.ids.truncate(len);
+    }
+
     /// An empty set that will hold ids below `universe` without growing its index.
     pub fn with_universe(universe: usize) -> Self {
         Self { slot: vec![0; universe], ids: Vec::new() }
@@ -51,15 +75,39 @@ impl IdSet {
 pub(crate) enum Grad {
     /// One value per parameter: every row is updated in every step.
     Dense(Vec<f32>),
-    /// Gradients of the touched rows only, [touched × width].
-    Rows { touched: IdSet, values: Vec<f32> },
+    /// Gradients of the touched rows only, [touched × width]; scratch for the slots of a batch.
+    Rows { touched: IdSet, values: Vec<f32>, slots: Vec<u32> },
+    /// For rows of one value, where an index of rows would be as large as the gradient: a value per
+    /// row, a bit for each touched one, and their list.
+    Cells { touched: Vec<u32>, bits: Vec<u64>, values: Vec<f32> },
 }
 
 impl Grad {
-    /// No row touched yet.
-    pub(crate) fn sparse() -> Self {
-        Grad::Rows { touched: IdSet::default(), values: Vec::new() }
+    /// No row of `rows` touched yet.
+    pub(crate) fn sparse(rows: usize, width: usize) -> Self {
+        if width == 1 {
+            let (bits, values) = (vec![0; rows.div_ceil(64)], vec![0.0; rows]);
+            return Grad::Cells { touched: Vec::new(), bits, values };
+        }
+        let touched = IdSet::with_universe(rows);
+        Grad::Rows { touched, values: Vec::new(), slots: Vec::new() }
     }
+}
+
+/// The place of a row's gradient, and whether it is new: what it holds then is of an earlier step.
+#[inline]
+fn slot<'a>(
+    touched: &mut IdSet,
+    values: &'a mut Vec<f32>,
+    width: usize,
+    row: u32,
+) -> (&'a mut [f32], bool) {
+    let (slot, new) = touched.insert(row);
+    let end = (slot + 1) * width;
+    if values.len() < end {
+        values.resize(end, 0.0);
+    }
+    (&mut values[slot * width..end], new)
 }
 
 /// A trained tensor [rows × width].
@@ -81,7 +129,7 @@ impl Param {
     /// An embedding parameter [value.len() / width × width], whose gradient is sparse.
     pub fn rows(name: impl Into<String>, width: usize, value: Vec<f32>) -> Self {
         assert!(width > 0 && value.len().is_multiple_of(width), "whole rows");
-        let (name, grad) = (name.into(), Grad::sparse());
+        let (name, grad) = (name.into(), Grad::sparse(value.len() / width, width));
         Self { name, width, value, grad, moments: Vec::new(), steps: 0, always_dense: false }
     }
 
@@ -134,31 +182,43 @@ impl Param {
         let width = self.width;
         match &mut self.grad {
             Grad::Dense(values) => &mut values[row as usize * width..][..width],
-            Grad::Rows { touched, values } => {
-                let (slot, new) = touched.insert(row);
+            Grad::Rows { touched, values, .. } => {
+                let (row, new) = slot(touched, values, width, row);
                 if new {
-                    let needed = (slot + 1) * width;
-                    if values.len() < needed {
-                        values.resize(needed, 0.0);
-                    }
-                    values[slot * width..needed].fill(0.0);
+                    row.fill(0.0);
                 }
-                &mut values[slot * width..][..width]
+                row
             }
+            Grad::Cells { touched, bits, values } => {
+                mark(touched, bits, row);
+                &mut values[row as usize..][..1]
+            }
+        }
+    }
+
+    /// Adds `a · grad` to the gradient of one row.
+    #[inline]
+    pub fn add_scaled(&mut self, row: u32, a: f32, grad: &[f32]) {
+        match &mut self.grad {
+            Grad::Rows { touched, values, .. } => {
+                let (row, new) = slot(touched, values, self.width, row);
+                if new { scale(a, grad, row) } else { axpy(a, grad, row) }
+            }
+            _ => axpy(a, grad, self.grad_row(row)),
         }
     }
 
     /// Adds `grad` to the gradient of one row.
     #[inline]
     pub fn add(&mut self, row: u32, grad: &[f32]) {
-        crate::linalg::axpy(1.0, grad, self.grad_row(row));
+        self.add_scaled(row, 1.0, grad);
     }
 
     /// The whole dense gradient. Panics for sparse parameters.
     pub fn dense_grad(&mut self) -> &mut [f32] {
         match &mut self.grad {
             Grad::Dense(values) => values,
-            Grad::Rows { .. } => panic!("{} has a sparse gradient", self.name),
+            _ => panic!("{} has a sparse gradient", self.name),
         }
     }
 
@@ -170,10 +230,13 @@ impl Param {
                     visit(row as u32, grad);
                 }
             }
-            Grad::Rows { touched, values } => {
+            Grad::Rows { touched, values, .. } => {
                 for (&row, grad) in touched.ids().iter().zip(values.chunks_exact(self.width)) {
                     visit(row, grad);
                 }
+            }
+            Grad::Cells { touched, values, .. } => {
+                touched.iter().for_each(|&row| visit(row, &values[row as usize..][..1]));
             }
         }
     }
@@ -181,7 +244,7 @@ impl Param {
     /// Bytes held in training: values, dense gradient, optimizer state.
     pub fn train_bytes(&self) -> u64 {
         let grad = match &self.grad {
-            Grad::Dense(values) => values.len(),
+            Grad::Dense(values) | Grad::Cells { values, .. } => values.len(),
             Grad::Rows { .. } => 0,
         };
         let moments: usize = self.moments.iter().map(Vec::len).sum();
@@ -193,6 +256,12 @@ impl Param {
         match &mut self.grad {
             Grad::Dense(values) => values.fill(0.0),
             Grad::Rows { touched, .. } => touched.clear(),
+            Grad::Cells { touched, bits, values } => {
+                for row in touched.drain(..) {
+                    values[row as usize] = 0.0;
+                    bits[row as usize / 64] = 0;
+                }
+            }
         }
     }
 
@@ -227,6 +296,26 @@ mod tests {
     }
 
     #[test]
+    fn cells_are_summed_listed_once_and_forgotten() {
+        let mut param = Param::rows("m", 1, vec![0.0; 200]);
+        (60..70).for_each(|row| param.add(row, &[2.0]));
+        param.add(63, &[5.0]);
+        param.grad_row(199)[0] += 1.0;
+        let sum = |param: &Param| {
+            let (mut rows, mut sum) = (0, 0.0);
+            param.visit_grad(&mut |row, grad| {
+                rows += 1;
+                sum += row as f32 * grad[0];
+            });
+            (rows, sum)
+        };
+        assert_eq!(sum(&param), (11, 2.0 * 645.0 + 5.0 * 63.0 + 199.0));
+        param.zero_grad();
+        assert_eq!(sum(&param), (0, 0.0));
+        assert_eq!(param.grad_row(61), [0.0], "a cell touched again starts from zero");
+    }
+
+    #[test]
     fn id_set_survives_clear_without_clearing_its_index() {
         let mut set = IdSet::default();
         assert_eq!(set.insert(9), (0, true));
@@ -235,5 +324,22 @@ mod tests {
         set.clear();
         assert_eq!(set.insert(2), (0, true));
         assert_eq!(set.ids(), [2]);
+    }
+
+    #[test]
+    fn many_ids_are_inserted_as_one_by_one() {
+        let (mut one, mut all) = (IdSet::default(), IdSet::with_universe(50));
+        let mut slots = Vec::new();
+        for round in 0..20u64 {
+            let ids: Vec<u32> =
+                (0..30).map(|i| (crate::hash::mix64(round * 100 + i) % 50) as u32).collect();
+            let expect: Vec<u32> = ids.iter().map(|&id| one.insert(id).0 as u32).collect();
+            all.insert_all(ids.iter().copied(), &mut slots);
+            assert_eq!((slots.as_slice(), all.ids()), (&expect[..], one.ids()));
+            if round % 3 == 2 {
+                one.clear();
+                all.clear();
+            }
+        }
     }
 }

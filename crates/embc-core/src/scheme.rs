@@ -312,11 +312,27 @@ pub trait Scheme: Sync {
     }
 }
 
-/// Scratch that lives from a gather to its scatter, for schemes with inner activations.
+/// Scratch that lives from a gather to its scatter: row numbers, and inner activations. A scheme
+/// sizes it as it likes; it keeps its memory from step to step.
 #[derive(Debug, Default)]
 pub struct Tape {
-    /// Buffers that a scheme sizes as it likes; they keep their memory from step to step.
+    /// Values.
     pub buffers: Vec<Vec<f32>>,
+    /// Rows of the parameters that the batch's ids read.
+    pub rows: Vec<Vec<u32>>,
+}
+
+impl Tape {
+    /// `n` lists of rows, as they were left.
+    pub fn rows(&mut self, n: usize) -> &mut [Vec<u32>] {
+        self.rows.resize(n, Vec::new());
+        &mut self.rows
+    }
+
+    /// The first list of rows.
+    pub fn first(&mut self) -> &mut Vec<u32> {
+        &mut self.rows(1)[0]
+    }
 }
 
 /// Where training stands, for schemes that act on a schedule.

@@ -7,6 +7,7 @@
 
 use super::ce::check_columns;
 use super::*;
+use crate::gather::Piece;
 use crate::hash::{Hash, HashFamily};
 use crate::kmeans::{Start, assign, kmeans};
 use crate::linalg::axpy;
@@ -356,27 +357,29 @@ impl Clustered {
 }
 
 impl Embedding for Clustered {
-    fn gather(&self, ids: &[u32], out: &mut [f32], _: &mut Tape) {
-        let width = self.tables[0].width();
-        for (&id, out) in ids.iter().zip(out.chunks_exact_mut(self.tables.len() * width)) {
-            for (j, piece) in out.chunks_exact_mut(width).enumerate() {
-                piece.copy_from_slice(self.tables[j].row(self.pointer(id, j)));
-                if self.has_helper() {
-                    axpy(1.0, self.tables[j].row(self.helper(id, j)), piece);
-                }
+    fn gather(&self, ids: &[u32], out: &mut [f32], tape: &mut Tape) {
+        let columns = self.tables.len();
+        // The pointed rows of each column, then the helper rows.
+        let (pointed, helpers) = tape.rows(2 * columns).split_at_mut(columns);
+        for (j, table) in self.tables.iter().enumerate() {
+            let piece = Piece::column(j, columns, table.width());
+            pointed[j].clear();
+            pointed[j].extend(ids.iter().map(|&id| self.pointer(id, j)));
+            table.gather(&pointed[j], out, piece, |_, row, _| row);
+            helpers[j].clear();
+            if self.has_helper() {
+                helpers[j].extend(ids.iter().map(|&id| self.helper(id, j)));
+                table.gather(&helpers[j], out, piece, |_, row, pointed| pointed + row);
             }
         }
     }
-    fn scatter(&mut self, ids: &[u32], grad: &[f32], _: &mut Tape) {
-        let width = self.tables[0].width();
-        for (&id, grad) in ids.iter().zip(grad.chunks_exact(self.tables.len() * width)) {
-            for (j, piece) in grad.chunks_exact(width).enumerate() {
-                let (row, helper) = (self.pointer(id, j), self.helper(id, j));
-                self.tables[j].add(row, piece);
-                if self.has_helper() {
-                    self.tables[j].add(helper, piece);
-                }
-            }
+    fn scatter(&mut self, _: &[u32], grad: &[f32], tape: &mut Tape) {
+        let columns = self.tables.len();
+        let (pointed, helpers) = tape.rows(2 * columns).split_at(columns);
+        for (j, table) in self.tables.iter_mut().enumerate() {
+            let piece = Piece::column(j, columns, table.width());
+            table.scatter(&pointed[j], grad, piece, |_, grad| grad);
+            table.scatter(&helpers[j], grad, piece, |_, grad| grad);
         }
     }
     fn params(&mut self, visit: &mut dyn FnMut(&mut Param)) {

@@ -2,8 +2,8 @@
 //! c tables of m rows, d/c wide: m·d parameters.
 
 use super::*;
+use crate::gather::Piece;
 use crate::hash::{Hash, HashFamily};
-use crate::linalg::axpy;
 
 pub(super) struct CompositionalEmbedding;
 
@@ -89,32 +89,18 @@ pub(super) fn plan(
 
 struct Columns(Vec<(Hash, Param)>);
 
-impl Columns {
-    fn dim(&self) -> usize {
-        self.0.iter().map(|(_, table)| table.width()).sum()
-    }
-}
-
 impl Embedding for Columns {
-    fn gather(&self, ids: &[u32], out: &mut [f32], _: &mut Tape) {
-        for (&id, out) in ids.iter().zip(out.chunks_exact_mut(self.dim())) {
-            let mut rest = out;
-            for (hash, table) in &self.0 {
-                let (piece, others) = rest.split_at_mut(table.width());
-                piece.copy_from_slice(table.row(hash.row(id)));
-                rest = others;
-            }
+    fn gather(&self, ids: &[u32], out: &mut [f32], tape: &mut Tape) {
+        let columns = self.0.len();
+        for (j, ((hash, table), rows)) in self.0.iter().zip(tape.rows(columns)).enumerate() {
+            hash.rows(ids, rows);
+            table.gather(rows, out, Piece::column(j, columns, table.width()), |_, row, _| row);
         }
     }
-    fn scatter(&mut self, ids: &[u32], grad: &[f32], _: &mut Tape) {
-        let dim = self.dim();
-        for (&id, grad) in ids.iter().zip(grad.chunks_exact(dim)) {
-            let mut rest = grad;
-            for (hash, table) in &mut self.0 {
-                let (piece, others) = rest.split_at(table.width());
-                axpy(1.0, piece, table.grad_row(hash.row(id)));
-                rest = others;
-            }
+    fn scatter(&mut self, _: &[u32], grad: &[f32], tape: &mut Tape) {
+        let columns = self.0.len();
+        for (j, ((_, table), rows)) in self.0.iter_mut().zip(tape.rows(columns)).enumerate() {
+            table.scatter(rows, grad, Piece::column(j, columns, table.width()), |_, grad| grad);
         }
     }
     fn params(&mut self, visit: &mut dyn FnMut(&mut Param)) {

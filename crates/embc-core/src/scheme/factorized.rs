@@ -71,8 +71,8 @@ impl Embedding for Projected {
         // Buffer 0 keeps the narrow rows [U × k] for the scatter, buffer 1 is its gradient.
         tape.buffers.resize(2, Vec::new());
         let rows = &mut tape.buffers[0];
-        rows.clear();
-        ids.iter().for_each(|&id| rows.extend_from_slice(self.table.row(id)));
+        rows.resize(n * rank, 0.0);
+        self.table.copy_rows(ids, rows);
         gemm(n, self.dim, rank, rows, Op::N, self.projection.value(), Op::N, 0.0, out);
     }
     fn scatter(&mut self, ids: &[u32], grad: &[f32], tape: &mut Tape) {
@@ -81,9 +81,7 @@ impl Embedding for Projected {
         gemm(rank, self.dim, n, rows, Op::T, grad, Op::N, 1.0, self.projection.dense_grad());
         drows.resize(n * rank, 0.0);
         gemm(n, rank, self.dim, grad, Op::N, self.projection.value(), Op::T, 0.0, drows);
-        for (&id, drow) in ids.iter().zip(drows.chunks_exact(rank)) {
-            self.table.add(id, drow);
-        }
+        self.table.add_rows(ids, drows);
     }
     fn params(&mut self, visit: &mut dyn FnMut(&mut Param)) {
         visit(&mut self.table);

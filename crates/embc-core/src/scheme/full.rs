@@ -42,14 +42,10 @@ struct Table(Param);
 
 impl Embedding for Table {
     fn gather(&self, ids: &[u32], out: &mut [f32], _: &mut Tape) {
-        for (&id, out) in ids.iter().zip(out.chunks_exact_mut(self.0.width())) {
-            out.copy_from_slice(self.0.row(id));
-        }
+        self.0.copy_rows(ids, out);
     }
     fn scatter(&mut self, ids: &[u32], grad: &[f32], _: &mut Tape) {
-        for (&id, grad) in ids.iter().zip(grad.chunks_exact(self.0.width())) {
-            self.0.add(id, grad);
-        }
+        self.0.add_rows(ids, grad);
     }
     fn params(&mut self, visit: &mut dyn FnMut(&mut Param)) {
         visit(&mut self.0);

@@ -58,15 +58,12 @@ struct Hashed {
 }
 
 impl Embedding for Hashed {
-    fn gather(&self, ids: &[u32], out: &mut [f32], _: &mut Tape) {
-        for (&id, out) in ids.iter().zip(out.chunks_exact_mut(self.table.width())) {
-            out.copy_from_slice(self.table.row(self.hash.row(id)));
-        }
+    fn gather(&self, ids: &[u32], out: &mut [f32], tape: &mut Tape) {
+        self.hash.rows(ids, tape.first());
+        self.table.copy_rows(tape.first(), out);
     }
-    fn scatter(&mut self, ids: &[u32], grad: &[f32], _: &mut Tape) {
-        for (&id, grad) in ids.iter().zip(grad.chunks_exact(self.table.width())) {
-            self.table.add(self.hash.row(id), grad);
-        }
+    fn scatter(&mut self, _: &[u32], grad: &[f32], tape: &mut Tape) {
+        self.table.add_rows(tape.first(), grad);
     }
     fn params(&mut self, visit: &mut dyn FnMut(&mut Param)) {
         visit(&mut self.table);

@@ -2,8 +2,9 @@
 //! (arXiv 1709.03933). m·d + weights parameters.
 
 use super::*;
+use crate::gather::Piece;
 use crate::hash::{Hash, HashFamily};
-use crate::linalg::{axpy, dot};
+use crate::linalg::dot;
 
 pub(super) struct HashEmbedding;
 
@@ -127,50 +128,85 @@ struct Weighted {
 }
 
 impl Weighted {
-    /// Row and column of the `j`th weight of an id, in the weights or in the table.
-    fn place(&self, id: u32, j: usize) -> (u32, usize) {
-        let cell = |width: usize| {
-            let cell = self.picks[j].row(id) as usize;
-            ((cell / width) as u32, cell % width)
-        };
-        match self.weights {
-            Weights::Original => (self.picks[0].row(id), j),
-            Weights::Independent => (self.picks[j].row(id), j),
-            Weights::Flat => cell(self.weight.width()),
-            Weights::Table => cell(self.table.width()),
-            Weights::PerId => (id, j),
-        }
+    /// True where the k weights of an id are a row.
+    fn by_row(&self) -> bool {
+        matches!(self.weights, Weights::Original | Weights::PerId)
     }
 
-    fn weight(&self, id: u32, j: usize) -> f32 {
-        let (row, column) = self.place(id, j);
-        let from = if self.weights == Weights::Table { &self.table } else { &self.weight };
-        self.scale * from.row(row)[column]
+    /// Puts the weights of `ids` [U × k] into the tape's first buffer, and after its k lists of rows
+    /// where they come from: a row each, or k cells.
+    fn weights(&self, ids: &[u32], tape: &mut Tape) {
+        let k = self.hashes.len();
+        tape.buffers.resize(2, Vec::new());
+        tape.rows(k + 1);
+        let (weights, places) = (&mut tape.buffers[0], &mut tape.rows[k]);
+        weights.resize(ids.len() * k, 0.0);
+        match self.weights {
+            Weights::Original => self.picks[0].rows(ids, places),
+            Weights::PerId => {
+                places.clear();
+                places.extend_from_slice(ids);
+            }
+            _ => {
+                let cell = |id: u32, j: usize| match self.weights {
+                    Weights::Independent => self.picks[j].row(id) * k as u32 + j as u32,
+                    _ => self.picks[j].row(id),
+                };
+                places.clear();
+                places.extend(ids.iter().flat_map(|&id| (0..k).map(move |j| cell(id, j))));
+                let from = if self.weights == Weights::Table { &self.table } else { &self.weight };
+                for (weight, &cell) in weights.iter_mut().zip(&*places) {
+                    *weight = self.scale * from.value()[cell as usize];
+                }
+                return;
+            }
+        }
+        let whole = Piece::whole(k);
+        self.weight.gather(places, weights, whole, |_, weight, _| self.scale * weight);
     }
 }
 
 impl Embedding for Weighted {
-    fn gather(&self, ids: &[u32], out: &mut [f32], _: &mut Tape) {
-        out.fill(0.0);
-        for (&id, out) in ids.iter().zip(out.chunks_exact_mut(self.table.width())) {
-            for (j, hash) in self.hashes.iter().enumerate() {
-                axpy(self.weight(id, j), self.table.row(hash.row(id)), out);
+    fn gather(&self, ids: &[u32], out: &mut [f32], tape: &mut Tape) {
+        let (k, whole) = (self.hashes.len(), Piece::whole(self.table.width()));
+        self.weights(ids, tape);
+        let Tape { buffers, rows } = tape;
+        let weights = &buffers[0];
+        for (j, (hash, rows)) in self.hashes.iter().zip(rows).enumerate() {
+            hash.rows(ids, rows);
+            let weight = |i: usize| weights[i * k + j];
+            match j {
+                0 => self.table.gather(rows, out, whole, |i, row, _| weight(i) * row),
+                _ => self.table.gather(rows, out, whole, |i, row, sum| sum + weight(i) * row),
             }
         }
     }
-    fn scatter(&mut self, ids: &[u32], grad: &[f32], _: &mut Tape) {
-        for (&id, grad) in ids.iter().zip(grad.chunks_exact(self.table.width())) {
-            for j in 0..self.hashes.len() {
-                let row = self.hashes[j].row(id);
-                let weight = self.weight(id, j);
-                let slope = self.scale * dot(grad, self.table.row(row));
-                let (at, column) = self.place(id, j);
+    fn scatter(&mut self, _: &[u32], grad: &[f32], tape: &mut Tape) {
+        let (k, whole) = (self.hashes.len(), Piece::whole(self.table.width()));
+        let Tape { buffers, rows } = tape;
+        let [weights, slopes] = &mut buffers[..] else { unreachable!("a gather came before") };
+        let (rows, picks) = rows.split_at(k);
+        slopes.resize(weights.len(), 0.0);
+        for (j, rows) in rows.iter().enumerate() {
+            for (i, (&row, grad)) in rows.iter().zip(grad.chunks_exact(whole.stride)).enumerate() {
+                slopes[i * k + j] = self.scale * dot(grad, self.table.row(row));
+            }
+            self.table.scatter(rows, grad, whole, |i, grad| weights[i * k + j] * grad);
+        }
+        match self.by_row() {
+            true => self.weight.add_rows(&picks[0], slopes),
+            false => {
                 let from = match self.weights {
                     Weights::Table => &mut self.table,
                     _ => &mut self.weight,
                 };
-                from.grad_row(at)[column] += slope;
-                axpy(weight, grad, self.table.grad_row(row));
+                let width = from.width();
+                for (slopes, cells) in slopes.chunks_exact(k).zip(picks[0].chunks_exact(k)) {
+                    for (slope, &cell) in slopes.iter().zip(cells) {
+                        let (row, column) = (cell / width as u32, cell as usize % width);
+                        from.grad_row(row)[column] += slope;
+                    }
+                }
             }
         }
     }

@@ -315,22 +315,17 @@ impl Shared {
 }
 
 impl Embedding for Shared {
-    fn gather(&self, ids: &[u32], out: &mut [f32], _: &mut Tape) {
-        for (&id, out) in ids.iter().zip(out.chunks_exact_mut(self.places.dim)) {
+    fn gather(&self, ids: &[u32], out: &mut [f32], tape: &mut Tape) {
+        let (dim, cells) = (self.places.dim, tape.first());
+        cells.resize(ids.len() * dim, 0);
+        for (&id, cells) in ids.iter().zip(cells.chunks_exact_mut(dim)) {
             let row = self.row(id);
-            for (i, out) in out.iter_mut().enumerate() {
-                *out = self.cells.value()[self.cell(id, row, i) as usize];
-            }
+            cells.iter_mut().enumerate().for_each(|(i, cell)| *cell = self.cell(id, row, i));
         }
+        self.cells.copy_rows(cells, out);
     }
-    fn scatter(&mut self, ids: &[u32], grad: &[f32], _: &mut Tape) {
-        for (&id, grad) in ids.iter().zip(grad.chunks_exact(self.places.dim)) {
-            let row = self.row(id);
-            for (i, grad) in grad.iter().enumerate() {
-                let cell = self.cell(id, row, i);
-                self.cells.grad_row(cell)[0] += grad;
-            }
-        }
+    fn scatter(&mut self, _: &[u32], grad: &[f32], tape: &mut Tape) {
+        self.cells.add_rows(tape.first(), grad);
     }
     fn params(&mut self, visit: &mut dyn FnMut(&mut Param)) {
         visit(&mut self.cells);

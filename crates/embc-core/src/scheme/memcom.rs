@@ -2,6 +2,7 @@
 //! (arXiv 2203.10135). m·d + v parameters, 2v with the bias; reaches compressions below d (d/2).
 
 use super::*;
+use crate::gather::Piece;
 use crate::hash::{Hash, HashFamily};
 use crate::linalg::dot;
 
@@ -114,24 +115,37 @@ struct Weighted {
 }
 
 impl Embedding for Weighted {
-    fn gather(&self, ids: &[u32], out: &mut [f32], _: &mut Tape) {
-        for (&id, out) in ids.iter().zip(out.chunks_exact_mut(self.table.width())) {
-            let weight = self.weight.row(id)[0];
-            let bias = self.bias.as_ref().map_or(0.0, |bias| bias.row(id)[0]);
-            for (out, u) in out.iter_mut().zip(self.table.row(self.hash.row(id))) {
-                *out = u * weight + bias;
+    fn gather(&self, ids: &[u32], out: &mut [f32], tape: &mut Tape) {
+        self.hash.rows(ids, tape.first());
+        tape.buffers.resize(2, Vec::new());
+        let Tape { buffers, rows } = tape;
+        let [weight, bias] = &mut buffers[..] else { unreachable!("two buffers") };
+        weight.resize(ids.len(), 0.0);
+        self.weight.copy_rows(ids, weight);
+        let whole = Piece::whole(self.table.width());
+        match &self.bias {
+            Some(of_id) => {
+                bias.resize(ids.len(), 0.0);
+                of_id.copy_rows(ids, bias);
+                self.table.gather(&rows[0], out, whole, |i, u, _| u * weight[i] + bias[i]);
             }
+            None => self.table.gather(&rows[0], out, whole, |i, u, _| u * weight[i]),
         }
     }
-    fn scatter(&mut self, ids: &[u32], grad: &[f32], _: &mut Tape) {
-        for (&id, grad) in ids.iter().zip(grad.chunks_exact(self.table.width())) {
-            let row = self.hash.row(id);
-            self.weight.add(id, &[dot(grad, self.table.row(row))]);
-            if let Some(bias) = &mut self.bias {
-                bias.add(id, &[grad.iter().sum()]);
-            }
-            crate::linalg::axpy(self.weight.row(id)[0], grad, self.table.grad_row(row));
+    fn scatter(&mut self, ids: &[u32], grad: &[f32], tape: &mut Tape) {
+        let Tape { buffers, rows } = tape;
+        let [weight, slope] = &mut buffers[..] else { unreachable!("a gather came before") };
+        let width = self.table.width();
+        let grads = grad.chunks_exact(width);
+        slope.clear();
+        slope.extend(rows[0].iter().zip(grads.clone()).map(|(&r, g)| dot(g, self.table.row(r))));
+        self.weight.add_rows(ids, slope);
+        if let Some(bias) = &mut self.bias {
+            slope.clear();
+            slope.extend(grads.map(|grad| grad.iter().sum::<f32>()));
+            bias.add_rows(ids, slope);
         }
+        self.table.scatter(&rows[0], grad, Piece::whole(width), |i, grad| weight[i] * grad);
     }
     fn params(&mut self, visit: &mut dyn FnMut(&mut Param)) {
         visit(&mut self.table);

@@ -4,8 +4,8 @@
 use super::cce::{Error, Lloyd, quantise};
 use super::ce::check_columns;
 use super::*;
+use crate::gather::Piece;
 use crate::kmeans::Start;
-use crate::linalg::axpy;
 use crate::packed::Packed;
 
 pub(super) struct ProductQuantisation;
@@ -88,14 +88,10 @@ struct Training {
 
 impl Embedding for Training {
     fn gather(&self, ids: &[u32], out: &mut [f32], _: &mut Tape) {
-        for (&id, out) in ids.iter().zip(out.chunks_exact_mut(self.table.width())) {
-            out.copy_from_slice(self.table.row(id));
-        }
+        self.table.copy_rows(ids, out);
     }
     fn scatter(&mut self, ids: &[u32], grad: &[f32], _: &mut Tape) {
-        for (&id, grad) in ids.iter().zip(grad.chunks_exact(self.table.width())) {
-            self.table.add(id, grad);
-        }
+        self.table.add_rows(ids, grad);
     }
     fn params(&mut self, visit: &mut dyn FnMut(&mut Param)) {
         visit(&mut self.table);
@@ -141,21 +137,18 @@ impl Coded {
 }
 
 impl Embedding for Coded {
-    fn gather(&self, ids: &[u32], out: &mut [f32], _: &mut Tape) {
-        let width = self.books[0].width();
-        for (&id, out) in ids.iter().zip(out.chunks_exact_mut(width * self.books.len())) {
-            for (j, piece) in out.chunks_exact_mut(width).enumerate() {
-                piece.copy_from_slice(self.books[j].row(self.code(id, j)));
-            }
+    fn gather(&self, ids: &[u32], out: &mut [f32], tape: &mut Tape) {
+        let columns = self.books.len();
+        for (j, (book, rows)) in self.books.iter().zip(tape.rows(columns)).enumerate() {
+            rows.clear();
+            rows.extend(ids.iter().map(|&id| self.code(id, j)));
+            book.gather(rows, out, Piece::column(j, columns, book.width()), |_, row, _| row);
         }
     }
-    fn scatter(&mut self, ids: &[u32], grad: &[f32], _: &mut Tape) {
-        let width = self.books[0].width();
-        for (&id, grad) in ids.iter().zip(grad.chunks_exact(width * self.books.len())) {
-            for (j, piece) in grad.chunks_exact(width).enumerate() {
-                let code = self.code(id, j);
-                axpy(1.0, piece, self.books[j].grad_row(code));
-            }
+    fn scatter(&mut self, _: &[u32], grad: &[f32], tape: &mut Tape) {
+        let columns = self.books.len();
+        for (j, (book, rows)) in self.books.iter_mut().zip(tape.rows(columns)).enumerate() {
+            book.scatter(rows, grad, Piece::column(j, columns, book.width()), |_, grad| grad);
         }
     }
     fn params(&mut self, visit: &mut dyn FnMut(&mut Param)) {

@@ -2,7 +2,7 @@
 //! (arXiv 1909.02107). (m + ⌈v/m⌉)·d parameters, half of that for concat; reaches √v/2 (√v).
 
 use super::*;
-use crate::linalg::axpy;
+use crate::gather::Piece;
 
 pub(super) struct QuotientRemainder;
 
@@ -130,54 +130,51 @@ struct Pair {
 }
 
 impl Pair {
-    fn out_dim(&self) -> usize {
-        self.remainder.width() * if self.combine == Combine::Concat { 2 } else { 1 }
+    /// Where the quotient's and the remainder's rows go in the embedding.
+    fn pieces(&self) -> (Piece, Piece) {
+        let width = self.quotient.width();
+        match self.combine {
+            Combine::Concat => (Piece::column(0, 2, width), Piece::column(1, 2, width)),
+            _ => (Piece::whole(width), Piece::whole(width)),
+        }
     }
 }
 
 impl Embedding for Pair {
-    fn gather(&self, ids: &[u32], out: &mut [f32], _: &mut Tape) {
-        for (&id, out) in ids.iter().zip(out.chunks_exact_mut(self.out_dim())) {
-            let (q, r) = (self.quotient.row(id / self.m), self.remainder.row(id % self.m));
-            match self.combine {
-                Combine::Concat => {
-                    out[..q.len()].copy_from_slice(q);
-                    out[q.len()..].copy_from_slice(r);
-                }
-                Combine::Add => {
-                    out.iter_mut().zip(q.iter().zip(r)).for_each(|(o, (q, r))| *o = q + r)
-                }
-                Combine::Mult => {
-                    out.iter_mut().zip(q.iter().zip(r)).for_each(|(o, (q, r))| *o = q * r)
-                }
-            }
+    fn gather(&self, ids: &[u32], out: &mut [f32], tape: &mut Tape) {
+        let [q, r] = tape.rows(2) else { unreachable!("two lists") };
+        q.clear();
+        q.extend(ids.iter().map(|&id| id / self.m));
+        r.clear();
+        r.extend(ids.iter().map(|&id| id % self.m));
+        let (first, second) = self.pieces();
+        self.quotient.gather(q, out, first, |_, q, _| q);
+        match self.combine {
+            Combine::Concat => self.remainder.gather(r, out, second, |_, r, _| r),
+            Combine::Add => self.remainder.gather(r, out, second, |_, r, q| q + r),
+            Combine::Mult => self.remainder.gather(r, out, second, |_, r, q| q * r),
         }
     }
-    fn scatter(&mut self, ids: &[u32], grad: &[f32], _: &mut Tape) {
-        let width = self.quotient.width();
-        for (&id, grad) in ids.iter().zip(grad.chunks_exact(self.out_dim())) {
-            let (iq, ir) = (id / self.m, id % self.m);
-            match self.combine {
-                Combine::Concat => {
-                    axpy(1.0, &grad[..width], self.quotient.grad_row(iq));
-                    axpy(1.0, &grad[width..], self.remainder.grad_row(ir));
-                }
-                Combine::Add => {
-                    self.quotient.add(iq, grad);
-                    self.remainder.add(ir, grad);
-                }
-                Combine::Mult => {
-                    let r = self.remainder.row(ir);
-                    for ((dq, g), r) in self.quotient.grad_row(iq).iter_mut().zip(grad).zip(r) {
-                        *dq += g * r;
-                    }
-                    let q = self.quotient.row(iq);
-                    for ((dr, g), q) in self.remainder.grad_row(ir).iter_mut().zip(grad).zip(q) {
-                        *dr += g * q;
-                    }
-                }
-            }
+    fn scatter(&mut self, ids: &[u32], grad: &[f32], tape: &mut Tape) {
+        let (first, second) = self.pieces();
+        let Tape { buffers, rows } = tape;
+        let [q, r] = &rows[..] else { unreachable!("a gather came before") };
+        if self.combine != Combine::Mult {
+            self.quotient.scatter(q, grad, first, |_, grad| grad);
+            self.remainder.scatter(r, grad, second, |_, grad| grad);
+            return;
         }
+        // Each factor's gradient is the other's row times the product's.
+        let whole = Piece::whole(self.quotient.width());
+        buffers.resize(1, Vec::new());
+        let slope = &mut buffers[0];
+        slope.resize(ids.len() * whole.stride, 0.0);
+        slope.copy_from_slice(grad);
+        self.remainder.gather(r, slope, whole, |_, r, grad| grad * r);
+        self.quotient.add_rows(q, slope);
+        slope.copy_from_slice(grad);
+        self.quotient.gather(q, slope, whole, |_, q, grad| grad * q);
+        self.remainder.add_rows(r, slope);
     }
     fn params(&mut self, visit: &mut dyn FnMut(&mut Param)) {
         visit(&mut self.remainder);

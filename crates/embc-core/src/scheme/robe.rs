@@ -3,7 +3,9 @@
 
 use super::*;
 use crate::hash::mix64;
+use crate::linalg::scale;
 use crate::state::TensorMut;
+use std::ops::Range;
 
 pub(super) struct Robe;
 
@@ -58,7 +60,7 @@ pub(super) fn plan(
     block: usize,
     signed: bool,
 ) -> Result<Plan, PlanError> {
-    let dim = t.dim;
+    let (dim, block) = (t.dim, block.min(t.dim));
     let cells = cells_within(scheme, t, limit)?;
     Ok(Plan {
         out_dim: dim,
@@ -93,37 +95,100 @@ struct Blocks {
     cells: Param,
 }
 
+/// A stretch of a batch's blocks.
+enum Stretch {
+    /// Blocks of one width whose runs lie whole in the array.
+    Whole(Range<usize>),
+    /// A part of block .0: the first cell, and where it lies in a buffer [U × dim].
+    Part(usize, usize, Range<usize>),
+}
+
 impl Blocks {
-    /// The first cell and the sign of block `b` of an id.
-    #[inline]
-    fn place(&self, id: u32, b: usize) -> (usize, f32) {
-        let hash = mix64(mix64(u64::from(id) ^ self.key) ^ b as u64);
-        let sign = if self.signed && hash & 1 == 1 { -1.0 } else { 1.0 };
-        (((u128::from(hash) * self.cells.value().len() as u128) >> 64) as usize, sign)
+    fn blocks(&self) -> usize {
+        self.dim.div_ceil(self.block)
+    }
+
+    /// The first cell and the sign of each block of each id [U × blocks], to the tape; without signs
+    /// none.
+    fn places(&self, ids: &[u32], tape: &mut Tape) {
+        let blocks = self.blocks();
+        tape.buffers.resize(1, Vec::new());
+        let signs = &mut tape.buffers[0];
+        signs.resize(if self.signed { ids.len() * blocks } else { 0 }, 0.0);
+        tape.rows.resize(1, Vec::new());
+        let firsts = &mut tape.rows[0];
+        firsts.resize(ids.len() * blocks, 0);
+        let cells = self.cells.value().len() as u128;
+        for (i, (&id, firsts)) in ids.iter().zip(firsts.chunks_exact_mut(blocks)).enumerate() {
+            let of_id = mix64(u64::from(id) ^ self.key);
+            for (b, first) in firsts.iter_mut().enumerate() {
+                let hash = mix64(of_id ^ b as u64);
+                *first = ((u128::from(hash) * cells) >> 64) as u32;
+                if self.signed {
+                    signs[i * blocks + b] = if hash & 1 == 1 { -1.0 } else { 1.0 };
+                }
+            }
+        }
+    }
+}
+
+/// Visits the blocks of embeddings `dim` wide in order: in long stretches, but for those that pass
+/// the end of the array, which has `length` cells.
+fn visit(dim: usize, width: usize, length: usize, firsts: &[u32], mut visit: impl FnMut(Stretch)) {
+    let (blocks, even) = (dim.div_ceil(width), dim.is_multiple_of(width));
+    let apart = |&first: &u32| !even || first as usize + width > length;
+    let mut block = 0;
+    while block < firsts.len() {
+        let whole = firsts[block..].iter().position(apart).unwrap_or(firsts.len() - block);
+        if whole > 0 {
+            visit(Stretch::Whole(block..block + whole));
+        }
+        block += whole;
+        let Some(&first) = firsts.get(block) else { return };
+        let (id, b) = (block / blocks, block % blocks);
+        let end = id * dim + dim.min((b + 1) * width);
+        let (mut at, mut first) = (id * dim + b * width, first as usize);
+        while at < end {
+            let run = at..end.min(at + length - first);
+            visit(Stretch::Part(block, first, run.clone()));
+            (at, first) = (run.end, 0);
+        }
+        block += 1;
     }
 }
 
 impl Embedding for Blocks {
-    fn gather(&self, ids: &[u32], out: &mut [f32], _: &mut Tape) {
-        let cells = self.cells.value();
-        for (&id, out) in ids.iter().zip(out.chunks_exact_mut(self.dim)) {
-            for (b, out) in out.chunks_mut(self.block).enumerate() {
-                let (first, sign) = self.place(id, b);
-                let run = cells[first..].iter().chain(cells.iter().cycle());
-                out.iter_mut().zip(run).for_each(|(out, cell)| *out = sign * cell);
+    fn gather(&self, ids: &[u32], out: &mut [f32], tape: &mut Tape) {
+        self.places(ids, tape);
+        let (firsts, signs, width) = (&tape.rows[0], &tape.buffers[0], self.block);
+        let sign = |block: usize| if self.signed { signs[block] } else { 1.0 };
+        visit(self.dim, width, self.cells.value().len(), firsts, |stretch| match stretch {
+            Stretch::Whole(blocks) => {
+                let (from, out) =
+                    (blocks.start, &mut out[blocks.start * width..blocks.end * width]);
+                self.cells.gather_runs(&firsts[blocks], width, out, |i, x| sign(from + i) * x);
             }
-        }
+            Stretch::Part(block, first, run) => {
+                let cells = &self.cells.value()[first..first + run.len()];
+                scale(sign(block), cells, &mut out[run]);
+            }
+        });
     }
-    fn scatter(&mut self, ids: &[u32], grad: &[f32], _: &mut Tape) {
-        let length = self.cells.value().len();
-        for (&id, grad) in ids.iter().zip(grad.chunks_exact(self.dim)) {
-            for (b, grad) in grad.chunks(self.block).enumerate() {
-                let (first, sign) = self.place(id, b);
-                for (t, grad) in grad.iter().enumerate() {
-                    self.cells.grad_row(((first + t) % length) as u32)[0] += sign * grad;
-                }
+    fn scatter(&mut self, _: &[u32], grad: &[f32], tape: &mut Tape) {
+        let (firsts, signs, width) = (&tape.rows[0], &tape.buffers[0], self.block);
+        let (signed, length) = (self.signed, self.cells.value().len());
+        let sign = |block: usize| if signed { signs[block] } else { 1.0 };
+        visit(self.dim, width, length, firsts, |stretch| match stretch {
+            Stretch::Whole(blocks) => {
+                let (from, grad) = (blocks.start, &grad[blocks.start * width..blocks.end * width]);
+                let scaled = |i: usize, g: f32| sign(from + i) * g;
+                self.cells.scatter_runs(&firsts[blocks], width, grad, scaled);
             }
-        }
+            Stretch::Part(block, first, run) => {
+                let scaled = |_: usize, g: f32| sign(block) * g;
+                self.cells.scatter_runs(&[first as u32], run.len(), &grad[run], scaled);
+            }
+        });
     }
     fn params(&mut self, visit: &mut dyn FnMut(&mut Param)) {
         visit(&mut self.cells);

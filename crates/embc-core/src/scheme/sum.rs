@@ -1,8 +1,8 @@
 //! Sums of hashed rows of one table: what signed hashing, double hashing and bloom share.
 
 use super::*;
+use crate::gather::Piece;
 use crate::hash::{Hash, HashFamily, mix64};
-use crate::linalg::axpy;
 use crate::state::TensorMut;
 
 /// E_i = scale · Σ_j s_j(i) · T[h_j(i)], with s = 1 unless signed.
@@ -55,30 +55,38 @@ pub(super) fn plan(
     })
 }
 
+/// −scale where the sign hash of an id says so.
+#[inline]
+fn factor(scale: f32, sign: Option<u64>, id: u32) -> f32 {
+    let minus = sign.is_some_and(|key| mix64(u64::from(id) ^ key) & 1 == 1);
+    if minus { -scale } else { scale }
+}
+
 impl SumOfRows {
-    /// The row and the factor of the `j`th term of an id.
     #[inline]
-    fn term(&self, j: usize, id: u32) -> (u32, f32) {
-        let minus = self.signs.get(j).is_some_and(|key| mix64(u64::from(id) ^ key) & 1 == 1);
-        (self.hashes[j].row(id), if minus { -self.scale } else { self.scale })
+    fn factor(&self, j: usize, id: u32) -> f32 {
+        factor(self.scale, self.signs.get(j).copied(), id)
     }
 }
 
 impl Embedding for SumOfRows {
-    fn gather(&self, ids: &[u32], out: &mut [f32], _: &mut Tape) {
-        out.fill(0.0);
-        for (&id, out) in ids.iter().zip(out.chunks_exact_mut(self.table.width())) {
-            for (row, factor) in (0..self.hashes.len()).map(|j| self.term(j, id)) {
-                axpy(factor, self.table.row(row), out);
+    fn gather(&self, ids: &[u32], out: &mut [f32], tape: &mut Tape) {
+        let whole = Piece::whole(self.table.width());
+        for (j, rows) in tape.rows(self.hashes.len()).iter_mut().enumerate() {
+            self.hashes[j].rows(ids, rows);
+            let factor = |i: usize| self.factor(j, ids[i]);
+            match j {
+                0 => self.table.gather(rows, out, whole, |i, row, _| factor(i) * row),
+                _ => self.table.gather(rows, out, whole, |i, row, sum| sum + factor(i) * row),
             }
         }
     }
-    fn scatter(&mut self, ids: &[u32], grad: &[f32], _: &mut Tape) {
-        for (&id, grad) in ids.iter().zip(grad.chunks_exact(self.table.width())) {
-            for j in 0..self.hashes.len() {
-                let (row, factor) = self.term(j, id);
-                axpy(factor, grad, self.table.grad_row(row));
-            }
+    fn scatter(&mut self, ids: &[u32], grad: &[f32], tape: &mut Tape) {
+        let whole = Piece::whole(self.table.width());
+        for (j, rows) in tape.rows(self.hashes.len()).iter().enumerate() {
+            let (scale, sign) = (self.scale, self.signs.get(j).copied());
+            let factor = |i: usize| factor(scale, sign, ids[i]);
+            self.table.scatter(rows, grad, whole, |i, grad| factor(i) * grad);
         }
     }
     fn params(&mut self, visit: &mut dyn FnMut(&mut Param)) {

@@ -71,15 +71,13 @@ impl Truncated {
 }
 
 impl Embedding for Truncated {
-    fn gather(&self, ids: &[u32], out: &mut [f32], _: &mut Tape) {
-        for (&id, out) in ids.iter().zip(out.chunks_exact_mut(self.table.width())) {
-            out.copy_from_slice(self.table.row(self.row(id)));
-        }
+    fn gather(&self, ids: &[u32], out: &mut [f32], tape: &mut Tape) {
+        tape.first().clear();
+        tape.first().extend(ids.iter().map(|&id| self.row(id)));
+        self.table.copy_rows(tape.first(), out);
     }
-    fn scatter(&mut self, ids: &[u32], grad: &[f32], _: &mut Tape) {
-        for (&id, grad) in ids.iter().zip(grad.chunks_exact(self.table.width())) {
-            self.table.add(self.row(id), grad);
-        }
+    fn scatter(&mut self, _: &[u32], grad: &[f32], tape: &mut Tape) {
+        self.table.add_rows(tape.first(), grad);
     }
     fn params(&mut self, visit: &mut dyn FnMut(&mut Param)) {
         visit(&mut self.table);
