@@ -29,3 +29,9 @@ report:
 # Lookups a second of each scheme beside the uncompressed table (bench-schemes memcom: only that)
 bench-schemes filter="":
     cargo bench -p embc-core --bench schemes -- {{filter}}
+
+# Write the PyTorch oracle of the schemes anew (installs PyTorch under target/)
+oracle:
+    python3 -m venv target/oracle
+    target/oracle/bin/pip install --quiet torch numpy
+    target/oracle/bin/python scripts/oracle/schemes.py

@@ -144,12 +144,14 @@ impl Optim {
     pub fn step(&self, param: &mut Param) {
         param.steps += 1;
         let t = param.steps.min(i32::MAX as u64) as i32;
-        let eps = self.eps.unwrap_or(match self.kind {
-            Kind::Adagrad | Kind::RowAdagrad => 1e-10,
-            _ => 1e-8,
-        });
+        let adam = matches!(self.kind, Kind::Adam | Kind::AdamW);
+        let mut eps = self.eps.unwrap_or(if self.moments() == 1 { 1e-10 } else { 1e-8 });
         let rate = (f64::from(self.lr) / (1.0 - f64::from(self.beta1).powi(t))) as f32;
         let root = (1.0 - f64::from(self.beta2).powi(t)).sqrt() as f32;
+        if adam && self.touch == Touch::Touched && !param.always_dense {
+            // SparseAdam adds eps before the second moment's bias is corrected, Adam after it.
+            eps /= root;
+        }
         let step = Step { optim: *self, eps, rate, root };
         let by_row = self.kind == Kind::RowAdagrad && !param.always_dense;
         let width = param.width();
