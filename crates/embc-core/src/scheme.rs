@@ -19,6 +19,7 @@ use std::sync::Arc;
 mod bloom;
 mod cce;
 mod ce;
+mod codebook;
 mod cqr;
 mod dhe;
 mod double_hash;

@@ -6,10 +6,11 @@
 //! centroids, points every id at its nearest, and starts the helper anew under a fresh hash.
 
 use super::ce::check_columns;
+use super::codebook::{Error, Lloyd, quantise};
 use super::*;
 use crate::gather::Piece;
 use crate::hash::{Hash, HashFamily};
-use crate::kmeans::{Start, assign, kmeans};
+use crate::kmeans::Start;
 use crate::linalg::axpy;
 use crate::packed::Packed;
 use crate::state::TensorMut;
@@ -191,72 +192,6 @@ pub(super) fn plan(
             })
         }),
     })
-}
-
-/// How k-means is run.
-#[derive(Clone, Copy)]
-pub(super) struct Lloyd {
-    /// Pieces a centroid that it sees.
-    pub samples: usize,
-    pub start: Start,
-    pub iterations: usize,
-}
-
-/// At most k centroids of the pieces [n × width] of all ids, from a sample of them, and the nearest
-/// one of each id. `counts` are the ids' weights, all equal without them.
-pub(super) fn quantise(
-    pieces: &[f32],
-    width: usize,
-    k: u32,
-    lloyd: Lloyd,
-    counts: Option<&[u32]>,
-    rng: &mut Rng,
-) -> (Vec<f32>, Vec<u32>) {
-    let n = pieces.len() / width;
-    let mut sample: Vec<u32> = (0..n as u32).collect();
-    if n <= k as usize {
-        // Every id gets a centroid of its own.
-        return (pieces.to_vec(), sample);
-    }
-    let wanted = (lloyd.samples * k as usize).clamp(k as usize, n);
-    for i in 0..wanted {
-        sample.swap(i, i + rng.below((n - i) as u64) as usize);
-    }
-    sample.truncate(wanted);
-    let piece = |&id: &u32| &pieces[id as usize * width..][..width];
-    let points: Vec<f32> = sample.iter().flat_map(piece).copied().collect();
-    let weigh =
-        |counts: &[u32]| sample.iter().map(|&id| counts[id as usize].max(1) as f32).collect();
-    let weights: Option<Vec<f32>> = counts.filter(|counts| counts.len() == n).map(weigh);
-    let Lloyd { start, iterations, .. } = lloyd;
-    let centroids = kmeans(&points, width, k as usize, weights.as_deref(), start, iterations, rng);
-    let mut nearest = vec![0; n];
-    assign(pieces, width, &centroids, &mut nearest);
-    (centroids, nearest)
-}
-
-/// What k-means lost: the squared distance of pieces from their centroids, beside their own square.
-#[derive(Clone, Copy, Default)]
-pub(super) struct Error {
-    lost: f64,
-    total: f64,
-}
-
-impl Error {
-    /// Counts the pieces [n × width] of a column.
-    pub fn add(&mut self, pieces: &[f32], centroids: &[f32], width: usize, nearest: &[u32]) {
-        for (piece, &c) in pieces.chunks_exact(width).zip(nearest) {
-            let centroid = &centroids[c as usize * width..][..width];
-            let square = |(a, b): (&f32, &f32)| f64::from((a - b) * (a - b));
-            self.lost += piece.iter().zip(centroid).map(square).sum::<f64>();
-            self.total += piece.iter().map(|x| f64::from(x * x)).sum::<f64>();
-        }
-    }
-
-    /// The share of the pieces' square that was lost.
-    pub fn figure(self) -> (&'static str, f64) {
-        ("quantisation_error", if self.total > 0.0 { self.lost / self.total } else { 0.0 })
-    }
 }
 
 struct Clustered {

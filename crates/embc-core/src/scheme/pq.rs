@@ -1,8 +1,8 @@
 //! Product quantisation after training: the pieces of a trained full table become centroids.
 //! c codebooks of k rows, d/c wide: k·d parameters, and codes.
 
-use super::cce::{Error, Lloyd, quantise};
 use super::ce::check_columns;
+use super::codebook::{Error, Lloyd, quantise};
 use super::*;
 use crate::gather::Piece;
 use crate::kmeans::Start;

@@ -45,6 +45,14 @@ sharing = "global"
 [[scheme]]
 kind = "pq"
 columns = 2
+[[scheme]]
+kind = "pq"
+label = "pq finetuned"
+columns = 2
+finetune = 1
+[[scheme]]
+kind = "memcom"
+quantize = "int8"
 [table]
 relative_to = "full"
 "#;
@@ -86,7 +94,7 @@ fn one_and_two_threads_give_identical_records() {
     let second = two.run(&["sweep", "--config", "smoke", "--threads", "2"]).fine();
     assert_eq!(first.stdout, second.stdout);
     let (one_records, two_records) = (bare(records(&one)), bare(records(&two)));
-    assert_eq!(one_records.len(), 38);
+    assert_eq!(one_records.len(), 46);
     assert_eq!(one_records, two_records);
     for record in &one_records {
         assert_eq!(record["status"], "ok");
@@ -95,12 +103,33 @@ fn one_and_two_threads_give_identical_records() {
         let ratio = record["budget"]["compression"].as_f64().unwrap_or(1.0);
         assert!(record["compression_params"].as_f64().unwrap() >= ratio);
     }
+    let of = |label: &str| one_records.iter().find(|r| r["label"] == label).unwrap();
+    let (plain, narrow) = (of("memcom"), of("memcom int8"));
+    assert_eq!(plain["params"], narrow["params"]);
+    // A byte a value, and a range for each eight.
+    let bytes = plain["param_bytes"].as_f64().unwrap() / narrow["param_bytes"].as_f64().unwrap();
+    assert!((2.6..2.7).contains(&bytes), "{bytes}");
+    assert_ne!(plain["metrics"], narrow["metrics"]);
+    let auc = |record: &Value| record["metrics"]["valid/auc"].as_f64().unwrap();
+    assert!((auc(plain) - auc(narrow)).abs() < 0.002, "int8 costs little");
+    // A point for the codebooks as they are, and one for the epoch after; the better one is kept.
+    let tuned = of("pq finetuned");
+    assert_eq!(tuned["curve"].as_array().unwrap().len(), 4);
+    assert!(auc(tuned) >= auc(of("pq")));
+    let collisions = &of("hash")["collisions"][0];
+    assert_eq!(
+        (collisions["table"].as_str(), collisions["ids"].as_u64()),
+        (Some("user"), Some(401))
+    );
+    assert!(of("pq")["collisions"][0]["figures"]["quantisation_error"].as_f64().unwrap() > 0.0);
     // Run again: nothing to do, the same table.
     let again =
-        one.run(&["sweep", "--config", "smoke"]).expect(0, "38 of 38 trials are done already");
+        one.run(&["sweep", "--config", "smoke"]).expect(0, "46 of 46 trials are done already");
     assert_eq!(again.stdout, first.stdout);
-    assert_eq!(records(&one).len(), 38);
+    assert_eq!(records(&one).len(), 46);
     assert_eq!(one.run(&["report"]).fine().stdout, first.stdout);
+    let why = one.run(&["report", "--collisions"]).fine().stdout;
+    assert!(why.starts_with(&first.stdout) && why.contains("own row: ids %"), "{why}");
 }
 
 #[test]
@@ -123,9 +152,9 @@ fn a_sweep_that_is_interrupted_goes_on_where_it_was() {
     assert_eq!(code, Some(130), "{stderr}");
     assert!(stderr.contains("run the same command again to go on"), "{stderr}");
     let done = records(&cut).len();
-    assert!((1..38).contains(&done), "{done} trials were done");
+    assert!((1..46).contains(&done), "{done} trials were done");
     let args = ["sweep", "--config", "smoke", "--set", "train.epochs=30"];
-    let resumed = cut.run(&args).expect(0, &format!("{done} of 38 trials are done already"));
+    let resumed = cut.run(&args).expect(0, &format!("{done} of 46 trials are done already"));
     assert_eq!(resumed.stdout, whole.run(&args).fine().stdout);
     assert_eq!(bare(records(&cut)), bare(records(&whole)));
 }
@@ -168,12 +197,15 @@ fn train_saves_weights_vocabulary_and_trial() {
     assert_eq!((trial["seed"].as_u64(), trial["scheme"].as_str()), (Some(5), Some("memcom")));
     let bytes = std::fs::read(sandbox.path("out/weights.safetensors")).unwrap();
     let weights = safetensors::SafeTensors::deserialize(&bytes).unwrap();
-    let floats: usize =
-        weights.tensors().iter().map(|(_, t)| t.shape().iter().product::<usize>()).sum();
+    let is_float = |t: &safetensors::tensor::TensorView<'_>| t.dtype() == safetensors::Dtype::F32;
+    let tensors = weights.tensors();
+    let floats = tensors.iter().filter(|(_, t)| is_float(t));
     assert_eq!(
-        floats as u64,
+        floats.map(|(_, t)| t.shape().iter().product::<usize>()).sum::<usize>() as u64,
         trial["params"].as_u64().unwrap() + trial["model_params"].as_u64().unwrap()
     );
+    let hashes = tensors.iter().filter(|(name, _)| name.ends_with("/hash"));
+    assert_eq!(hashes.count(), 2, "weights say where they are looked up");
     let vocab = std::fs::read_to_string(sandbox.path("out/vocab-user.txt")).unwrap();
     let values: Vec<Option<String>> =
         vocab.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
