@@ -1,17 +1,16 @@
 //! Laws that every scheme in the registry obeys, whatever it does inside.
 
-use embc_core::batch::{Bag, Batch, Data, FieldShape, Order, Shape, Split, Task, Visit};
-use embc_core::budget::{self, Budget, Rules};
+use embc_core::batch::{Bag, Batch, Data, Order, Shape, Split, Task, Visit};
+use embc_core::budget::{Budget, Rules};
 use embc_core::init::Init;
-use embc_core::layer::{Layer, LayerPlan, LayerSpec, Pooling, Sharing};
-use embc_core::model::Input;
-use embc_core::optim::{Kind, Optim, Touch};
 use embc_core::param::Param;
 use embc_core::quantize::{Quantized, Storage};
 use embc_core::rng::Rng;
 use embc_core::scheme::*;
-use embc_core::state::{HasState, State, What, restore, save};
-use proptest::prelude::*;
+use embc_core::state::{HasState, State, What, save};
+
+mod budget;
+mod layer;
 
 /// Every scheme with every value of its knobs that changes the arithmetic.
 fn variants() -> Vec<(&'static dyn Scheme, Knobs)> {
@@ -70,7 +69,7 @@ fn table(vocab: u32, dim: usize) -> TableSpec {
 
 fn plan(scheme: &dyn Scheme, knobs: &Knobs, vocab: u32, dim: usize, ratio: f64) -> Option<Plan> {
     let (tables, budget) = ([table(vocab, dim)], Budget::Compression(ratio));
-    match budget::plan(scheme, &tables, budget, Rules::default(), knobs) {
+    match embc_core::budget::plan(scheme, &tables, budget, Rules::default(), knobs) {
         Ok(mut plans) => plans.pop(),
         Err(PlanError::Infeasible(_)) => None,
         Err(error) => panic!("{}: {error}", scheme.name()),
@@ -186,7 +185,8 @@ fn footprints_equal_the_real_buffers() {
             let rules = Rules { storage, ..Rules::default() };
             let tables = [table(1000, 16)];
             let budget = Budget::Compression(3.0);
-            let plans = budget::plan(scheme, &tables, budget, rules, &knobs).expect("feasible");
+            let plans =
+                embc_core::budget::plan(scheme, &tables, budget, rules, &knobs).expect("feasible");
             let plan = &plans[0];
             let mut built = build(plan, 1);
             // Post-training stages promise what they will be.
@@ -284,103 +284,17 @@ fn a_build_depends_on_its_stream_alone() {
     }
 }
 
-/// Two fields of bags over a scheme, trained for some steps on any number of threads.
-fn train(
-    scheme: &dyn Scheme,
-    knobs: &Knobs,
-    threads: usize,
-    sharing: Sharing,
-    steps: u64,
-) -> Layer {
-    let field = |name: &str, vocab: u32| FieldShape {
-        name: name.into(),
-        vocab,
-        counts: vec![1; vocab as usize].into(),
-    };
-    let shape = Shape {
-        dense: 0,
-        fields: vec![field("a", 300), field("b", 70)],
-        classes: 2,
-        train_rows: 1,
-    };
-    let inputs = [0, 1].map(|field| Input { field, table: field, width: None });
-    let spec = LayerSpec { dim: 16, sharing, rules: Rules::default() };
-    let budget = Budget::Compression(2.5);
-    let plan = LayerPlan::new(scheme, knobs, &shape, &inputs, spec, budget).unwrap();
-    let mut layer = Layer::build(&plan, Init::UniformDim, None, Pooling::Mean, 9, None);
-    let optim = Optim::new(Kind::Adam, 0.01, Touch::Touched);
-    layer.params(&mut |param| optim.attach(param));
-    steps_of(&mut layer, threads, 0..steps);
-    layer
-}
-
-fn steps_of(layer: &mut Layer, threads: usize, steps: std::ops::Range<u64>) {
-    let optim = Optim::new(Kind::Adam, 0.01, Touch::Touched);
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-    pool.install(|| {
-        for step in steps {
-            let mut rng = Rng::stream(step, "batch");
-            // 4,096 examples are enough work for the tables to run in parallel.
-            let mut batch =
-                Batch { size: 4096, fields: vec![Bag::default(); 2], ..Batch::default() };
-            for (bag, vocab) in batch.fields.iter_mut().zip([300, 70]) {
-                bag.offsets.push(0);
-                for _ in 0..batch.size {
-                    (0..rng.below(4)).for_each(|_| bag.ids.push(rng.below(vocab) as u32));
-                    bag.offsets.push(bag.ids.len() as u32);
-                }
-            }
-            let grads: Vec<Vec<f32>> =
-                layer.forward(&batch).iter().map(|rows| read_out(rows).1).collect();
-            layer.backward(&batch, &grads);
-            layer.step(&optim);
-        }
-    });
-}
-
-struct OfLayer(Layer);
-
-impl HasState for OfLayer {
-    fn state(&mut self, visit: State<'_>) {
-        self.0.state(visit);
-    }
-}
-
-#[test]
-fn any_number_of_threads_gives_the_same_bits() {
-    for (scheme, knobs) in variants() {
-        for sharing in [Sharing::PerField, Sharing::Global] {
-            let of = |threads| {
-                let layer = train(scheme, &knobs, threads, sharing, 3);
-                save(&mut OfLayer(layer), What::Everything)
-            };
-            let one = of(1);
-            assert_eq!(one, of(2), "{}", scheme.name());
-            assert_eq!(one, of(7), "{}", scheme.name());
-        }
-    }
-}
-
-#[test]
-fn a_saved_layer_goes_on_with_the_same_bits() {
-    for (scheme, knobs) in variants() {
-        let mut through = OfLayer(train(scheme, &knobs, 2, Sharing::PerField, 2));
-        let saved = save(&mut through, What::Everything);
-        let mut resumed = OfLayer(train(scheme, &knobs, 1, Sharing::PerField, 0));
-        restore(&mut resumed, &saved, What::Everything).unwrap();
-        steps_of(&mut through.0, 2, 2..4);
-        steps_of(&mut resumed.0, 1, 2..4);
-        let of = |layer: &mut OfLayer| save(layer, What::Everything);
-        assert_eq!(of(&mut through), of(&mut resumed), "{}", scheme.name());
-    }
-}
-
 #[test]
 fn wrong_knobs_are_refused_and_all_entries_are_documented() {
     for &scheme in SCHEMES {
         let wrong = serde_json::from_str(r#"{"no_such_knob": 1}"#).unwrap();
-        let error =
-            budget::plan(scheme, &[table(10, 4)], Budget::Unlimited, Rules::default(), &wrong);
+        let error = embc_core::budget::plan(
+            scheme,
+            &[table(10, 4)],
+            Budget::Unlimited,
+            Rules::default(),
+            &wrong,
+        );
         let Err(PlanError::Knob(message)) = error.map(|_| ()) else {
             panic!("{} takes any knob", scheme.name());
         };
@@ -394,66 +308,4 @@ fn wrong_knobs_are_refused_and_all_entries_are_documented() {
         let existing: std::collections::BTreeSet<_> = scheme.defaults().keys().cloned().collect();
         assert_eq!(documented, existing, "{}", scheme.name());
     }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
-    /// Over vocabularies from 2 to 10 million and compressions from 1 to 10,000: a plan never
-    /// exceeds its budget, and never falls short by more than a unit of the scheme.
-    #[test]
-    fn plans_use_their_budget_and_never_exceed_it(
-        vocab in prop_oneof![2u32..100, 100u32..10_000, 10_000u32..10_000_000],
-        ratio in prop_oneof![1.0f64..4.0, 4.0f64..100.0, 100.0f64..10_000.0],
-    ) {
-        let dim = 32;
-        let tables = [table_without_counts(vocab, dim)];
-        for (scheme, knobs) in variants() {
-            if scheme.name() == "full" {
-                continue;
-            }
-            let budget = Budget::Compression(ratio);
-            let limit = (f64::from(vocab) * dim as f64 / ratio) as u64;
-            match budget::plan(scheme, &tables, budget, Rules::default(), &knobs) {
-                Ok(plans) => {
-                    let params = plans[0].footprint.params;
-                    prop_assert!(params <= limit, "{}: {params} > {limit}", scheme.name());
-                    // The next larger size would not fit.
-                    let larger = plans[0].larger;
-                    prop_assert!(larger > limit, "{}: {larger} fits {limit}", scheme.name());
-                }
-                Err(PlanError::Infeasible(why)) => {
-                    prop_assert!(why.contains(scheme.name()) || limit == 0, "{why}");
-                }
-                Err(error) => prop_assert!(false, "{error}"),
-            }
-        }
-    }
-}
-
-#[test]
-fn plans_within_bytes_count_pointers_and_the_width_of_values() {
-    for (scheme, knobs) in variants().into_iter().filter(|(s, _)| s.name() != "full") {
-        let mut planned = 0;
-        for storage in [Storage::Fp32, Storage::Fp16, Storage::Int8, Storage::Int4, Storage::Int2] {
-            let rules = Rules { storage, ..Rules::default() };
-            for bytes in [500, 5_000, 50_000, 500_000, 9_000_000] {
-                let tables = [table(10_000, 32), table(500, 32), table(70_000, 32)];
-                let budget = Budget::Bytes(bytes);
-                match budget::plan(scheme, &tables, budget, rules, &knobs) {
-                    Ok(plans) => {
-                        planned += 1;
-                        let took = budget::footprint(&plans).bytes();
-                        assert!(took <= bytes, "{} {storage:?}: {took} > {bytes}", scheme.name());
-                    }
-                    Err(PlanError::Infeasible(_)) => {}
-                    Err(error) => panic!("{}: {error}", scheme.name()),
-                }
-            }
-        }
-        assert!(planned > 0, "{} never fits", scheme.name());
-    }
-}
-
-fn table_without_counts(vocab: u32, dim: usize) -> TableSpec {
-    TableSpec { name: "t".into(), vocab, dim, counts: [].into() }
 }

@@ -1,0 +1,164 @@
+//! Laws of whole layers: bags, sharing, threads, saving.
+
+use super::{read_out, variants};
+use embc_core::batch::{Bag, Batch, FieldShape, Shape};
+use embc_core::budget::{Budget, Rules};
+use embc_core::init::Init;
+use embc_core::layer::{Layer, LayerPlan, LayerSpec, Pooling, Sharing};
+use embc_core::model::Input;
+use embc_core::optim::{Kind, Optim, Touch};
+use embc_core::rng::Rng;
+use embc_core::scheme::*;
+use embc_core::state::{HasState, State, What, restore, save};
+
+/// A layer of two fields.
+fn layer(
+    scheme: &dyn Scheme,
+    knobs: &Knobs,
+    vocabs: [u32; 2],
+    sharing: Sharing,
+    (dim, init): (usize, Init),
+) -> Layer {
+    let field = |(name, vocab): (&str, u32)| FieldShape {
+        name: name.into(),
+        vocab,
+        counts: vec![1; vocab as usize].into(),
+    };
+    let fields = ["a", "b"].into_iter().zip(vocabs).map(field).collect();
+    let shape = Shape { dense: 0, fields, classes: 2, train_rows: 1 };
+    let inputs = [0, 1].map(|field| Input { field, table: field, width: None });
+    let spec = LayerSpec { dim, sharing, rules: Rules::default() };
+    let budget = Budget::Compression(2.5);
+    let plan = LayerPlan::new(scheme, knobs, &shape, &inputs, spec, budget).unwrap();
+    Layer::build(&plan, init, None, Pooling::Mean, 9, None)
+}
+
+/// Bags of up to three ids, some of them empty, for two fields.
+fn bags(size: usize, vocabs: [u32; 2], mut rng: Rng) -> Batch {
+    let mut batch = Batch { size, fields: vec![Bag::default(); 2], ..Batch::default() };
+    for (bag, vocab) in batch.fields.iter_mut().zip(vocabs) {
+        bag.offsets.push(0);
+        for _ in 0..size {
+            (0..rng.below(4)).for_each(|_| bag.ids.push(rng.below(vocab.into()) as u32));
+            bag.offsets.push(bag.ids.len() as u32);
+        }
+    }
+    batch
+}
+
+#[test]
+fn gradients_through_bags_equal_finite_differences() {
+    let vocabs = [60, 25];
+    // Ids meet in a bag, in the batch, and in the rows that they share.
+    let batch = bags(24, vocabs, Rng::stream(4, "bags"));
+    for (scheme, knobs) in variants() {
+        for sharing in [Sharing::PerField, Sharing::Global] {
+            let mut layer = layer(scheme, &knobs, vocabs, sharing, (8, Init::Normal(0.5)));
+            let grads: Vec<_> = layer.forward(&batch).iter().map(|rows| read_out(rows).1).collect();
+            layer.backward(&batch, &grads);
+            // All gradients, numbered by parameter: tables share names.
+            let mut analytic = Vec::new();
+            let mut number = 0;
+            layer.params(&mut |param| {
+                param.visit_grad(&mut |row, grad| analytic.push((number, row, grad.to_vec())));
+                number += 1;
+            });
+            for (wanted, row, grad) in analytic {
+                // A component or two of each row.
+                for i in (0..grad.len()).step_by(grad.len().div_ceil(2)) {
+                    let mut at = |delta: f32| {
+                        let nudge = |layer: &mut Layer, delta: f32| {
+                            let mut number = 0;
+                            layer.params(&mut |param| {
+                                if number == wanted {
+                                    let width = param.width();
+                                    param.value_mut()[row as usize * width + i] += delta;
+                                }
+                                number += 1;
+                            });
+                        };
+                        nudge(&mut layer, delta);
+                        let rows = layer.forward(&batch).iter();
+                        let value: f64 = rows.map(|rows| read_out(rows).0).sum();
+                        nudge(&mut layer, -delta);
+                        value
+                    };
+                    let slope: f64 = (at(1e-3) - at(-1e-3)) / 2e-3;
+                    assert!(
+                        (slope - f64::from(grad[i])).abs() < 2e-3 * (1.0 + slope.abs()),
+                        "{} {knobs:?} {sharing:?} {wanted}[{row}][{i}]: {slope} {}",
+                        scheme.name(),
+                        grad[i]
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// Two fields of bags over a scheme, trained for some steps on any number of threads.
+fn train(
+    scheme: &dyn Scheme,
+    knobs: &Knobs,
+    threads: usize,
+    sharing: Sharing,
+    steps: u64,
+) -> Layer {
+    let mut layer = layer(scheme, knobs, [300, 70], sharing, (16, Init::UniformDim));
+    let optim = Optim::new(Kind::Adam, 0.01, Touch::Touched);
+    layer.params(&mut |param| optim.attach(param));
+    steps_of(&mut layer, threads, 0..steps);
+    layer
+}
+
+fn steps_of(layer: &mut Layer, threads: usize, steps: std::ops::Range<u64>) {
+    let optim = Optim::new(Kind::Adam, 0.01, Touch::Touched);
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+    pool.install(|| {
+        for step in steps {
+            // 4,096 examples are enough work for the tables to run in parallel.
+            let batch = bags(4096, [300, 70], Rng::stream(step, "batch"));
+            let grads: Vec<Vec<f32>> =
+                layer.forward(&batch).iter().map(|rows| read_out(rows).1).collect();
+            layer.backward(&batch, &grads);
+            layer.step(&optim);
+        }
+    });
+}
+
+struct OfLayer(Layer);
+
+impl HasState for OfLayer {
+    fn state(&mut self, visit: State<'_>) {
+        self.0.state(visit);
+    }
+}
+
+#[test]
+fn any_number_of_threads_gives_the_same_bits() {
+    for (scheme, knobs) in variants() {
+        for sharing in [Sharing::PerField, Sharing::Global] {
+            let of = |threads| {
+                let layer = train(scheme, &knobs, threads, sharing, 3);
+                save(&mut OfLayer(layer), What::Everything)
+            };
+            let one = of(1);
+            assert_eq!(one, of(2), "{}", scheme.name());
+            assert_eq!(one, of(7), "{}", scheme.name());
+        }
+    }
+}
+
+#[test]
+fn a_saved_layer_goes_on_with_the_same_bits() {
+    for (scheme, knobs) in variants() {
+        let mut through = OfLayer(train(scheme, &knobs, 2, Sharing::PerField, 2));
+        let saved = save(&mut through, What::Everything);
+        let mut resumed = OfLayer(train(scheme, &knobs, 1, Sharing::PerField, 0));
+        restore(&mut resumed, &saved, What::Everything).unwrap();
+        steps_of(&mut through.0, 2, 2..4);
+        steps_of(&mut resumed.0, 1, 2..4);
+        let of = |layer: &mut OfLayer| save(layer, What::Everything);
+        assert_eq!(of(&mut through), of(&mut resumed), "{}", scheme.name());
+    }
+}
