@@ -152,6 +152,28 @@ for block, signed in [(4, True), (8, False), (3, False)]:
          {"cells": values(cells, 1)}, {"key": [seed]},
          lambda ids, look, places=places, signs=signs: signs[ids] * look("cells", places[ids]).squeeze(2))
 
+for kind, scale, signed in [("signed_hash", 1, True), ("double_hash", 1, False), ("bloom", 0.5, False)]:
+    k = 1 if signed else 2
+    keys, sign_key = [key() for _ in range(k)], key()
+    rows = [take(mixed(x, 5)) for x in keys]
+    sign = torch.tensor([[-1.0 if signed and mix64(i ^ sign_key) & 1 else 1.0] for i in range(VOCAB)])
+    state = {f"hash{j}": [x] for j, x in enumerate(keys)} | ({"sign_keys": [sign_key]} if signed else {})
+    case(kind, kind, {"hashes": 2} if kind == "bloom" else {}, 5, {"table": values(5, DIM)}, state,
+         lambda ids, look, rows=rows, sign=sign, scale=scale:
+             scale * sign[ids] * sum(look("table", row(ids)) for row in rows))
+
+seed, cells = key(), 24
+places = torch.tensor([[scaled(mix64(mix64(i ^ seed) ^ j), cells) for j in range(DIM)] for i in range(VOCAB)])
+case("hashednet", "hashednet", {}, 3, {"cells": values(cells, 1)}, {"key": [seed]},
+     lambda ids, look, places=places: look("cells", places[ids]).squeeze(2))
+
+case("factorized", "factorized", {}, 10, {"table": values(VOCAB, 2), "projection": values(2, DIM)}, {},
+     lambda ids, look: look("table", ids) @ look("projection", None), dense=("projection",))
+
+last = take([min(i, 4) for i in range(VOCAB)])
+case("truncate_rare", "truncate_rare", {}, 5, {"table": values(5, DIM)}, {},
+     lambda ids, look: look("table", last(ids)))
+
 # Rank 2; three digits to base 3, each picks a slice with two output components.
 rank, base = 2, 3
 

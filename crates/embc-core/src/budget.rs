@@ -3,7 +3,7 @@
 //! By default one cap for all tables, found by bisection: tables that fit under it stay full, as in
 //! the CCE paper. `allocation = "proportional"` gives each table its share of the budget instead.
 
-use crate::quantize::Storage;
+use crate::quantize::{self, Storage};
 use crate::scheme::{Footprint, Knobs, Limit, Plan, PlanError, Scheme, Stored, TableSpec, find};
 use serde::{Deserialize, Serialize};
 
@@ -63,7 +63,7 @@ pub struct Rules {
 
 impl Rules {
     fn stored(self, t: &TableSpec) -> Stored {
-        Stored { storage: self.storage, group: t.dim }
+        Stored { storage: self.storage, group: quantize::group(t.dim) }
     }
 }
 

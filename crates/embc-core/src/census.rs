@@ -52,41 +52,37 @@ pub struct Load {
 /// Counts the collisions of an embedding of `counts.len()` ids, or of `ids` without counts, whose
 /// rows are `width` wide. Gradients must be zero, and are again afterwards.
 pub fn census(embedding: &mut dyn Embedding, ids: u32, width: usize, counts: &[u32]) -> Census {
-    let prints = prints(embedding, ids, width);
-    let mut sorted = prints.clone();
-    sorted.sort_unstable();
-    let unique = |print: &u128| {
-        let first = sorted.partition_point(|p| p < print);
-        sorted.get(first + 1) != Some(print)
-    };
     let mut census = Census { ids: ids.into(), ..Census::default() };
-    for (id, print) in prints.iter().enumerate() {
-        let lookups = u64::from(counts.get(id).copied().unwrap_or(0));
-        census.lookups += lookups;
-        if unique(print) {
+    let mut prints = prints(embedding, ids, width);
+    prints.sort_unstable();
+    for equal in prints.chunk_by(|a, b| a.0 == b.0) {
+        let lookups = |id: u32| u64::from(counts.get(id as usize).copied().unwrap_or(0));
+        census.lookups += equal.iter().map(|&(_, id)| lookups(id)).sum::<u64>();
+        if let [(_, id)] = *equal {
             census.unique_ids += 1;
-            census.unique_lookups += lookups;
+            census.unique_lookups += lookups(id);
         }
     }
+    drop(prints);
     census.loads = loads(embedding, ids, width);
     census.figures =
         embedding.figures().into_iter().map(|(name, value)| (name.to_string(), value)).collect();
     census
 }
 
-/// 128 bits for each id's row: equal rows have equal prints, and others almost surely do not.
-fn prints(embedding: &dyn Embedding, ids: u32, width: usize) -> Vec<u128> {
+/// 64 bits for each id's row, and the id: equal rows have equal prints, and of ten million different
+/// ones hardly two.
+fn prints(embedding: &dyn Embedding, ids: u32, width: usize) -> Vec<(u64, u32)> {
     let (mut prints, mut tape) = (Vec::with_capacity(ids as usize), Tape::default());
-    let all: Vec<u32> = (0..ids).collect();
-    let mut rows = Vec::new();
-    for block in all.chunks(BLOCK) {
+    let (mut block, mut rows) = (Vec::new(), Vec::new());
+    for first in (0..ids).step_by(BLOCK) {
+        block.clear();
+        block.extend(first..ids.min(first + BLOCK as u32));
         rows.resize(block.len() * width, 0.0);
-        embedding.gather(block, &mut rows, &mut tape);
-        prints.extend(rows.chunks_exact(width).map(|row| {
-            let fold = |seed: u64| {
-                row.iter().fold(seed, |print, x| mix64(print.wrapping_add(x.to_bits().into())))
-            };
-            u128::from(fold(1)) << 64 | u128::from(fold(2))
+        embedding.gather(&block, &mut rows, &mut tape);
+        prints.extend(rows.chunks_exact(width).zip(&block).map(|(row, &id)| {
+            let print = |print: u64, x: &f32| mix64(print.wrapping_add(x.to_bits().into()));
+            (row.iter().fold(1, print), id)
         }));
     }
     prints

@@ -13,7 +13,7 @@ use crate::linalg::axpy;
 use crate::model::Input;
 use crate::optim::Optim;
 use crate::param::{IdSet, Param};
-use crate::quantize::{Quantized, Storage};
+use crate::quantize::{self, Quantized, Storage};
 use crate::rng::Rng;
 use crate::scheme::{
     BuildCx, Clock, Embedding, Footprint, Knobs, Plan, PlanError, Scheme, TableSpec, Tape,
@@ -265,7 +265,8 @@ impl Layer {
     /// Stores all parameters as `storage` has it: no training after this.
     pub fn quantize(&mut self, storage: Storage) {
         for table in std::mem::take(&mut self.tables) {
-            let embedding = Box::new(Quantized::new(table.embedding, storage, table.dim));
+            let group = quantize::group(table.dim);
+            let embedding = Box::new(Quantized::new(table.embedding, storage, group));
             self.tables.push(Table { embedding, ..table });
         }
     }

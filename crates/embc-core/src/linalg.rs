@@ -1,9 +1,10 @@
 //! The one file that knows a matrix product.
 //!
-//! Products run through `ndarray` (`matrixmultiply`), split into fixed blocks of output rows: the
-//! block size depends on the shape alone, so every thread count gives the same bits.
+//! Products run through `faer`, whose kernels are picked at run time for the machine's vectors, split
+//! into fixed blocks of output rows: the block size depends on the shape alone, so every thread
+//! count gives the same bits.
 
-use ndarray::{ArrayView2, ArrayViewMut2, linalg::general_mat_mul};
+use faer::{Accum, MatMut, MatRef, Par, linalg::matmul::matmul};
 use rayon::prelude::*;
 
 /// Products below this many multiply-adds stay on the calling thread.
@@ -18,11 +19,10 @@ pub enum Op {
     T,
 }
 
-fn view(data: &[f32], rows: usize, cols: usize, op: Op) -> ArrayView2<'_, f32> {
-    let expect = "operand length is rows x cols";
+fn view(data: &[f32], rows: usize, cols: usize, op: Op) -> MatRef<'_, f32> {
     match op {
-        Op::N => ArrayView2::from_shape((rows, cols), data).expect(expect),
-        Op::T => ArrayView2::from_shape((cols, rows), data).expect(expect).reversed_axes(),
+        Op::N => MatRef::from_row_major_slice(data, rows, cols),
+        Op::T => MatRef::from_row_major_slice(data, cols, rows).transpose(),
     }
 }
 
@@ -64,9 +64,17 @@ pub fn gemm(
     let (a, b) = (view(a, m, k, op_a), view(b, k, n, op_b));
     let product = |first: usize, c: &mut [f32]| {
         let rows = c.len() / n;
-        let a = a.slice(ndarray::s![first..first + rows, ..]);
-        let mut c = ArrayViewMut2::from_shape((rows, n), c).expect("whole rows");
-        general_mat_mul(1.0, &a, &b, beta, &mut c);
+        let accumulate = match beta {
+            0.0 => Accum::Replace,
+            _ => {
+                if beta != 1.0 {
+                    c.iter_mut().for_each(|c| *c *= beta);
+                }
+                Accum::Add
+            }
+        };
+        let c = MatMut::from_row_major_slice_mut(c, rows, n);
+        matmul(c, accumulate, a.subrows(first, rows), b, 1.0, Par::Seq);
     };
     if m * n * k < PARALLEL_WORK || m < 2 {
         return product(0, c);
@@ -108,12 +116,6 @@ pub fn axpy(a: f32, x: &[f32], y: &mut [f32]) {
 #[inline]
 pub fn scale(a: f32, x: &[f32], y: &mut [f32]) {
     each(x, y, |x, _| a * x);
-}
-
-/// y = x.
-#[inline]
-pub fn copy(x: &[f32], y: &mut [f32]) {
-    each(x, y, |x, _| x);
 }
 
 /// ⟨x, y⟩, summed in eight fixed lanes so that the compiler can vectorise it.

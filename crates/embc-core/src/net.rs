@@ -89,6 +89,12 @@ impl Net {
                 found = Some(name.to_string());
             }
         });
+        // Quantised parameters are no tensors of the state.
+        self.params(&mut |param| {
+            if found.is_none() && param.value().iter().any(|x| !x.is_finite()) {
+                found = Some(param.name().to_string());
+            }
+        });
         found
     }
 

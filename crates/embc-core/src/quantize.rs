@@ -1,8 +1,10 @@
 //! Post-training quantisation: the values of any embedding at 16, 8, 4 or 2 bits.
 //!
-//! Values are taken in groups of `dim`, which are the rows of a table and runs of narrower
-//! parameters. A group keeps its least value and its step, each a bfloat16 rounded outwards: every
-//! value lies in the range, and is off by at most half a step. fp16 keeps no range.
+//! Values are taken in groups of `dim` (of several `dim`s where it is below 16), one parameter after
+//! the other: groups are the rows of a table, and runs of narrower parameters. A group keeps its
+//! least value and its step, each a bfloat16 rounded outwards: every value lies in the range, and is
+//! off by at most half a step. fp16 keeps no range. Where a parameter ends inside a group, the next
+//! one shares that group's range.
 
 use crate::packed::Packed;
 use crate::param::Param;
@@ -10,7 +12,6 @@ use crate::scheme::{Embedding, Footprint, Stored, Tape};
 use crate::state::{State, TensorMut, is_optimizer};
 use half::{bf16, f16};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
 
 /// How values are stored after training.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,10 +69,20 @@ impl Storage {
         ((1u64 << self.bits()) - 1) as f32
     }
 
-    /// What the bytes of two parts exceed those of their sum by, at most.
+    /// What the bytes of two parts exceed those of their sum by, at most: a word of codes, a range.
     pub(crate) fn rounding(self) -> u64 {
-        if self == Storage::Fp32 { 0 } else { 24 }
+        match self {
+            Storage::Fp32 => 0,
+            Storage::Fp16 => 8,
+            _ => 12,
+        }
     }
+}
+
+/// Values that share a range where embeddings are `dim` wide: at least 16, so that the range's four
+/// bytes stay below what narrower values save.
+pub fn group(dim: usize) -> usize {
+    dim * 16usize.div_ceil(dim.max(1))
 }
 
 /// Least value and step of a group, two bfloat16 in a word.
@@ -134,35 +145,36 @@ pub struct Quantized {
     codes: Packed,
     /// A range a group; none for fp16.
     ranges: Vec<u32>,
-    /// Names of the parameters, for which the codes stand in saved weights.
-    names: BTreeSet<String>,
+    /// Each parameter's name, first value and number of values: the codes stand for it in saved
+    /// weights.
+    places: Vec<(String, [u64; 2])>,
 }
 
 impl Quantized {
     /// Quantises the parameters of `inner` in groups of `group` values. `storage` is not fp32.
     pub fn new(mut inner: Box<dyn Embedding>, storage: Storage, group: usize) -> Self {
         assert!(storage != Storage::Fp32 && group > 0, "something to quantise");
-        let (mut values, mut names) = (Vec::new(), BTreeSet::new());
+        let (mut values, mut places) = (Vec::new(), Vec::new());
         inner.params(&mut |param| {
+            places
+                .push((param.name().into(), [values.len(), param.value().len()].map(|n| n as u64)));
             values.extend_from_slice(param.value());
-            names.insert(param.name().to_string());
         });
         let mut codes = Packed::zeros(values.len() as u64, 1 << storage.bits());
         let mut ranges = Vec::new();
         for (first, values) in (0..).step_by(group).zip(values.chunks(group)) {
+            if storage == Storage::Fp16 {
+                let half = |x: &f32| u32::from(f16::from_f32(*x).to_bits());
+                (first..).zip(values).for_each(|(at, x)| codes.set(at, half(x)));
+                continue;
+            }
             let range = Range::of(values, storage.levels());
-            if storage != Storage::Fp16 {
-                ranges.push(range.pack());
-            }
-            for (at, &x) in (first..).zip(values) {
-                let code = match storage {
-                    Storage::Fp16 => f16::from_f32(x).to_bits().into(),
-                    _ => range.encode(x, storage.levels()),
-                };
-                codes.set(at, code);
-            }
+            ranges.push(range.pack());
+            (first..)
+                .zip(values)
+                .for_each(|(at, &x)| codes.set(at, range.encode(x, storage.levels())));
         }
-        let mut quantized = Self { inner, storage, group, codes, ranges, names };
+        let mut quantized = Self { inner, storage, group, codes, ranges, places };
         quantized.decode();
         quantized
     }
@@ -194,11 +206,11 @@ impl Embedding for Quantized {
         self.inner.params(visit);
     }
     fn state(&mut self, visit: State<'_>) {
-        let names = &self.names;
-        self.inner.state(&mut |name, tensor| {
-            if !is_optimizer(name) && !names.contains(name) {
-                visit(name, tensor);
-            }
+        let places = &mut self.places;
+        self.inner.state(&mut |name, tensor| match places.iter_mut().find(|p| p.0 == name) {
+            Some((_, place)) => visit(&format!("{name}/quantized"), TensorMut::U64(place)),
+            None if is_optimizer(name) => {}
+            None => visit(name, tensor),
         });
         visit("quantized_values", self.codes.tensor());
         if !self.ranges.is_empty() {
@@ -277,6 +289,7 @@ mod tests {
             }
             let mut bytes = 0;
             quantized.state(&mut |name, tensor| match (name, tensor) {
+                ("table/quantized", TensorMut::U64(place)) => assert_eq!(place, [0, 1024]),
                 ("quantized_values", TensorMut::U64(words)) => bytes += 8 * words.len() as u64,
                 ("quantized_ranges", TensorMut::U32(words)) => bytes += 4 * words.len() as u64,
                 (other, _) => panic!("{other} is saved"),

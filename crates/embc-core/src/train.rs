@@ -42,8 +42,8 @@ pub struct Point {
     pub epoch: u32,
     /// Steps done.
     pub step: u64,
-    /// Mean training loss since the last point; NaN where only a post-training stage ran.
-    pub train_loss: f64,
+    /// Mean training loss since the last point; none where only a post-training stage ran.
+    pub train_loss: Option<f64>,
     /// Validation metrics.
     pub valid: Vec<(Metric, f64)>,
 }
@@ -89,6 +89,8 @@ pub trait Observer {
     fn step(&mut self, step: u64, epoch: u32, loss: f64, examples: usize) -> ControlFlow<()>;
     /// Before an evaluation, and after it (`done`).
     fn evaluating(&mut self, _split: Split, _done: bool) {}
+    /// After a post-training stage, which is no training; `epochs` are to come.
+    fn stage(&mut self, _epochs: u32) {}
     /// After every validation.
     fn point(&mut self, _point: &Point) {}
 }
@@ -109,11 +111,13 @@ pub fn run(
     run.take_best();
     let mut changed = false;
     if let Some(finetune) = run.net.layer.finish(Some(data)) {
+        run.observer.stage(finetune);
         changed = true;
         if finetune > 0 {
             run.net.attach(&settings.optimizer);
             // As it is now competes with what training makes of it.
-            let point = run.validate(f64::NAN)?;
+            let epoch = run.selected().map_or(0, |point| point.epoch);
+            let point = run.validate(epoch, None)?;
             run.best = None;
             run.judge(point, false);
             run.epochs(finetune)?;
@@ -126,7 +130,9 @@ pub fn run(
         changed = true;
     }
     let best = run.best.as_ref().map_or(0, |(best, _)| *best);
-    let valid = match run.curve.get(best) {
+    // What is not finite from here on is so with the weights of that epoch.
+    run.epoch = run.selected().map_or(0, |point| point.epoch - 1);
+    let valid = match run.selected() {
         Some(point) if !changed => point.valid.clone(),
         _ => run.evaluate(Split::Valid)?,
     };
@@ -172,9 +178,8 @@ impl Run<'_> {
                     if self.observer.step(step, epoch + 1, loss, batch.size).is_break() {
                         return Err(Stop::Cancelled);
                     }
-                    let inside = s.validate_every.is_some_and(|every| step.is_multiple_of(every));
-                    if inside && !step.is_multiple_of(steps_per_epoch) {
-                        let point = self.validate(sum / examples as f64)?;
+                    if s.validate_every.is_some_and(|every| step.is_multiple_of(every)) {
+                        let point = self.validate(epoch + 1, Some(sum / examples as f64))?;
                         (sum, examples) = (0.0, 0);
                         self.judge(point, false);
                     }
@@ -189,17 +194,22 @@ impl Run<'_> {
             if let Some(stop) = stop {
                 return Err(stop);
             }
-            if self.out_of_patience() {
-                return Ok(());
-            }
-            let point = self.validate(sum / examples.max(1) as f64)?;
             self.epoch += 1;
-            self.judge(point, self.epoch == last && s.validate_every.is_none());
+            // Not where the epoch's last step was validated already.
+            if examples > 0 && !self.out_of_patience() {
+                let point = self.validate(self.epoch, Some(sum / examples as f64))?;
+                self.judge(point, self.epoch == last);
+            }
             if self.out_of_patience() {
                 return Ok(());
             }
         }
         Ok(())
+    }
+
+    /// The best point so far.
+    fn selected(&self) -> Option<&Point> {
+        self.best.as_ref().and_then(|(best, _)| self.curve.get(*best))
     }
 
     /// Puts the best weights back.
@@ -224,10 +234,9 @@ impl Run<'_> {
         values.ok_or_else(|| self.not_finite(format!("a {} score", split.name())))
     }
 
-    fn validate(&mut self, train_loss: f64) -> Result<Point, Stop> {
+    /// Validates after (a part of) `epoch`, counted from 1.
+    fn validate(&mut self, epoch: u32, train_loss: Option<f64>) -> Result<Point, Stop> {
         let valid = self.evaluate(Split::Valid)?;
-        // A stage after training belongs to the last epoch.
-        let epoch = if train_loss.is_nan() { self.epoch } else { self.epoch + 1 };
         let point = Point { epoch, step: self.step, train_loss, valid };
         self.observer.point(&point);
         Ok(point)

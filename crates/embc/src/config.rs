@@ -252,6 +252,13 @@ impl Experiment {
         if let Some(stop) = self.train.early_stop {
             positive("early_stop", stop.patience.into())?;
         }
+        let mut seeds = std::collections::BTreeSet::new();
+        if let Some(seed) = self.train.seeds.iter().find(|&&seed| !seeds.insert(seed)) {
+            return Err(self.error(
+                "seeds",
+                format!("seed {seed} appears twice: its trials would count as two"),
+            ));
+        }
         self.train.optimizer.validate().map_err(|what| self.error("optimizer", what))?;
         self.embedding.init.validate().map_err(|what| self.error("init", what))?;
         if self.scheme.is_empty() {
@@ -320,6 +327,12 @@ impl Experiment {
             }
         }
         let points = self.points().map_err(|error| self.error("[budget]", error))?;
+        for (i, point) in points.iter().enumerate() {
+            if points[..i].iter().any(|other| other.budget == point.budget) {
+                let what = format!("{} = {} appears twice", point.axis, point.value);
+                return Err(self.error(point.axis, what));
+            }
+        }
         if let (Some(columns), Some(point)) = (&self.table.columns, points.first())
             && columns != point.axis
         {

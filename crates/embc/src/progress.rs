@@ -116,6 +116,11 @@ impl Observer for Progress {
         }
     }
 
+    fn stage(&mut self, epochs: u32) {
+        self.since = Instant::now();
+        self.epochs += epochs;
+    }
+
     fn point(&mut self, point: &Point) {
         if self.quiet || self.terminal || self.said.elapsed() < BETWEEN_LINES {
             return;
@@ -123,16 +128,16 @@ impl Observer for Progress {
         self.said = Instant::now();
         let select = point.valid.iter().find(|(m, _)| m.to_string() == self.select);
         let valid = select.map_or(String::new(), |(m, v)| format!(", valid/{m} {v:.4}"));
+        let loss = point.train_loss.map_or(String::new(), |loss| format!(", loss {loss:.4}"));
         let speed = self.examples_per_second();
         let all = self.examples as f64 / f64::from(point.epoch) * f64::from(self.epochs);
         let left = Duration::from_secs(((all - self.examples as f64).max(0.0) / speed) as u64);
         eprintln!(
-            "{} {}: epoch {}/{}, loss {:.4}{valid}, {:.0} k examples/s, {} left",
+            "{} {}: epoch {}/{}{loss}{valid}, {:.0} k examples/s, {} left",
             self.place,
             self.name,
             point.epoch,
             self.epochs,
-            point.train_loss,
             speed / 1e3,
             humantime::format_duration(left),
         );

@@ -80,7 +80,8 @@ impl<'a> Grid<'a> {
             cell.records.extend(found);
             used.extend(found);
         }
-        let others = records.len() - used.len();
+        let is_used = |record: &&Record| used.iter().any(|r: &&Record| r.trial == record.trial);
+        let others = records.iter().filter(|record| !is_used(record)).count();
         Ok(Self { schemes, budgets, cells, others, records: used })
     }
 
@@ -128,8 +129,7 @@ pub fn markdown(experiment: &Experiment, records: &[Record]) -> Result<String> {
     let budgets = if grid.budgets.is_empty() { vec![String::new()] } else { grid.budgets.clone() };
     let mut header = vec!["scheme".to_string()];
     header.extend(budgets.iter().map(|b| match axis {
-        Some("compression") => format!("{b}x"),
-        Some("bytes") => bytes(b.parse().unwrap_or(0)),
+        Some(axis @ ("compression" | "bytes")) => budget_text(axis, b),
         Some(axis) => format!("{axis} {b}"),
         None => key.clone(),
     }));
@@ -225,6 +225,12 @@ fn cell_text(
             None => "…".into(),
         };
     };
+    let whole = |r: &&&Record| r.scheme != "full" && r.compression_params == 1.0;
+    if cell.records.iter().find(whole).is_some_and(|r| r.index_bytes == 0) {
+        notes.push(format!(
+            "{scheme} {budget}: the uncompressed table fits the budget, and was trained"
+        ));
+    }
     let mut text = summary.text();
     if let Some(base) = base.filter(|_| baseline != Some(scheme)) {
         let _ = write!(text, " ({:+.1} %)", 100.0 * (summary.mean - base.mean) / base.mean.abs());
@@ -238,8 +244,15 @@ fn cell_text(
 /// Who shares what, for each scheme and budget: the mean over seeds.
 pub fn collisions(experiment: &Experiment, records: &[Record]) -> Result<String> {
     let grid = Grid::new(experiment, records)?;
+    let axis = experiment.points()?.first().map_or("budget", |p| p.axis);
     let mut rows = Vec::new();
-    for ((scheme, budget), cell) in &grid.cells {
+    // In the order of the experiment.
+    let mut cells: Vec<_> = grid.cells.iter().collect();
+    cells.sort_by_key(|((scheme, budget), _)| {
+        let budget = grid.budgets.iter().position(|b| Some(b) == budget.as_ref());
+        (grid.schemes.iter().position(|s| s == scheme), budget)
+    });
+    for ((scheme, budget), cell) in cells {
         let ok = cell.records.iter().filter(|r| r.status == Status::Ok);
         let seeds: Vec<_> = ok.map(|r| &r.collisions).filter(|c| !c.is_empty()).collect();
         if seeds.is_empty() {
@@ -255,13 +268,13 @@ pub fn collisions(experiment: &Experiment, records: &[Record]) -> Result<String>
                 Some(100.0 * sum(part) as f64 / sum(of).max(1) as f64)
             }
         };
-        // The parameter that holds most of the table with most ids.
-        let load = |of: fn(&Load) -> f64| {
-            move |tables: &[TableCensus]| {
-                let largest = tables.iter().max_by_key(|t| t.census.ids)?;
-                largest.census.loads.iter().max_by_key(|l| l.rows * l.width).map(of)
-            }
+        // The parameter of the largest table whose rows serve most ids.
+        let shared = |tables: &[TableCensus]| -> Option<Load> {
+            let largest = tables.iter().max_by_key(|t| t.census.ids)?;
+            largest.census.loads.iter().max_by(|a, b| a.mean.total_cmp(&b.mean)).cloned()
         };
+        let load =
+            |of: fn(&Load) -> f64| move |tables: &[TableCensus]| shared(tables).as_ref().map(of);
         let even = |l: &Load| 100.0 * l.entropy / (l.rows.max(2) as f64).log2();
         let error = |tables: &[TableCensus]| {
             let of = |t: &TableCensus| t.census.figures.get("quantisation_error").copied();
@@ -270,35 +283,40 @@ pub fn collisions(experiment: &Experiment, records: &[Record]) -> Result<String>
         };
         rows.push(vec![
             scheme.clone(),
-            budget.clone().unwrap_or_default(),
+            budget.as_deref().map_or(String::new(), |b| budget_text(axis, b)),
             mean(&share(|c| c.unique_ids, |c| c.ids), 1),
             mean(&share(|c| c.unique_lookups, |c| c.lookups), 1),
+            shared(seeds[0]).map_or("–".into(), |l| l.param),
             mean(&load(|l| l.mean), 1),
             mean(&load(|l| l.max as f64), 0),
             mean(&load(even), 1),
             mean(&error, 1),
         ]);
     }
-    let axis = experiment.points()?.first().map_or("budget", |p| p.axis);
     let header = [
         "scheme",
         axis,
         "own row: ids %",
         "lookups %",
+        "most shared",
         "ids a row",
-        "most",
+        "busiest",
         "evenness %",
         "k-means error %",
     ];
-    // In the order of the experiment.
-    rows.sort_by_key(|row| {
-        let scheme = grid.schemes.iter().position(|s| *s == row[0]);
-        (scheme, grid.budgets.iter().position(|b| *b == row[1]))
-    });
     Ok(format!(
-        "Collisions: ids whose row equals no other's, and their share of training lookups; then, for the largest parameter of the largest table, the ids that read a used row (mean and most) and the entropy of that load against an even one; what k-means lost of the square of what it clustered.\n\n{}\n",
+        "Collisions. Own row: ids whose embedding equals no other id's, and the share of training lookups that go to them. Then the parameter whose rows serve most ids, in the table with most ids: how many ids read a row of it (a column's piece, a cell), on average and at the busiest one, and how evenly they spread (entropy, 100 % is even). K-means error: the share of the pieces' squared length that centroids lose.\n\n{}\n",
         md_table(&header.map(String::from), &rows)
     ))
+}
+
+/// A budget's value for people.
+fn budget_text(axis: &str, value: &str) -> String {
+    match axis {
+        "compression" => format!("{value}x"),
+        "bytes" => bytes(value.parse().unwrap_or(0)),
+        _ => value.to_string(),
+    }
 }
 
 /// A value of a paper or another program.

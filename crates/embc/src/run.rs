@@ -114,7 +114,10 @@ impl<'a> Bench<'a> {
         let full = FullSize { tables: plan.full_params(), model: params };
         let bench = Self { experiment, data, title: &entry.title, overcommit, full };
         for trial in crate::plan::trials(e)? {
-            if let Err(PlanError::Knob(what)) = bench.plan(&trial) {
+            if let Err(PlanError::Knob(mut what)) = bench.plan(&trial) {
+                if what.starts_with("unknown field") {
+                    what += "; every scheme also takes dim, sharing, init, label and quantize";
+                }
                 return Err(wrong_knob(e, trial.scheme.label(), "scheme", &what));
             }
         }
@@ -153,7 +156,9 @@ impl<'a> Bench<'a> {
         let dense = optim.touch == Touch::All
             && matches!(optim.kind, Kind::Adam | Kind::AdamW | Kind::Momentum);
         let copies = 2 + optim.moments() as u64 + u64::from(dense);
-        copies * plan.footprint().train_bytes + 4 * (copies + 1) * self.full.model
+        // The census of collisions sorts a print of each row.
+        let ids: u64 = plan.tables.iter().map(|t| u64::from(t.vocab)).sum();
+        copies * plan.footprint().train_bytes + 4 * (copies + 1) * self.full.model + 16 * ids
     }
 
     /// Runs a trial to its record.
@@ -320,9 +325,7 @@ fn fill(record: &mut Record, outcome: &Outcome) {
         let mut entry = named("valid", &point.valid);
         entry.insert("epoch".into(), point.epoch.into());
         entry.insert("step".into(), point.step as f64);
-        if point.train_loss.is_finite() {
-            entry.insert("train/loss".into(), point.train_loss);
-        }
+        entry.extend(point.train_loss.map(|loss| ("train/loss".into(), loss)));
         record.curve.push(entry);
     }
     record.epochs = outcome.curve.last().map_or(0, |point| point.epoch);

@@ -325,6 +325,7 @@ impl Embedding for Clustered {
         visit("pointers", self.pointers.tensor());
         visit("helper_keys", TensorMut::U64(&mut self.helper_keys));
         visit("clusterings", TensorMut::U64(std::slice::from_mut(&mut self.done)));
+        self.error.state(visit);
     }
     fn footprint(&self) -> Footprint {
         let params = self.tables.iter().map(|table| table.value().len() as u64).sum();

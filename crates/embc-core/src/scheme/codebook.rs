@@ -2,6 +2,7 @@
 
 use crate::kmeans::{Start, assign, kmeans};
 use crate::rng::Rng;
+use crate::state::{State, TensorMut};
 
 /// How k-means is run.
 #[derive(Clone, Copy)]
@@ -50,6 +51,15 @@ pub(super) fn quantise(
 pub(super) struct Error {
     lost: f64,
     total: f64,
+}
+
+impl Error {
+    /// Walks it: the weights of an earlier epoch come with the error of its clustering.
+    pub fn state(&mut self, visit: State<'_>) {
+        let mut bits = [self.lost.to_bits(), self.total.to_bits()];
+        visit("quantisation_error", TensorMut::U64(&mut bits));
+        [self.lost, self.total] = bits.map(f64::from_bits);
+    }
 }
 
 impl Error {

@@ -89,13 +89,18 @@ fn unreachable(t: &TableSpec, bias: bool, limit: Limit) -> Option<PlanError> {
     let (budget, weights, full) = match limit {
         Limit::Params(n) => (n, ids, t.full_params()),
         Limit::Bytes(n, stored) => {
-            let bytes = |params| Footprint::floats(params).stored(stored).bytes();
-            (n, bytes(ids), bytes(t.full_params()))
+            (n, Footprint::floats(ids).stored(stored).bytes(), t.full_params())
         }
         Limit::None => return None,
     };
     if budget == 0 {
         return None;
+    }
+    if let Limit::Bytes(..) = limit {
+        return Some(PlanError::Infeasible(format!(
+            "memcom cannot fit table {} in {limit}: the per-id weights alone take {weights} bytes",
+            t.name
+        )));
     }
     let share = 100.0 * weights as f64 / budget as f64;
     let reach = full as f64 / budget as f64;

@@ -157,6 +157,7 @@ impl Embedding for Coded {
     fn state(&mut self, visit: State<'_>) {
         self.books.iter_mut().for_each(|book| book.state(visit));
         visit("codes", self.codes.tensor());
+        self.error.state(visit);
     }
     fn finetune(&self) -> u32 {
         self.finetune

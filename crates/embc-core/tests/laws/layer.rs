@@ -17,7 +17,7 @@ fn layer(
     knobs: &Knobs,
     vocabs: [u32; 2],
     sharing: Sharing,
-    (dim, init): (usize, Init),
+    (dim, init, seed): (usize, Init, u64),
 ) -> Layer {
     let field = |(name, vocab): (&str, u32)| FieldShape {
         name: name.into(),
@@ -30,7 +30,7 @@ fn layer(
     let spec = LayerSpec { dim, sharing, rules: Rules::default() };
     let budget = Budget::Compression(2.5);
     let plan = LayerPlan::new(scheme, knobs, &shape, &inputs, spec, budget).unwrap();
-    Layer::build(&plan, init, None, Pooling::Mean, 9, None)
+    Layer::build(&plan, init, None, Pooling::Mean, seed, None)
 }
 
 /// Bags of up to three ids, some of them empty, for two fields.
@@ -53,7 +53,7 @@ fn gradients_through_bags_equal_finite_differences() {
     let batch = bags(24, vocabs, Rng::stream(4, "bags"));
     for (scheme, knobs) in variants() {
         for sharing in [Sharing::PerField, Sharing::Global] {
-            let mut layer = layer(scheme, &knobs, vocabs, sharing, (8, Init::Normal(0.5)));
+            let mut layer = layer(scheme, &knobs, vocabs, sharing, (8, Init::Normal(0.5), 9));
             let grads: Vec<_> = layer.forward(&batch).iter().map(|rows| read_out(rows).1).collect();
             layer.backward(&batch, &grads);
             // All gradients, numbered by parameter: tables share names.
@@ -102,9 +102,9 @@ fn train(
     knobs: &Knobs,
     threads: usize,
     sharing: Sharing,
-    steps: u64,
+    (seed, steps): (u64, u64),
 ) -> Layer {
-    let mut layer = layer(scheme, knobs, [300, 70], sharing, (16, Init::UniformDim));
+    let mut layer = layer(scheme, knobs, [300, 70], sharing, (16, Init::UniformDim, seed));
     let optim = Optim::new(Kind::Adam, 0.01, Touch::Touched);
     layer.params(&mut |param| optim.attach(param));
     steps_of(&mut layer, threads, 0..steps);
@@ -139,7 +139,7 @@ fn any_number_of_threads_gives_the_same_bits() {
     for (scheme, knobs) in variants() {
         for sharing in [Sharing::PerField, Sharing::Global] {
             let of = |threads| {
-                let layer = train(scheme, &knobs, threads, sharing, 3);
+                let layer = train(scheme, &knobs, threads, sharing, (9, 3));
                 save(&mut OfLayer(layer), What::Everything)
             };
             let one = of(1);
@@ -152,9 +152,10 @@ fn any_number_of_threads_gives_the_same_bits() {
 #[test]
 fn a_saved_layer_goes_on_with_the_same_bits() {
     for (scheme, knobs) in variants() {
-        let mut through = OfLayer(train(scheme, &knobs, 2, Sharing::PerField, 2));
+        let mut through = OfLayer(train(scheme, &knobs, 2, Sharing::PerField, (9, 2)));
         let saved = save(&mut through, What::Everything);
-        let mut resumed = OfLayer(train(scheme, &knobs, 1, Sharing::PerField, 0));
+        // Built from another stream: nothing may come from anywhere but the saved state.
+        let mut resumed = OfLayer(train(scheme, &knobs, 1, Sharing::PerField, (10, 0)));
         restore(&mut resumed, &saved, What::Everything).unwrap();
         steps_of(&mut through.0, 2, 2..4);
         steps_of(&mut resumed.0, 1, 2..4);
