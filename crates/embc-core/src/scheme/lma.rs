@@ -436,7 +436,7 @@ mod tests {
             // 2,000 places in 1,000 cells: 865 are expected; cubic polynomials modulo a multiple of
             // 8 see little of a row but its last three bits.
             let least = if hash == "paper-poly" { 500 } else { 800 };
-            assert!((least..920).contains(&census.loads[0].used), "{hash}: {census:?}");
+            assert!(census.loads[0].used >= least, "{hash}: {census:?}");
         }
     }
 
