@@ -266,10 +266,13 @@ impl View {
             let what = "[data] negatives needs a user and an item column of one id each";
             return Err(Error::Data(what.into()));
         }
-        let examples = parts[0].len() as u64 * u64::from(1 + negatives);
         let classes = class.map_or(2, |c| cache.meta.columns[c].distinct as usize);
-        let shape =
-            Shape { dense: cache.dense.len(), fields: shapes, classes, train_rows: examples };
+        let shape = Shape {
+            dense: cache.dense.len(),
+            fields: shapes,
+            classes,
+            train_rows: parts[0].len() as u64,
+        };
         let format = crate::raw::find(&entry.format)?;
         let dense = spec.dense.unwrap_or(format.dense());
         let standard = standardise(&cache, &parts[0], dense);
@@ -292,6 +295,9 @@ impl View {
         if let Some((user, _)) = pair {
             let users = view.shape.fields[user].vocab;
             let pairs = |parts: &[usize]| Seen::new(users, view.positives(parts));
+            // Negatives follow positives only.
+            let positives = view.positives(&[0]).len() as u64;
+            view.shape.train_rows += u64::from(negatives) * positives;
             (view.known, view.seen) = ([pairs(&[0]), pairs(&[0, 1])], pairs(&[0, 1, 2]));
         }
         Ok(view)

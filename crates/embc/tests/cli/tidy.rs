@@ -54,6 +54,11 @@ fn configs_parse_and_every_scheme_and_model_is_used_by_one() {
 #[test]
 fn committed_results_are_readable_and_hold_their_expectations() {
     let root = root();
+    for rendered in files(&root.join("results"), "md") {
+        let records = rendered.with_extension("jsonl");
+        let quickstart = rendered.file_stem().is_some_and(|stem| stem == "quickstart");
+        assert!(quickstart || records.exists(), "{} has no records", rendered.display());
+    }
     for results in files(&root.join("results"), "jsonl") {
         let name = results.file_stem().unwrap().to_str().unwrap().to_string();
         // Not committed: it is what a newcomer's first command makes.
