@@ -293,11 +293,11 @@ impl View {
             short_users,
         };
         if let Some((user, _)) = pair {
-            let users = view.shape.fields[user].vocab;
-            let pairs = |parts: &[usize]| Seen::new(users, view.positives(parts));
             // Negatives follow positives only.
             let positives = view.positives(&[0]).len() as u64;
             view.shape.train_rows += u64::from(negatives) * positives;
+            let users = view.shape.fields[user].vocab;
+            let pairs = |parts: &[usize]| Seen::new(users, view.positives(parts));
             (view.known, view.seen) = ([pairs(&[0]), pairs(&[0, 1])], pairs(&[0, 1, 2]));
         }
         Ok(view)
