@@ -115,8 +115,9 @@ impl<'a> Bench<'a> {
         let bench = Self { experiment, data, title: &entry.title, overcommit, full };
         for trial in crate::plan::trials(e)? {
             if let Err(PlanError::Knob(mut what)) = bench.plan(&trial) {
+                // What every [[scheme]] takes beside its knobs.
                 if what.starts_with("unknown field") {
-                    what += "; every scheme also takes dim, sharing, init, label and quantize";
+                    what += ", `dim`, `sharing`, `init`, `label`, `quantize`";
                 }
                 return Err(wrong_knob(e, trial.scheme.label(), "scheme", &what));
             }
