@@ -5,6 +5,7 @@
 //! length that the compiler knows, overlaps several times more of them than one that hashes in
 //! between.
 
+use crate::linalg::vectorised;
 use crate::param::{Grad, Param};
 
 /// A part of each row of a batch: from `at` on, of rows that are `stride` apart.
@@ -43,6 +44,7 @@ macro_rules! with_width {
         }
     };
 }
+pub(crate) use with_width;
 
 /// out_i = f(i, run, out_i), elementwise, for the runs of `width` values that begin at `starts`.
 fn read<const WIDTH: usize>(
@@ -54,13 +56,18 @@ fn read<const WIDTH: usize>(
     f: impl Fn(usize, f32, f32) -> f32,
 ) {
     let width = if WIDTH == 0 { width } else { WIDTH };
-    for (i, (start, out)) in starts.zip(out.chunks_exact_mut(piece.stride)).enumerate() {
-        let run = &values[start..][..width];
-        let out = &mut out[piece.at..][..width];
-        for k in 0..width {
-            out[k] = f(i, run[k], out[k]);
-        }
-    }
+    vectorised(
+        #[inline(always)]
+        || {
+            for (i, (start, out)) in starts.zip(out.chunks_exact_mut(piece.stride)).enumerate() {
+                let run = &values[start..][..width];
+                let out = &mut out[piece.at..][..width];
+                for k in 0..width {
+                    out[k] = f(i, run[k], out[k]);
+                }
+            }
+        },
+    );
 }
 
 /// The run of `width` values that begins at `starts` += f(i, grad_i), elementwise; or = where what
@@ -74,13 +81,19 @@ fn add<const WIDTH: usize>(
     f: impl Fn(usize, f32) -> f32,
 ) {
     let width = if WIDTH == 0 { width } else { WIDTH };
-    for (i, ((start, new), grad)) in starts.zip(grad.chunks_exact(piece.stride)).enumerate() {
-        let sum = &mut values[start..][..width];
-        let grad = &grad[piece.at..][..width];
-        for k in 0..width {
-            sum[k] = f(i, grad[k]) + if new { 0.0 } else { sum[k] };
-        }
-    }
+    let grads = grad.chunks_exact(piece.stride);
+    vectorised(
+        #[inline(always)]
+        || {
+            for (i, ((start, new), grad)) in starts.zip(grads).enumerate() {
+                let sum = &mut values[start..][..width];
+                let grad = &grad[piece.at..][..width];
+                for k in 0..width {
+                    sum[k] = f(i, grad[k]) + if new { 0.0 } else { sum[k] };
+                }
+            }
+        },
+    );
 }
 
 impl Param {

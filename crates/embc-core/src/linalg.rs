@@ -1,14 +1,19 @@
 //! The one file that knows a matrix product.
 //!
-//! Products run through `faer`, whose kernels are picked at run time for the machine's vectors, split
-//! into fixed blocks of output rows: the block size depends on the shape alone, so every thread
-//! count gives the same bits.
+//! Products run through `faer`, whose kernels are picked at run time for the machine's vectors, in
+//! blocks that depend on the shape alone, so every thread count gives the same bits.
 
+use faer::reborrow::ReborrowMut;
 use faer::{Accum, MatMut, MatRef, Par, linalg::matmul::matmul};
-use rayon::prelude::*;
 
-/// Products below this many multiply-adds stay on the calling thread.
-const PARALLEL_WORK: usize = 1 << 20;
+/// Products of fewer multiply-adds stay on the calling thread.
+const PARALLEL_WORK: usize = 1 << 22;
+/// Most parts of a product.
+const BLOCKS: usize = 8;
+/// Columns that the kernels take at once.
+const PANEL: usize = 64;
+/// Rows of a part that lie in the cache while all its columns are computed.
+const ROWS: usize = 256;
 
 /// How an operand is stored: as given, or transposed.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -26,6 +31,14 @@ fn view(data: &[f32], rows: usize, cols: usize, op: Op) -> MatRef<'_, f32> {
     }
 }
 
+/// Runs `f` in the widest vectors that this machine has. What is inlined into `f`, which should be
+/// `#[inline(always)]`, is compiled once for each kind of machine; the arithmetic, and so every
+/// bit, is the same on all of them.
+#[inline(always)]
+pub fn vectorised<R>(f: impl FnOnce() -> R) -> R {
+    pulp::Arch::new().dispatch(f)
+}
+
 /// C[m×n] = op(A)[m×k] · op(B)[k×n] + beta · C.
 #[allow(clippy::too_many_arguments)] // the BLAS signature, minus the strides
 pub fn gemm(
@@ -39,55 +52,133 @@ pub fn gemm(
     beta: f32,
     c: &mut [f32],
 ) {
-    if n == 1 && op_a == Op::N {
-        // A·b: a dot a row, which a packing gemm would do several times slower.
-        for (a, c) in a.chunks_exact(k).zip(c) {
-            *c = dot(a, b) + if beta == 0.0 { 0.0 } else { beta * *c };
-        }
-        return;
+    gemm_then(m, n, k, a, op_a, b, op_b, beta, c, |_, _, _| ());
+}
+
+/// [`gemm`], and `then(row, column, piece)` on every row of every block of C, the place of its
+/// first value before it: on the thread that made it, while it lies in its cache.
+#[allow(clippy::too_many_arguments)]
+pub fn gemm_then(
+    m: usize,
+    n: usize,
+    k: usize,
+    a: &[f32],
+    op_a: Op,
+    b: &[f32],
+    op_b: Op,
+    beta: f32,
+    c: &mut [f32],
+    then: impl Fn(usize, usize, &mut [f32]) + Sync,
+) {
+    if beta != 0.0 && beta != 1.0 {
+        c.iter_mut().for_each(|c| *c *= beta);
     }
-    if n == 1 {
+    let add = if beta == 0.0 { Accum::Replace } else { Accum::Add };
+    if n == 1 && op_a == Op::T {
         // Aᵀ·b: rows of the stored A, scaled and summed in order.
-        c.iter_mut().for_each(|c| *c = if beta == 0.0 { 0.0 } else { beta * *c });
-        a.chunks_exact(m).zip(b).for_each(|(a, &b)| axpy(b, a, c));
-        return;
-    }
-    if k == 1 && op_a == Op::N && op_b == Op::N {
-        // a·bᵀ: an outer product.
-        for (&a, c) in a.iter().zip(c.chunks_exact_mut(n)) {
-            for (c, b) in c.iter_mut().zip(b) {
-                *c = a * b + if beta == 0.0 { 0.0 } else { beta * *c };
-            }
-        }
-        return;
-    }
-    let (a, b) = (view(a, m, k, op_a), view(b, k, n, op_b));
-    let product = |first: usize, c: &mut [f32]| {
-        let rows = c.len() / n;
-        let accumulate = match beta {
-            0.0 => Accum::Replace,
-            _ => {
-                if beta != 1.0 {
-                    c.iter_mut().for_each(|c| *c *= beta);
+        return vectorised(
+            #[inline(always)]
+            || {
+                if beta == 0.0 {
+                    c.fill(0.0);
                 }
-                Accum::Add
-            }
-        };
-        let c = MatMut::from_row_major_slice_mut(c, rows, n);
-        matmul(c, accumulate, a.subrows(first, rows), b, 1.0, Par::Seq);
-    };
-    if m * n * k < PARALLEL_WORK || m < 2 {
-        return product(0, c);
+                a.chunks_exact(m).zip(b).for_each(|(a, &b)| axpy(b, a, c));
+                c.chunks_mut(1).enumerate().for_each(|(row, c)| then(row, 0, c));
+            },
+        );
     }
-    let block = m.div_ceil(8).next_multiple_of(8);
-    c.par_chunks_mut(block * n).enumerate().for_each(|(i, c)| product(i * block, c));
+    if n == 1 || (k == 1 && op_a == Op::N) {
+        // A·b, a dot a row, or the outer product a·bᵀ: a packing product would take several times
+        // longer.
+        return vectorised(
+            #[inline(always)]
+            || {
+                for (row, (a, c)) in a.chunks_exact(k).zip(c.chunks_exact_mut(n)).enumerate() {
+                    if beta == 0.0 {
+                        c.fill(0.0);
+                    }
+                    if n == 1 {
+                        c[0] += dot(a, b);
+                    } else {
+                        axpy(a[0], b, c);
+                    }
+                    then(row, 0, c);
+                }
+            },
+        );
+    }
+    let c = MatMut::from_row_major_slice_mut(c, m, n);
+    Product { a: view(a, m, k, op_a), b: view(b, k, n, op_b), add, then }.block(c, 0, 0, BLOCKS);
+}
+
+/// A product of matrices, and what follows on each row of a block.
+struct Product<'a, F> {
+    a: MatRef<'a, f32>,
+    b: MatRef<'a, f32>,
+    add: Accum,
+    then: F,
+}
+
+impl<F: Fn(usize, usize, &mut [f32]) + Sync> Product<'_, F> {
+    /// Computes the block C of the product that begins at (`row`, `column`), in up to `blocks`
+    /// parts. Once their rows fit the cache, columns are split: each part packs its own alone.
+    fn block(&self, mut c: MatMut<'_, f32>, row: usize, column: usize, blocks: usize) {
+        let (m, n, k) = (c.nrows(), c.ncols(), self.a.ncols());
+        let split = blocks > 1 && m * n * k >= PARALLEL_WORK;
+        if split && n >= 2 * PANEL && m <= ROWS {
+            let half = (n / 2).next_multiple_of(PANEL);
+            let (left, right) = c.split_at_col_mut(half);
+            rayon::join(
+                || self.block(left, row, column, blocks / 2),
+                || self.block(right, row, column + half, blocks / 2),
+            );
+        } else if split && m >= 16 {
+            let half = (m / 2).next_multiple_of(8);
+            let (top, bottom) = c.split_at_row_mut(half);
+            rayon::join(
+                || self.block(top, row, column, blocks / 2),
+                || self.block(bottom, row + half, column, blocks / 2),
+            );
+        } else {
+            let (a, b) = (self.a.subrows(row, m), self.b.subcols(column, n));
+            matmul(c.rb_mut(), self.add, a, b, 1.0, Par::Seq);
+            vectorised(
+                #[inline(always)]
+                || {
+                    for i in 0..m {
+                        let piece = c.rb_mut().row_mut(i).try_as_row_major_mut();
+                        (self.then)(row + i, column, piece.expect("row-major").as_slice_mut());
+                    }
+                },
+            );
+        }
+    }
+}
+
+/// sums [n] += the columns' sums of x [m × n], four rows at a time from the first to the last.
+pub fn add_columns(x: &[f32], sums: &mut [f32]) {
+    vectorised(
+        #[inline(always)]
+        || {
+            let n = sums.len();
+            let fours = x.chunks_exact(4 * n);
+            let rest = fours.remainder();
+            for x in fours {
+                let [a, b, c, d] = [0, 1, 2, 3].map(|i| &x[i * n..][..n]);
+                for i in 0..n {
+                    sums[i] += (a[i] + b[i]) + (c[i] + d[i]);
+                }
+            }
+            rest.chunks_exact(n).for_each(|x| axpy(1.0, x, sums));
+        },
+    );
 }
 
 /// y = f(x, y), elementwise. Rows are short: for the usual widths a loop of known length, since one
 /// of any length spends its time on the ends.
-#[inline]
+#[inline(always)]
 fn each(x: &[f32], y: &mut [f32], f: impl Fn(f32, f32) -> f32) {
-    #[inline]
+    #[inline(always)]
     fn fixed<const N: usize>(x: &[f32], y: &mut [f32], f: impl Fn(f32, f32) -> f32) {
         let x: &[f32; N] = x.try_into().expect("the length matched");
         let y: &mut [f32; N] = y.try_into().expect("rows of one width");
@@ -107,19 +198,19 @@ fn each(x: &[f32], y: &mut [f32], f: impl Fn(f32, f32) -> f32) {
 }
 
 /// y += a · x.
-#[inline]
+#[inline(always)]
 pub fn axpy(a: f32, x: &[f32], y: &mut [f32]) {
     each(x, y, |x, y| y + a * x);
 }
 
 /// y = a · x.
-#[inline]
+#[inline(always)]
 pub fn scale(a: f32, x: &[f32], y: &mut [f32]) {
     each(x, y, |x, _| a * x);
 }
 
 /// ⟨x, y⟩, summed in eight fixed lanes so that the compiler can vectorise it.
-#[inline]
+#[inline(always)]
 pub fn dot(x: &[f32], y: &[f32]) -> f32 {
     let mut lanes = [0.0f32; 8];
     let (xs, ys) = (x.chunks_exact(8), y.chunks_exact(8));

@@ -4,6 +4,7 @@
 //! of every row decay in every step (`torch.optim.Adam` on a dense gradient); with `touched`, only
 //! rows that got a gradient move (`SparseAdam`).
 
+use crate::linalg::{axpy, dot, vectorised};
 use crate::param::{Grad, Param};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -85,9 +86,9 @@ pub const DOCS: &[(&str, &str)] = &[
 struct Step {
     optim: Optim,
     eps: f32,
-    /// lr / (1 − β₁ᵗ) and √(1 − β₂ᵗ) (adam, adamw).
+    /// lr √(1 − β₂ᵗ) / (1 − β₁ᵗ): both bias corrections of Adam, so that `eps` is in terms of the
+    /// second moment as it is kept, and one division does for both.
     rate: f32,
-    root: f32,
 }
 
 impl Optim {
@@ -146,13 +147,13 @@ impl Optim {
         let t = param.steps.min(i32::MAX as u64) as i32;
         let adam = matches!(self.kind, Kind::Adam | Kind::AdamW);
         let mut eps = self.eps.unwrap_or(if self.moments() == 1 { 1e-10 } else { 1e-8 });
-        let rate = (f64::from(self.lr) / (1.0 - f64::from(self.beta1).powi(t))) as f32;
-        let root = (1.0 - f64::from(self.beta2).powi(t)).sqrt() as f32;
-        if adam && self.touch == Touch::Touched && !param.always_dense {
-            // SparseAdam adds eps before the second moment's bias is corrected, Adam after it.
-            eps /= root;
+        let root = (1.0 - f64::from(self.beta2).powi(t)).sqrt();
+        let rate = (f64::from(self.lr) * root / (1.0 - f64::from(self.beta1).powi(t))) as f32;
+        if adam && (self.touch == Touch::All || param.always_dense) {
+            // Adam adds eps after the second moment's bias is corrected, SparseAdam before it.
+            eps *= root as f32;
         }
-        let step = Step { optim: *self, eps, rate, root };
+        let step = Step { optim: *self, eps, rate };
         let by_row = self.kind == Kind::RowAdagrad && !param.always_dense;
         let width = param.width();
         let Param { value, grad, moments, .. } = param;
@@ -160,19 +161,21 @@ impl Optim {
             Grad::Dense(grad) => {
                 // Elementwise, so any division among threads gives the same bits.
                 const CHUNK: usize = 1 << 14;
+                let update =
+                    |value: &mut [f32], grad: &mut [f32], first: &mut [f32], second: &mut [f32]| {
+                        vectorised(
+                            #[inline(always)]
+                            || step.apply(value, grad, first, second),
+                        );
+                        grad.fill(0.0);
+                    };
                 if value.len() <= 2 * CHUNK {
                     // Handing small work to threads costs more than it brings.
                     let mut moments = moments.iter_mut().map(|m| &mut m[..]);
                     let first = moments.next().unwrap_or_default();
-                    step.apply(value, grad, first, moments.next().unwrap_or_default());
-                    grad.fill(0.0);
-                    return;
+                    return update(value, grad, first, moments.next().unwrap_or_default());
                 }
                 let both = value.par_chunks_mut(CHUNK).zip(grad.par_chunks_mut(CHUNK));
-                let update = |value: &mut [f32], grad: &mut [f32], first, second| {
-                    step.apply(value, grad, first, second);
-                    grad.fill(0.0);
-                };
                 match &mut moments[..] {
                     [m, v] => both
                         .zip(m.par_chunks_mut(CHUNK).zip(v.par_chunks_mut(CHUNK)))
@@ -187,20 +190,26 @@ impl Optim {
                 let mut moments = moments.iter_mut().map(|m| &mut m[..]);
                 let first = moments.next().unwrap_or_default();
                 let second = moments.next().unwrap_or_default();
-                for (&row, grad) in touched.ids().iter().zip(values.chunks_exact(width)) {
-                    let at = row as usize * width;
-                    let value = &mut value[at..at + width];
-                    if by_row {
-                        let mean = crate::linalg::dot(grad, grad) / width as f32;
-                        let sum = &mut first[row as usize];
-                        *sum += mean;
-                        crate::linalg::axpy(-self.lr / (sum.sqrt() + eps), grad, value);
-                        continue;
-                    }
-                    let first = first.get_mut(at..at + width).unwrap_or_default();
-                    let second = second.get_mut(at..at + width).unwrap_or_default();
-                    step.apply(value, grad, first, second);
-                }
+                let rows = touched.ids().iter().zip(values.chunks_exact(width));
+                vectorised(
+                    #[inline(always)]
+                    || {
+                        for (&row, grad) in rows {
+                            let at = row as usize * width;
+                            let value = &mut value[at..at + width];
+                            if by_row {
+                                let mean = dot(grad, grad) / width as f32;
+                                let sum = &mut first[row as usize];
+                                *sum += mean;
+                                axpy(-self.lr / (sum.sqrt() + eps), grad, value);
+                                continue;
+                            }
+                            let first = first.get_mut(at..at + width).unwrap_or_default();
+                            let second = second.get_mut(at..at + width).unwrap_or_default();
+                            step.apply(value, grad, first, second);
+                        }
+                    },
+                );
                 touched.clear();
             }
             Grad::Cells { touched, values, .. } => {
@@ -222,11 +231,11 @@ impl Optim {
 
 impl Step {
     /// Updates `value` from `grad`; `first` and `second` are the moments, empty where unused.
-    #[inline]
+    #[inline(always)]
     fn apply(&self, value: &mut [f32], grad: &[f32], first: &mut [f32], second: &mut [f32]) {
         let o = &self.optim;
         match o.kind {
-            Kind::Sgd => crate::linalg::axpy(-o.lr, grad, value),
+            Kind::Sgd => axpy(-o.lr, grad, value),
             Kind::Momentum => {
                 for ((w, g), v) in value.iter_mut().zip(grad).zip(first) {
                     *v = o.momentum * *v + g;
@@ -244,7 +253,7 @@ impl Step {
                 for (((w, g), m), v) in value.iter_mut().zip(grad).zip(first).zip(second) {
                     *m = o.beta1 * *m + (1.0 - o.beta1) * g;
                     *v = o.beta2 * *v + (1.0 - o.beta2) * g * g;
-                    *w = *w * keep - self.rate * *m / (v.sqrt() / self.root + self.eps);
+                    *w = *w * keep - self.rate * (*m / (v.sqrt() + self.eps));
                 }
             }
         }

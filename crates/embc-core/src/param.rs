@@ -216,8 +216,13 @@ impl Param {
 
     /// The whole dense gradient. Panics for sparse parameters.
     pub fn dense_grad(&mut self) -> &mut [f32] {
+        self.value_and_grad().1
+    }
+
+    /// The values, and the whole dense gradient. Panics for sparse parameters.
+    pub fn value_and_grad(&mut self) -> (&[f32], &mut [f32]) {
         match &mut self.grad {
-            Grad::Dense(values) => values,
+            Grad::Dense(grad) => (&self.value, grad),
             _ => panic!("{} has a sparse gradient", self.name),
         }
     }

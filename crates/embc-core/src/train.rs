@@ -29,6 +29,8 @@ pub struct Settings {
     pub patience: Option<u32>,
     /// Validate every so many batches besides the ends of epochs.
     pub validate_every: Option<u64>,
+    /// Most steps, for runs of less than an epoch.
+    pub max_steps: Option<u64>,
     /// How parameters of the tables are stored at the end.
     pub storage: Storage,
     /// The trial's seed.
@@ -83,8 +85,8 @@ pub enum Stop {
     },
 }
 
-/// Watches a run.
-pub trait Observer {
+/// Watches a run, from a thread of the pool.
+pub trait Observer: Send {
     /// After every step, with its number, epoch from 1, loss and examples; may cancel.
     fn step(&mut self, step: u64, epoch: u32, loss: f64, examples: usize) -> ControlFlow<()>;
     /// Before an evaluation, and after it (`done`).
@@ -98,6 +100,16 @@ pub trait Observer {
 /// Trains `net`, leaves it with the weights of the selected epoch, runs post-training stages on
 /// them, and scores the test split once.
 pub fn run(
+    net: &mut Net,
+    data: &dyn Data,
+    settings: &Settings,
+    observer: &mut dyn Observer,
+) -> Result<Outcome, Stop> {
+    // On a thread of the pool, which hands out work much faster than one that only waits for it.
+    rayon::scope(|_| trial(net, data, settings, observer))
+}
+
+fn trial(
     net: &mut Net,
     data: &dyn Data,
     settings: &Settings,
@@ -160,7 +172,7 @@ impl Run<'_> {
     /// Trains for `epochs` more epochs, or until patience ends.
     fn epochs(&mut self, epochs: u32) -> Result<(), Stop> {
         let last = self.epoch + epochs;
-        while self.epoch < last {
+        while self.epoch < last && !self.out_of_steps() {
             let (data, s, epoch) = (self.data, self.s, self.epoch);
             let (mut sum, mut examples, mut stop) = (0.0, 0, None);
             let order = Order { seed: s.seed, epoch, batch: s.batch, skip: 0 };
@@ -186,7 +198,7 @@ impl Run<'_> {
                     Ok(())
                 };
                 stop = step().err();
-                match stop.is_some() || self.out_of_patience() {
+                match stop.is_some() || self.out_of_patience() || self.out_of_steps() {
                     true => ControlFlow::Break(()),
                     false => ControlFlow::Continue(()),
                 }
@@ -198,7 +210,7 @@ impl Run<'_> {
             // Not where the epoch's last step was validated already.
             if examples > 0 && !self.out_of_patience() {
                 let point = self.validate(self.epoch, Some(sum / examples as f64))?;
-                self.judge(point, self.epoch == last);
+                self.judge(point, self.epoch == last || self.out_of_steps());
             }
             if self.out_of_patience() {
                 return Ok(());
@@ -257,6 +269,10 @@ impl Run<'_> {
             self.best = Some((self.curve.len(), weights));
         }
         self.curve.push(point);
+    }
+
+    fn out_of_steps(&self) -> bool {
+        self.s.max_steps.is_some_and(|most| self.step >= most)
     }
 
     fn out_of_patience(&self) -> bool {

@@ -58,6 +58,9 @@ pub struct TrainConfig {
     pub early_stop: Option<EarlyStop>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub validate_every: Option<u64>,
+    /// Most steps: a part of an epoch, to try things on large data.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_steps: Option<u64>,
     /// Metrics beside the usual ones.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub metrics: Vec<Metric>,
@@ -249,6 +252,7 @@ impl Experiment {
         positive("epochs", self.train.epochs.into())?;
         positive("seeds", self.train.seeds.len() as u64)?;
         positive("validate_every", self.train.validate_every.unwrap_or(1))?;
+        positive("max_steps", self.train.max_steps.unwrap_or(1))?;
         if let Some(stop) = self.train.early_stop {
             positive("early_stop", stop.patience.into())?;
         }

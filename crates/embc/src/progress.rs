@@ -55,7 +55,7 @@ impl Progress {
         self.place = format!("[{number}/{total}]");
     }
 
-    /// A trial starts training.
+    /// A trial starts to train on so many examples at most.
     pub fn begin(&mut self, name: &str, examples: u64, settings: &Settings) {
         self.name = name.into();
         self.epochs = settings.epochs;
@@ -63,7 +63,7 @@ impl Progress {
         (self.examples, self.training, self.since, self.loss) =
             (0, Duration::ZERO, Instant::now(), 0.0);
         self.said = Instant::now();
-        self.bar = self.bar(examples * u64::from(settings.epochs));
+        self.bar = self.bar(examples);
         self.bar.set_prefix(format!("{} {}", self.place, self.name));
     }
 

@@ -223,10 +223,13 @@ impl<'a> Bench<'a> {
             select: e.train.select,
             patience: e.train.early_stop.map(|stop| stop.patience),
             validate_every: e.train.validate_every,
+            max_steps: e.train.max_steps,
             storage: trial.scheme.quantize.unwrap_or_default(),
             seed: trial.seed,
         };
-        progress.begin(&trial.name(), self.data.shape().train_rows, &settings);
+        let rows = self.data.shape().train_rows * u64::from(settings.epochs);
+        let most = settings.max_steps.map_or(rows, |steps| rows.min(steps * settings.batch as u64));
+        progress.begin(&trial.name(), most, &settings);
         let data = self.data as &dyn Data;
         let result = train::run(&mut net, data, &settings, progress);
         record.train_examples_per_s = progress.examples_per_second();

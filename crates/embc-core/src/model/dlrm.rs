@@ -2,7 +2,9 @@
 //! (Naumov et al. 2019; the Criteo set-up of CCE, arXiv 2210.05974).
 
 use super::*;
+use crate::linalg::axpy;
 use crate::nn::{DotInteraction, Mlp};
+use rayon::prelude::*;
 
 pub(super) struct Dlrm;
 
@@ -97,63 +99,73 @@ struct Network {
     dbottom: Vec<f32>,
 }
 
-impl Network {
-    fn stride(&self) -> usize {
-        self.first + self.dots.pairs()
-    }
-}
+/// Examples that one thread takes at a time between the MLPs.
+const BLOCK: usize = 64;
 
 impl Model for Network {
     fn forward(&mut self, x: &Features<'_>, _: Mode, out: &mut [f32]) {
-        let DotInteraction { vectors, width } = self.dots;
-        let stride = self.stride();
-        self.z.resize(x.batch * vectors * width, 0.0);
+        let Self { dots, first, .. } = *self;
+        let (width, stride) = (dots.width, first + dots.pairs());
+        let size = dots.vectors * width;
+        self.z.resize(x.batch * size, 0.0);
         self.joined.resize(x.batch * stride, 0.0);
-        let mut place = |f: usize, rows: &[f32]| {
-            for (z, row) in self.z.chunks_exact_mut(vectors * width).zip(rows.chunks_exact(width)) {
-                z[f * width..][..width].copy_from_slice(row);
-            }
-        };
-        let skip = usize::from(self.bottom.is_some());
-        x.rows.iter().enumerate().for_each(|(f, rows)| place(f + skip, rows));
-        if let Some(bottom) = &mut self.bottom {
+        let bottom = self.bottom.as_mut().map(|bottom| {
             bottom.forward(x.batch, x.dense);
-            place(0, bottom.output());
-            let joined = self.joined.chunks_exact_mut(stride);
-            for (joined, row) in joined.zip(bottom.output().chunks_exact(width)) {
-                joined[..width].copy_from_slice(row);
-            }
-        }
-        self.dots.forward(&self.z, &mut self.joined, stride, self.first);
+            bottom.output()
+        });
+        let blocks = self.z.par_chunks_mut(BLOCK * size);
+        blocks.zip(self.joined.par_chunks_mut(BLOCK * stride)).enumerate().for_each(
+            |(block, (z, joined))| {
+                let rows = bottom.into_iter().chain(x.rows.iter().map(|rows| &rows[..]));
+                for (f, rows) in rows.enumerate() {
+                    let rows = rows[block * BLOCK * width..].chunks_exact(width);
+                    for (z, row) in z.chunks_exact_mut(size).zip(rows) {
+                        z[f * width..][..width].copy_from_slice(row);
+                    }
+                }
+                for (joined, z) in joined.chunks_exact_mut(stride).zip(z.chunks_exact(size)) {
+                    joined[..first].copy_from_slice(&z[..first]);
+                }
+                dots.forward(z, joined, stride, first);
+            },
+        );
         self.top.forward(x.batch, &self.joined);
         out.copy_from_slice(self.top.output());
     }
 
     fn backward(&mut self, x: &Features<'_>, dout: &[f32], drows: &mut [Vec<f32>]) {
-        let DotInteraction { vectors, width } = self.dots;
-        let stride = self.stride();
+        let Self { dots, first, .. } = *self;
+        let (width, stride) = (dots.width, first + dots.pairs());
+        let size = dots.vectors * width;
         self.djoined.resize(self.joined.len(), 0.0);
         self.dz.resize(self.z.len(), 0.0);
         self.top.backward(x.batch, &self.joined, dout, Some(&mut self.djoined));
-        self.dots.backward(&self.z, &self.djoined, stride, self.first, &mut self.dz);
+        let blocks = self.z.par_chunks(BLOCK * size).zip(self.dz.par_chunks_mut(BLOCK * size));
+        blocks.zip(self.djoined.par_chunks(BLOCK * stride)).for_each(|((z, dz), djoined)| {
+            dots.backward(z, djoined, stride, first, dz);
+            // The bottom's output is also at the start of the top's input.
+            for (dz, djoined) in dz.chunks_exact_mut(size).zip(djoined.chunks_exact(stride)) {
+                axpy(1.0, &djoined[..first], &mut dz[..first]);
+            }
+        });
+        let dz = &self.dz;
+        let vector = |f: usize, out: &mut [f32]| {
+            for (out, dz) in out.chunks_exact_mut(width).zip(dz.chunks_exact(size)) {
+                out.copy_from_slice(&dz[f * width..][..width]);
+            }
+        };
         let skip = usize::from(self.bottom.is_some());
-        for (f, drows) in drows.iter_mut().enumerate() {
-            let dz = self.dz.chunks_exact(vectors * width);
-            for (drow, dz) in drows.chunks_exact_mut(width).zip(dz) {
-                drow.copy_from_slice(&dz[(f + skip) * width..][..width]);
-            }
-        }
-        if let Some(bottom) = &mut self.bottom {
-            self.dbottom.resize(x.batch * width, 0.0);
-            let parts =
-                self.dz.chunks_exact(vectors * width).zip(self.djoined.chunks_exact(stride));
-            for (out, (dz, djoined)) in self.dbottom.chunks_exact_mut(width).zip(parts) {
-                for i in 0..width {
-                    out[i] = dz[i] + djoined[i];
+        let (dbottom, bottom) = (&mut self.dbottom, &mut self.bottom);
+        rayon::join(
+            || drows.par_iter_mut().enumerate().for_each(|(f, drows)| vector(f + skip, drows)),
+            || {
+                if let Some(bottom) = bottom {
+                    dbottom.resize(x.batch * width, 0.0);
+                    vector(0, dbottom);
+                    bottom.backward(x.batch, x.dense, dbottom, None);
                 }
-            }
-            bottom.backward(x.batch, x.dense, &self.dbottom, None);
-        }
+            },
+        );
     }
 
     fn params(&mut self, visit: &mut dyn FnMut(&mut Param)) {

@@ -1,6 +1,6 @@
 //! y = x·W + b, with W stored [in × out].
 
-use crate::linalg::{Op, gemm};
+use crate::linalg::{Op, add_columns, gemm, gemm_then};
 use crate::param::Param;
 use crate::rng::Rng;
 
@@ -30,21 +30,58 @@ impl Linear {
         }
     }
 
-    /// y [B × out] from x [B × in].
-    pub fn forward(&self, batch: usize, x: &[f32], y: &mut [f32]) {
-        y.chunks_exact_mut(self.outputs).for_each(|y| y.copy_from_slice(self.bias.value()));
-        gemm(batch, self.outputs, self.inputs, x, Op::N, self.weight.value(), Op::N, 1.0, y);
+    /// y [B × out] from x [B × in], through a ReLU where `relu` says so.
+    pub fn forward(&self, batch: usize, x: &[f32], y: &mut [f32], relu: bool) {
+        let (bias, weight) = (self.bias.value(), self.weight.value());
+        let finish = |_, column: usize, y: &mut [f32]| {
+            for (y, b) in y.iter_mut().zip(&bias[column..]) {
+                *y += b;
+                // Not `max`, which would turn NaN into a silent 0.
+                *y = if relu && *y < 0.0 { 0.0 } else { *y };
+            }
+        };
+        gemm_then(batch, self.outputs, self.inputs, x, Op::N, weight, Op::N, 0.0, y, finish);
     }
 
-    /// Adds the gradients of W and b; writes dx [B × in] where it is wanted.
-    pub fn backward(&mut self, batch: usize, x: &[f32], dy: &[f32], dx: Option<&mut [f32]>) {
+    /// Adds the gradients of W and b; writes dx [B × in] where it is wanted, and where `relu` says
+    /// that x came out of one, through its backward pass.
+    pub fn backward(
+        &mut self,
+        batch: usize,
+        x: &[f32],
+        dy: &[f32],
+        dx: Option<&mut [f32]>,
+        relu: bool,
+    ) {
         let (inputs, outputs) = (self.inputs, self.outputs);
-        if let Some(dx) = dx {
-            gemm(batch, inputs, outputs, dy, Op::N, self.weight.value(), Op::T, 0.0, dx);
-        }
-        gemm(inputs, outputs, batch, x, Op::T, dy, Op::N, 1.0, self.weight.dense_grad());
-        let bias = self.bias.dense_grad();
-        dy.chunks_exact(outputs).for_each(|dy| crate::linalg::axpy(1.0, dy, bias));
+        let (weight, dweight) = self.weight.value_and_grad();
+        let dbias = self.bias.dense_grad();
+        let through_relu = |row: usize, column: usize, dx: &mut [f32]| {
+            let x = &x[row * inputs + column..];
+            dx.iter_mut().zip(x).for_each(|(d, x)| *d = if *x > 0.0 { *d } else { 0.0 });
+        };
+        rayon::join(
+            || {
+                gemm(inputs, outputs, batch, x, Op::T, dy, Op::N, 1.0, dweight);
+                add_columns(dy, dbias);
+            },
+            || match dx {
+                Some(dx) if relu => gemm_then(
+                    batch,
+                    inputs,
+                    outputs,
+                    dy,
+                    Op::N,
+                    weight,
+                    Op::T,
+                    0.0,
+                    dx,
+                    through_relu,
+                ),
+                Some(dx) => gemm(batch, inputs, outputs, dy, Op::N, weight, Op::T, 0.0, dx),
+                None => (),
+            },
+        );
     }
 
     /// Visits W and b.

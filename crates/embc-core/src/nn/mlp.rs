@@ -45,11 +45,7 @@ impl Mlp {
             let (done, rest) = self.outputs.split_at_mut(i);
             let y = &mut rest[0];
             y.resize(batch * self.layers[i].outputs, 0.0);
-            self.layers[i].forward(batch, done.last().map_or(x, |v| &v[..]), y);
-            if relu {
-                // Not `max`, which would turn NaN into a silent 0.
-                y.iter_mut().for_each(|y| *y = if *y < 0.0 { 0.0 } else { *y });
-            }
+            self.layers[i].forward(batch, done.last().map_or(x, |v| &v[..]), y, relu);
         }
     }
 
@@ -59,25 +55,21 @@ impl Mlp {
     }
 
     /// Adds all gradients for dy [B × out]; writes dx [B × in] where it is wanted.
-    pub fn backward(&mut self, batch: usize, x: &[f32], dy: &[f32], mut dx: Option<&mut [f32]>) {
+    pub fn backward(&mut self, batch: usize, x: &[f32], dy: &[f32], dx: Option<&mut [f32]>) {
         let [current, next] = &mut self.grads;
         current.clear();
         current.extend_from_slice(dy);
-        for i in (0..self.layers.len()).rev() {
-            if self.relu_last || i + 1 < self.layers.len() {
-                for (grad, y) in current.iter_mut().zip(&self.outputs[i]) {
-                    *grad = if *y > 0.0 { *grad } else { 0.0 };
-                }
-            }
-            let layer = &mut self.layers[i];
-            if i == 0 {
-                layer.backward(batch, x, current, dx.take());
-            } else {
-                next.resize(batch * layer.inputs, 0.0);
-                layer.backward(batch, &self.outputs[i - 1], current, Some(next));
-                std::mem::swap(current, next);
-            }
+        if self.relu_last {
+            let y = self.outputs.last().expect("at least one layer");
+            current.iter_mut().zip(y).for_each(|(d, y)| *d = if *y > 0.0 { *d } else { 0.0 });
         }
+        for i in (1..self.layers.len()).rev() {
+            let layer = &mut self.layers[i];
+            next.resize(batch * layer.inputs, 0.0);
+            layer.backward(batch, &self.outputs[i - 1], current, Some(next), true);
+            std::mem::swap(current, next);
+        }
+        self.layers[0].backward(batch, x, current, dx, false);
     }
 
     /// Visits all parameters.
