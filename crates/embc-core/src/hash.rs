@@ -4,16 +4,25 @@
 //! the m most frequent ids never share a row. `poly31` is the CCE reference's family, kept for
 //! side-by-side runs: it has no additive term, so id 0 always lands in row 0.
 
+use crate::linalg::vectorised;
 use crate::rng::Rng;
 use crate::state::{State, TensorMut};
 use serde::{Deserialize, Serialize};
 
 /// Bijective 64-bit mixer (the finaliser of MurmurHash3, Stafford's variant 13).
-#[inline]
+#[inline(always)]
 pub fn mix64(mut x: u64) -> u64 {
     x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
     x ^ (x >> 31)
+}
+
+/// hash · size / 2⁶⁴, rounded down: a number below `size`, which is at most 2³². In halves, which
+/// vectors can multiply.
+#[inline(always)]
+pub fn scaled(hash: u64, size: u64) -> u32 {
+    let (high, low) = (hash >> 32, hash & 0xFFFF_FFFF);
+    ((high * size + ((low * size) >> 32)) >> 32) as u32
 }
 
 /// Which family maps an id to a row.
@@ -55,17 +64,20 @@ impl Hash {
 
     /// Replaces `rows` by the rows of `ids`.
     pub fn rows(&self, ids: &[u32], rows: &mut Vec<u32>) {
-        rows.clear();
+        rows.resize(ids.len(), 0);
         // One loop a family, which the compiler can unroll.
         match self.family {
-            HashFamily::Mix64 => rows.extend(ids.iter().map(|&id| self.mixed(id))),
-            _ => rows.extend(ids.iter().map(|&id| self.row(id))),
+            HashFamily::Mix64 => vectorised(
+                #[inline(always)]
+                || rows.iter_mut().zip(ids).for_each(|(row, &id)| *row = self.mixed(id)),
+            ),
+            _ => rows.iter_mut().zip(ids).for_each(|(row, &id)| *row = self.row(id)),
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn mixed(&self, id: u32) -> u32 {
-        ((u128::from(mix64(u64::from(id) ^ self.key)) * u128::from(self.rows)) >> 64) as u32
+        scaled(mix64(u64::from(id) ^ self.key), self.rows)
     }
 
     /// The row of `id`.
@@ -89,6 +101,18 @@ mod tests {
         let mut load = vec![0; 10];
         (0..10_000).for_each(|id| load[hash.row(id) as usize] += 1);
         load
+    }
+
+    #[test]
+    fn scaled_is_the_high_half_of_the_product() {
+        for i in 0..1000u64 {
+            for size in [1, 7, 1 << 20, u64::from(u32::MAX), 1 << 32] {
+                let hash = mix64(i);
+                let high = (u128::from(hash) * u128::from(size)) >> 64;
+                assert_eq!(u128::from(scaled(hash, size)), high);
+            }
+        }
+        assert_eq!(scaled(u64::MAX, 1 << 32), u32::MAX);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::budget::{self, Budget, Rules};
 use crate::census::{Census, census};
 use crate::hash::HashFamily;
 use crate::init::Init;
-use crate::linalg::axpy;
+use crate::linalg::{axpy, scale, vectorised};
 use crate::model::Input;
 use crate::optim::Optim;
 use crate::param::{IdSet, Param};
@@ -314,17 +314,22 @@ impl Table {
             pooled.resize(batch.size * width, 0.0);
             let row = |slot: u32| &self.rows[slot as usize * width..][..width];
             let bag = &batch.fields[field];
-            for (i, out) in pooled.chunks_exact_mut(width).enumerate() {
-                let slots = &slots[bag.range(i)];
-                match slots {
-                    [slot] => out.copy_from_slice(row(*slot)),
-                    _ => {
-                        out.fill(0.0);
-                        let scale = scale(pooling, slots.len());
-                        slots.iter().for_each(|&slot| axpy(scale, row(slot), out));
+            vectorised(
+                #[inline(always)]
+                || {
+                    for (i, out) in pooled.chunks_exact_mut(width).enumerate() {
+                        let slots = &slots[bag.range(i)];
+                        match slots {
+                            [slot] => scale(1.0, row(*slot), out),
+                            _ => {
+                                out.fill(0.0);
+                                let part = share(pooling, slots.len());
+                                slots.iter().for_each(|&slot| axpy(part, row(slot), out));
+                            }
+                        }
                     }
-                }
-            }
+                },
+            );
         }
     }
 
@@ -334,13 +339,19 @@ impl Table {
         self.grads.resize(self.seen.ids().len() * width, 0.0);
         for (slots, &(input, field, _)) in self.slots.iter().zip(&self.inputs) {
             let bag = &batch.fields[field];
-            for (i, grad) in grads[input].chunks_exact(width).enumerate() {
-                let slots = &slots[bag.range(i)];
-                let scale = scale(pooling, slots.len());
-                for &slot in slots {
-                    axpy(scale, grad, &mut self.grads[slot as usize * width..][..width]);
-                }
-            }
+            let sums = &mut self.grads[..];
+            vectorised(
+                #[inline(always)]
+                || {
+                    for (i, grad) in grads[input].chunks_exact(width).enumerate() {
+                        let slots = &slots[bag.range(i)];
+                        let part = share(pooling, slots.len());
+                        for &slot in slots {
+                            axpy(part, grad, &mut sums[slot as usize * width..][..width]);
+                        }
+                    }
+                },
+            );
         }
         self.embedding.scatter(self.seen.ids(), &self.grads, &mut self.tape);
     }
@@ -354,7 +365,8 @@ fn fields_of(inputs: &[(usize, usize, u32)]) -> Vec<(usize, u32)> {
     fields
 }
 
-fn scale(pooling: Pooling, ids: usize) -> f32 {
+/// What each of so many ids counts in a pooled row.
+fn share(pooling: Pooling, ids: usize) -> f32 {
     match pooling {
         Pooling::Sum => 1.0,
         Pooling::Mean => 1.0 / ids.max(1) as f32,

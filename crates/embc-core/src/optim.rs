@@ -4,8 +4,9 @@
 //! of every row decay in every step (`torch.optim.Adam` on a dense gradient); with `touched`, only
 //! rows that got a gradient move (`SparseAdam`).
 
+use crate::gather::with_width;
 use crate::linalg::{axpy, dot, vectorised};
-use crate::param::{Grad, Param};
+use crate::param::{Grad, IdSet, Param};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -132,7 +133,9 @@ impl Optim {
     /// Allocates the state of `param` and picks its gradient's storage; forgets what was there.
     pub fn attach(&self, param: &mut Param) {
         param.steps = 0;
-        if self.moves_all() {
+        let width = param.width();
+        let cached = param.value.len() < CACHED || width == 1 || width > ZEROS.len();
+        if self.moves_all() && cached {
             param.make_dense();
         }
         let rows = param.value.len() / param.width();
@@ -186,6 +189,10 @@ impl Optim {
                     _ => both.for_each(|(value, grad)| update(value, grad, &mut [], &mut [])),
                 }
             }
+            Grad::Rows { touched, values, .. } if self.moves_all() => {
+                with_width!(width, everywhere(&step, width, value, moments, touched, values));
+                touched.clear();
+            }
             Grad::Rows { touched, values, .. } => {
                 let mut moments = moments.iter_mut().map(|m| &mut m[..]);
                 let first = moments.next().unwrap_or_default();
@@ -226,6 +233,60 @@ impl Optim {
                 param.zero_grad();
             }
         }
+    }
+}
+
+/// Parameters that caches hold together with their moments: a dense gradient is the fastest there.
+const CACHED: usize = 1 << 21;
+
+/// The gradient of a row without one.
+static ZEROS: [f32; 1024] = [0.0; 1024];
+
+/// Steps every row, with the gradients [touched × width] of those that have one: for large tables
+/// cheaper than a dense gradient, which would have to be read and cleared.
+fn everywhere<const WIDTH: usize>(
+    step: &Step,
+    width: usize,
+    value: &mut [f32],
+    moments: &mut [Vec<f32>],
+    touched: &IdSet,
+    grads: &[f32],
+) {
+    let width = if WIDTH == 0 { width } else { WIDTH };
+    let rows = ((1 << 14) / width).max(1);
+    let chunk = rows * width;
+    let update =
+        |(i, (value, (first, second))): (usize, (&mut [f32], (&mut [f32], &mut [f32])))| {
+            vectorised(
+                #[inline(always)]
+                || {
+                    for row in 0..value.len() / width {
+                        let grad = match touched.find((i * rows + row) as u32) {
+                            Some(slot) => &grads[slot * width..][..width],
+                            None => &ZEROS[..width],
+                        };
+                        let at = row * width;
+                        let second = second.get_mut(at..at + width).unwrap_or_default();
+                        step.apply(
+                            &mut value[at..][..width],
+                            grad,
+                            &mut first[at..][..width],
+                            second,
+                        );
+                    }
+                },
+            );
+        };
+    let (first, second) = moments.split_at_mut(1);
+    let (first, second) =
+        (&mut first[0][..], second.first_mut().map(|m| &mut m[..]).unwrap_or_default());
+    if value.len() <= 2 * chunk {
+        return update((0, (value, (first, second))));
+    }
+    let (value, first) = (value.par_chunks_mut(chunk), first.par_chunks_mut(chunk));
+    match second.is_empty() {
+        true => value.zip(first).enumerate().for_each(|(i, (v, m))| update((i, (v, (m, &mut []))))),
+        false => value.zip(first.zip(second.par_chunks_mut(chunk))).enumerate().for_each(update),
     }
 }
 

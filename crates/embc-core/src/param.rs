@@ -64,6 +64,13 @@ impl IdSet {
         &self.ids
     }
 
+    /// The slot of `id`, which lies below the universe.
+    #[inline(always)]
+    pub fn find(&self, id: u32) -> Option<usize> {
+        let slot = self.slot[id as usize] as usize;
+        (self.ids.get(slot) == Some(&id)).then_some(slot)
+    }
+
     /// Forgets all ids; keeps the memory.
     pub fn clear(&mut self) {
         self.ids.clear();

@@ -191,6 +191,18 @@ impl Column {
         }
     }
 
+    /// Calls `each` with the id at every one of `rows`. Nothing stands between the reads but what
+    /// `each` does, so that many are in flight at once.
+    #[inline]
+    pub fn ids(&self, rows: impl Iterator<Item = u64>, mut each: impl FnMut(u32)) {
+        match self {
+            Column::U8(chunks) => rows.for_each(|row| each(at(chunks, row).into())),
+            Column::U16(chunks) => rows.for_each(|row| each(at(chunks, row).into())),
+            Column::U32(chunks) => rows.for_each(|row| each(at(chunks, row))),
+            _ => unreachable!("a coded column"),
+        }
+    }
+
     /// The number at `row`.
     #[inline]
     pub fn float(&self, row: u64) -> f32 {

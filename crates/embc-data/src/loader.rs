@@ -5,8 +5,12 @@ use embc_core::batch::{Bag, Batch, Data, Order, Shape, Split, Task, Visit};
 use embc_core::rng::Rng;
 use std::sync::mpsc::sync_channel;
 
-/// Batches between the loader and the trainer.
-const AHEAD: usize = 4;
+/// Loads of batches between the loader and the trainer.
+const AHEAD: usize = 2;
+
+/// Examples of a load: batches change threads together, since small ones take no longer to train on
+/// than to hand over.
+const LOAD: usize = 1 << 13;
 
 /// Draws for evaluation are keyed by this, so that every trial ranks the same candidates.
 const EVAL_SEED: u64 = 0;
@@ -17,7 +21,8 @@ struct Example {
     row: u32,
     item: Option<u32>,
     group: u32,
-    label: f32,
+    /// The row's own where none is given.
+    label: Option<f32>,
 }
 
 /// Takes examples one by one; `false` stops.
@@ -26,16 +31,18 @@ type Emit<'a> = &'a mut dyn FnMut(Example) -> bool;
 impl View {
     /// A row, then its sampled negatives.
     fn with_negatives(&self, row: u32, rng: &Rng, emit: Emit<'_>) -> bool {
-        let label = self.label(row);
-        if !emit(Example { row, item: None, group: 0, label }) {
+        if !emit(Example { row, item: None, group: 0, label: None }) {
             return false;
         }
-        let Some((user, item)) = self.pair.filter(|_| label > 0.5) else { return true };
+        let Some((user, item)) = self.pair.filter(|_| self.negatives > 0 && self.label(row) > 0.5)
+        else {
+            return true;
+        };
         let (user, items) = (self.id(user, row), self.fields[item].known);
         let mut rng = rng.fork(row.into());
         (0..self.negatives).all(|_| {
             let item = Some(self.seen.unseen(user, items, &mut rng));
-            emit(Example { row, item, group: 0, label: 0.0 })
+            emit(Example { row, item, group: 0, label: Some(0.0) })
         })
     }
 
@@ -49,11 +56,9 @@ impl View {
                 let _ = (0..rows.len()).all(|i| self.with_negatives(rows.get(i), &negatives, emit));
             }
             Shuffle::Full => {
-                let mut order: Vec<u32> = (0..rows.len() as u32).collect();
+                let mut order: Vec<u32> = (0..rows.len()).map(|i| rows.get(i)).collect();
                 shuffle.shuffle(&mut order);
-                let mut row =
-                    |&i: &u32| self.with_negatives(rows.get(i as usize), &negatives, emit);
-                let _ = order.iter().all(&mut row);
+                let _ = order.iter().all(|&row| self.with_negatives(row, &negatives, emit));
             }
             Shuffle::Window(window) => {
                 let size = (window.max(1) as usize).min(rows.len());
@@ -94,7 +99,7 @@ impl View {
                 let negative = |_| Some(self.seen.unseen(user, items, &mut rng));
                 let candidates = std::iter::once(None).chain((0..n).map(negative));
                 for (i, item) in candidates.enumerate() {
-                    let label = if i == 0 { 1.0 } else { 0.0 };
+                    let label = Some(if i == 0 { 1.0 } else { 0.0 });
                     if !emit(Example { row, item, group, label }) {
                         return;
                     }
@@ -111,7 +116,7 @@ impl View {
             let known = known.items(self.id(user_field, rows[0]));
             // Items that the vocabulary does not know cannot be ranked: they are all one id.
             for item in (0..items).filter(|item| known.binary_search(item).is_err()) {
-                let label = f32::from(wanted.binary_search(&item).is_ok());
+                let label = Some(f32::from(wanted.binary_search(&item).is_ok()));
                 let example =
                     Example { row: rows[0], item: Some(item), group: group as u32, label };
                 if !emit(example) {
@@ -125,27 +130,38 @@ impl View {
         batch.clear();
         batch.size = examples.len();
         batch.fields.resize(self.fields.len(), Bag::default());
-        batch.labels.extend(examples.iter().map(|e| e.label));
+        let label = |e: &Example| e.label.unwrap_or_else(|| self.label(e.row));
+        batch.labels.extend(examples.iter().map(label));
         if grouped {
             batch.groups.extend(examples.iter().map(|e| e.group));
         }
-        for example in examples {
-            batch.dense.extend((0..self.shape.dense).map(|i| self.dense(i, example.row)));
+        // Column by column: what is read together lies together.
+        let features = self.shape.dense;
+        batch.dense.resize(examples.len() * features, 0.0);
+        for feature in 0..features {
+            for (example, dense) in examples.iter().zip(batch.dense.chunks_exact_mut(features)) {
+                dense[feature] = self.dense(feature, example.row);
+            }
         }
         let item_field = self.pair.map(|(_, item)| item);
         for (f, (field, bag)) in self.fields.iter().zip(&mut batch.fields).enumerate() {
             let coded = &self.cache.coded[&field.column];
+            let remap = |id: u32| field.remap[id as usize];
             if coded.offsets.is_empty() {
-                bag.ids.extend(examples.iter().map(|e| match e.item {
-                    Some(item) if Some(f) == item_field => item,
-                    _ => field.remap[coded.ids.id(e.row.into()) as usize],
-                }));
+                let rows = examples.iter().map(|e| e.row.into());
+                coded.ids.ids(rows, |id| bag.ids.push(id));
+                bag.ids.iter_mut().for_each(|id| *id = remap(*id));
+                if Some(f) == item_field {
+                    for (example, id) in examples.iter().zip(&mut bag.ids) {
+                        *id = example.item.unwrap_or(*id);
+                    }
+                }
                 continue;
             }
             bag.offsets.push(0);
             for example in examples {
                 let [start, end] = [0, 1].map(|i| coded.offsets[example.row as usize + i]);
-                bag.ids.extend((start..end).map(|at| field.remap[coded.ids.id(at) as usize]));
+                coded.ids.ids(start..end, |id| bag.ids.push(remap(id)));
                 bag.offsets.push(bag.ids.len() as u32);
             }
         }
@@ -161,38 +177,41 @@ impl View {
         produce: impl FnOnce(Emit<'_>) + Send,
         visit: Visit<'_>,
     ) {
-        let (full, filled) = sync_channel::<Batch>(AHEAD);
-        let (back, empty) = sync_channel::<Batch>(2 * AHEAD);
+        let per_load = (LOAD / size).max(1);
+        let (full, filled) = sync_channel::<Vec<Batch>>(AHEAD);
+        let (back, empty) = sync_channel::<Vec<Batch>>(2 * AHEAD);
         std::thread::scope(|scope| {
             scope.spawn(move || {
                 let mut examples = Vec::with_capacity(size);
-                let mut number = 0;
-                let mut send = |examples: &mut Vec<Example>| {
+                let (mut number, mut load, mut spare) = (0, Vec::new(), Vec::new());
+                let mut send = |examples: &mut Vec<Example>, last: bool| {
                     number += 1;
-                    if number <= skip {
-                        examples.clear();
+                    if number > skip && !examples.is_empty() {
+                        let mut batch: Batch = spare.pop().unwrap_or_default();
+                        self.fill(&mut batch, examples, grouped);
+                        load.push(batch);
+                    }
+                    examples.clear();
+                    if load.len() < per_load && !last {
                         return true;
                     }
-                    let mut batch = empty.try_recv().unwrap_or_default();
-                    self.fill(&mut batch, examples, grouped);
-                    examples.clear();
-                    full.send(batch).is_ok()
+                    let room = Vec::with_capacity(per_load);
+                    spare.extend(empty.try_iter().flatten());
+                    full.send(std::mem::replace(&mut load, room)).is_ok()
                 };
                 produce(&mut |example| {
                     examples.push(example);
-                    examples.len() < size || send(&mut examples)
+                    examples.len() < size || send(&mut examples, false)
                 });
-                if !examples.is_empty() {
-                    send(&mut examples);
-                }
+                send(&mut examples, true);
             });
             // Owned here, so that both ends close when the visitor stops.
             let (filled, back) = (filled, back);
-            while let Ok(batch) = filled.recv() {
-                if visit(&batch).is_break() {
+            while let Ok(load) = filled.recv() {
+                if load.iter().any(|batch| visit(batch).is_break()) {
                     break;
                 }
-                let _ = back.try_send(batch);
+                let _ = back.try_send(load);
             }
         });
     }
@@ -228,7 +247,7 @@ impl Data for View {
         let produce = |emit: Emit<'_>| {
             let _ = order.iter().all(|&i| {
                 let row = train.get(i as usize);
-                emit(Example { row, item: None, group: 0, label: self.label(row) })
+                emit(Example { row, item: None, group: 0, label: None })
             });
         };
         self.stream(4096, false, 0, produce, visit);

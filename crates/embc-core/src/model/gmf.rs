@@ -1,7 +1,7 @@
 //! Generalised matrix factorisation as the CCE reference has it: logit = ⟨u, v⟩, no bias, no MLP.
 
 use super::*;
-use crate::linalg::dot;
+use crate::linalg::{dot, scale, vectorised};
 
 pub(super) struct Gmf;
 
@@ -47,15 +47,19 @@ struct Product {
 impl Model for Product {
     fn forward(&mut self, x: &Features<'_>, _: Mode, out: &mut [f32]) {
         let rows = x.rows[0].chunks_exact(self.width).zip(x.rows[1].chunks_exact(self.width));
-        out.iter_mut().zip(rows).for_each(|(out, (u, v))| *out = dot(u, v));
+        vectorised(
+            #[inline(always)]
+            || out.iter_mut().zip(rows).for_each(|(out, (u, v))| *out = dot(u, v)),
+        );
     }
     fn backward(&mut self, x: &Features<'_>, dout: &[f32], drows: &mut [Vec<f32>]) {
         for (drow, other) in drows.iter_mut().zip([1, 0]) {
             let rows =
                 drow.chunks_exact_mut(self.width).zip(x.rows[other].chunks_exact(self.width));
-            for ((drow, row), &grad) in rows.zip(dout) {
-                drow.iter_mut().zip(row).for_each(|(d, x)| *d = grad * x);
-            }
+            vectorised(
+                #[inline(always)]
+                || rows.zip(dout).for_each(|((drow, row), &grad)| scale(grad, row, drow)),
+            );
         }
     }
     fn params(&mut self, _: &mut dyn FnMut(&mut Param)) {}

@@ -9,7 +9,7 @@ use super::ce::check_columns;
 use super::codebook::{Error, Lloyd, quantise};
 use super::*;
 use crate::gather::Piece;
-use crate::hash::{Hash, HashFamily};
+use crate::hash::{Hash, HashFamily, scaled};
 use crate::kmeans::Start;
 use crate::linalg::axpy;
 use crate::packed::Packed;
@@ -230,7 +230,7 @@ impl Clustered {
     #[inline]
     fn helper(&self, id: u32, j: usize) -> u32 {
         let hash = crate::hash::mix64(u64::from(id) ^ self.helper_keys[j]);
-        self.rows + ((u128::from(hash) * u128::from(self.rows)) >> 64) as u32
+        self.rows + scaled(hash, self.rows.into())
     }
 
     /// The pieces of column `j` of `ids`, [ids × d/c].

@@ -2,8 +2,8 @@
 //! Any number of parameters.
 
 use super::*;
-use crate::hash::mix64;
-use crate::linalg::scale;
+use crate::hash::{mix64, scaled};
+use crate::linalg::{scale, vectorised};
 use crate::state::TensorMut;
 use std::ops::Range;
 
@@ -118,15 +118,21 @@ impl Blocks {
         tape.rows.resize(1, Vec::new());
         let firsts = &mut tape.rows[0];
         firsts.resize(ids.len() * blocks, 0);
-        let cells = self.cells.value().len() as u128;
-        for (i, (&id, firsts)) in ids.iter().zip(firsts.chunks_exact_mut(blocks)).enumerate() {
-            let of_id = mix64(u64::from(id) ^ self.key);
-            for (b, first) in firsts.iter_mut().enumerate() {
-                let hash = mix64(of_id ^ b as u64);
-                *first = ((u128::from(hash) * cells) >> 64) as u32;
-                if self.signed {
-                    signs[i * blocks + b] = if hash & 1 == 1 { -1.0 } else { 1.0 };
+        let cells = self.cells.value().len() as u64;
+        let hash = |id: u32, b: usize| mix64(mix64(u64::from(id) ^ self.key) ^ b as u64);
+        vectorised(
+            #[inline(always)]
+            || {
+                for (&id, firsts) in ids.iter().zip(firsts.chunks_exact_mut(blocks)) {
+                    for (b, first) in firsts.iter_mut().enumerate() {
+                        *first = scaled(hash(id, b), cells);
+                    }
                 }
+            },
+        );
+        for (&id, signs) in ids.iter().zip(signs.chunks_exact_mut(blocks)) {
+            for (b, sign) in signs.iter_mut().enumerate() {
+                *sign = if hash(id, b) & 1 == 1 { -1.0 } else { 1.0 };
             }
         }
     }
