@@ -234,7 +234,8 @@ impl Layer {
 
     /// One optimizer step on every parameter.
     pub fn step(&mut self, optim: &Optim) {
-        let batch = self.rows.first().map_or(0, Vec::len);
+        let width = self.tables.first().map_or(1, |table| table.width);
+        let batch = self.rows.first().map_or(0, |rows| rows.len() / width);
         self.each_table(batch, |table| table.embedding.params(&mut |param| optim.step(param)));
     }
 
