@@ -4,6 +4,7 @@
 //! expectation over tie orders. A scheme that gives two items one row must not win by file order.
 
 use crate::loss::{bce, cross_entropy};
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -105,14 +106,28 @@ impl From<Metric> for String {
 
 /// Area under the ROC curve, with midranks for ties; NaN unless both classes occur.
 pub fn auc(scores: &[f32], labels: &[f32]) -> f64 {
-    let mut order: Vec<u32> = (0..scores.len() as u32).collect();
-    order.sort_unstable_by(|&a, &b| scores[a as usize].total_cmp(&scores[b as usize]));
+    let mut all: Vec<u64> = scores.iter().zip(labels).map(|(&s, &l)| scored(s, l)).collect();
+    auc_of(&mut all)
+}
+
+/// A score and its label in one number that sorts as the score does.
+fn scored(score: f32, label: f32) -> u64 {
+    // Zeros of both signs are equal scores.
+    let bits = (score + 0.0).to_bits();
+    let ordered = if bits >> 31 == 1 { !bits } else { bits | 1 << 31 };
+    u64::from(ordered) << 1 | u64::from(label > 0.5)
+}
+
+/// The AUC of [`scored`] examples, which are sorted in place.
+fn auc_of(all: &mut [u64]) -> f64 {
+    all.par_sort_unstable();
     let (mut rank_sum, mut positives, mut before) = (0.0, 0u64, 0u64);
-    for ties in order.chunk_by(|&a, &b| scores[a as usize] == scores[b as usize]) {
-        let hits = ties.iter().filter(|&&i| labels[i as usize] > 0.5).count() as u64;
+    for ties in all.chunk_by(|a, b| a >> 1 == b >> 1) {
+        // Positives sort behind the negatives of equal score.
+        let hits = ties.len() - ties.partition_point(|tied| tied & 1 == 0);
         let midrank = before as f64 + (ties.len() as f64 + 1.0) / 2.0;
         rank_sum += hits as f64 * midrank;
-        positives += hits;
+        positives += hits as u64;
         before += ties.len() as u64;
     }
     let negatives = before - positives;
@@ -123,8 +138,8 @@ pub fn auc(scores: &[f32], labels: &[f32]) -> f64 {
 /// Collects scores of examples on their own.
 #[derive(Default)]
 pub struct Pointwise {
-    scores: Vec<f32>,
-    labels: Vec<f32>,
+    /// Eight bytes an example, as much as its score and label take.
+    scored: Vec<u64>,
     loss: f64,
     right: u64,
     examples: u64,
@@ -139,8 +154,7 @@ impl Pointwise {
             if outputs == 1 {
                 self.loss += bce(logits[0], label);
                 self.right += u64::from((logits[0] > 0.0) == (label > 0.5));
-                self.scores.push(logits[0]);
-                self.labels.push(label);
+                self.scored.push(scored(logits[0], label));
             } else {
                 let class = label as usize;
                 self.loss += cross_entropy(logits, class);
@@ -151,9 +165,9 @@ impl Pointwise {
     }
 
     /// The value of a pointwise metric; NaN where it is not defined.
-    pub fn value(&self, metric: Metric) -> f64 {
+    pub fn value(&mut self, metric: Metric) -> f64 {
         match metric {
-            Metric::Auc => auc(&self.scores, &self.labels),
+            Metric::Auc => auc_of(&mut self.scored),
             Metric::LogLoss => self.loss / self.examples as f64,
             Metric::Accuracy => self.right as f64 / self.examples as f64,
             _ => f64::NAN,
@@ -260,6 +274,27 @@ mod tests {
         assert_eq!(auc(&[1.0, 1.0, 1.0], &[0.0, 1.0, 0.0]), 0.5);
         assert_eq!(auc(&[1.0, 2.0, 2.0, 3.0], &[0.0, 0.0, 1.0, 1.0]), 0.875);
         assert!(auc(&[1.0], &[1.0]).is_nan());
+        assert_eq!(auc(&[-1.0, -2.0, 3.0, 0.0, -0.0], &[1.0, 0.0, 1.0, 0.0, 1.0]), 4.5 / 6.0);
+    }
+
+    /// Against the definition: the share of pairs in the right order.
+    #[test]
+    fn auc_counts_pairs() {
+        let mut rng = crate::rng::Rng::stream(1, "auc");
+        let scores: Vec<f32> = (0..300).map(|_| (rng.below(100) as f32 - 50.0) / 7.0).collect();
+        let labels: Vec<f32> = (0..300).map(|_| rng.below(2) as f32).collect();
+        let (mut right, mut pairs) = (0.0, 0.0);
+        for i in (0..300).filter(|&i| labels[i] == 1.0) {
+            for j in (0..300).filter(|&j| labels[j] == 0.0) {
+                pairs += 1.0;
+                right += match scores[i].total_cmp(&scores[j]) {
+                    std::cmp::Ordering::Greater => 1.0,
+                    std::cmp::Ordering::Equal => 0.5,
+                    std::cmp::Ordering::Less => 0.0,
+                };
+            }
+        }
+        assert!((auc(&scores, &labels) - right / pairs).abs() < 1e-12);
     }
 
     #[track_caller]

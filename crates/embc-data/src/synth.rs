@@ -2,7 +2,7 @@
 //!
 //! `gmf`: users and items are normal vectors; each user draws items by a softmax and labels them by
 //! a logistic model (the CCE reference's generator). `criteo`: rows of Criteo's layout with its
-//! cardinalities and log-uniform ranks, labels from a planted logistic model over all features.
+//! cardinalities, log-uniform ranks and a stream of new values, labels from a planted logistic model over all features.
 
 use crate::atomic;
 use crate::error::{At, Error, Result};
@@ -46,6 +46,8 @@ const DIM: usize = 8;
 /// Validation rows, and test rows, of each user of `gmf`.
 const HELD_OUT: usize = 2;
 
+/// Rows of Criteo-Kaggle.
+const CRITEO_ROWS: u64 = 45_840_617;
 /// Values of Criteo-Kaggle's 26 fields.
 const CARDINALITIES: [u64; 26] = [
     1460, 583, 10_131_227, 2_202_608, 305, 24, 12_517, 633, 3, 93_145, 5683, 8_351_593, 3194, 27,
@@ -243,13 +245,18 @@ fn criteo(rows: u64, seed: u64, sink: Sink<'_>, watch: Watch<'_>) -> Result<Fact
             row.dense.push(if missing { f32::NAN } else { count.floor() as f32 });
         }
         for (field, &values) in CARDINALITIES.iter().enumerate() {
-            // Log-uniform ranks: the chance of rank r falls as 1/r.
-            let rank = ((values as f64 + 1.0).powf(rng.unit()) as u64).clamp(1, values);
+            // Log-uniform ranks: the chance of rank r falls as 1/r. And as in the log itself, values
+            // appear for the first time all along: each has a row of its own, and as many rows as
+            // Criteo-Kaggle has see them all.
+            let drawn = ((values as f64 + 1.0).powf(rng.unit()) as u64).clamp(1, values);
+            let seen = |rows: u64| (rows * values / CRITEO_ROWS).min(values);
+            let new = seen(number + 1) > seen(number);
+            let rank = if new { seen(number + 1) } else { drawn };
             let key = mix64((field as u64) << 40 | rank);
             // The sum of four uniform numbers is near enough to a normal one.
             let uniform = |i: u32| f64::from((key >> (16 * i)) as u16) / 65_536.0 - 0.5;
             logit += 0.35 * (0..4).map(uniform).sum::<f64>();
-            let missing = field % 5 == 4 && rng.unit() < 0.3;
+            let missing = field % 5 == 4 && rng.unit() < 0.3 && !new;
             if !missing {
                 row.value(format!("{:08x}", mix64(key) >> 32).as_bytes());
             } else {
