@@ -348,6 +348,12 @@ impl View {
         self.parts[part].len()
     }
 
+    /// Bytes of the cache on disk that rows are read from.
+    pub fn cache_bytes(&self) -> u64 {
+        let files = self.cache.meta.files.iter();
+        files.filter(|(name, _)| !name.starts_with("vocab")).map(|(_, bytes)| bytes).sum()
+    }
+
     /// Identifies the content of the data set.
     pub fn data_hash(&self) -> &str {
         &self.cache.meta.data_hash

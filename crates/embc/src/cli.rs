@@ -111,7 +111,10 @@ pub struct Sweep {
     /// Run also what is done; the newer record counts
     #[arg(long)]
     pub rerun: bool,
-    /// Threads; the numbers do not depend on it
+    /// Trials at once, as far as memory allows; by default all cores are used, one thread a trial
+    #[arg(long, value_name = "N")]
+    pub jobs: Option<usize>,
+    /// Threads of a trial; the numbers do not depend on it
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
 }

@@ -4,6 +4,7 @@ mod axis;
 mod cli;
 mod cmd;
 mod config;
+mod memory;
 mod overrides;
 mod plan;
 mod progress;

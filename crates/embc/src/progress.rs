@@ -4,7 +4,7 @@ use crate::interrupted;
 use embc_core::batch::Split;
 use embc_core::train::{Observer, Point, Settings};
 use embc_data::ingest;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use std::io::IsTerminal;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
@@ -19,6 +19,8 @@ pub struct Progress {
     /// "3/27": which trial of how many.
     place: String,
     name: String,
+    /// The lines of all trials that run at once.
+    lines: MultiProgress,
     bar: ProgressBar,
     epochs: u32,
     examples: u64,
@@ -32,9 +34,10 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Progress on stderr, or none.
-    pub fn new(quiet: bool) -> Self {
+    /// Progress on stderr, or none, on a line among `lines`.
+    pub fn new(quiet: bool, lines: MultiProgress) -> Self {
         Self {
+            lines,
             quiet,
             terminal: std::io::stderr().is_terminal(),
             place: "embc:".into(),
@@ -73,15 +76,20 @@ impl Progress {
         }
         let style = "{prefix} {wide_bar} {msg}, {per_sec}, {eta} left";
         let style = ProgressStyle::with_template(style).expect("a valid template");
-        ProgressBar::new(total).with_style(style)
+        self.lines.add(ProgressBar::new(total).with_style(style))
+    }
+
+    /// Says a line, above those that are rewritten.
+    pub fn say(&self, line: &str) {
+        if !self.quiet {
+            self.lines.suspend(|| eprintln!("{line}"));
+        }
     }
 
     /// Ends the trial's line.
     pub fn end(&mut self, result: &str) {
         self.bar.finish_and_clear();
-        if !self.quiet {
-            eprintln!("{} {}: {result}", self.place, self.name);
-        }
+        self.say(&format!("{} {}: {result}", self.place, self.name));
     }
 
     /// Names a trial that never trained.

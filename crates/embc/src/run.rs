@@ -1,6 +1,7 @@
 //! One trial: plan, build, train, score, record.
 
 use crate::config::Experiment;
+use crate::memory::{Memory, Need};
 use crate::plan::Trial;
 use crate::progress::Progress;
 use crate::record::{self, Host, Program, Record, Status, TableCensus};
@@ -151,21 +152,37 @@ impl<'a> Bench<'a> {
         LayerPlan::new(scheme, &trial.knobs, self.data.shape(), &inputs, spec, budget)
     }
 
-    /// Bytes that training would take: weights, optimizer state, gradients, the best epoch's copy.
-    fn estimate(&self, plan: &LayerPlan) -> u64 {
-        let optim = &self.experiment.train.optimizer;
+    /// What the trial will need, unless it cannot be planned.
+    pub fn need(&self, trial: &Trial) -> Option<Need> {
+        self.plan(trial).ok().map(|plan| self.need_of(&plan))
+    }
+
+    fn need_of(&self, plan: &LayerPlan) -> Need {
+        let train = &self.experiment.train;
+        let optim = &train.optimizer;
         let dense = optim.touch == Touch::All
             && matches!(optim.kind, Kind::Adam | Kind::AdamW | Kind::Momentum);
-        let copies = 2 + optim.moments() as u64 + u64::from(dense);
-        // The census of collisions sorts a print of each row.
+        let (tables, model) = (plan.footprint().train_bytes, 4 * self.full.model);
+        let state = optim.moments() as u64 + u64::from(dense);
         let ids: u64 = plan.tables.iter().map(|t| u64::from(t.vocab)).sum();
-        copies * plan.footprint().train_bytes + 4 * (copies + 1) * self.full.model + 16 * ids
+        let width: usize = plan.widths().iter().sum();
+        // Looked up, pooled, joined, and the gradients of each; some loads of ids on their way.
+        let floats = 6 * width + self.data.shape().dense;
+        let loads = 4 * 3 * (plan.widths().len() + self.data.shape().dense + 1) as u64;
+        Need {
+            parameters: tables + model,
+            optimizer: state * tables + (state + 1) * model,
+            best: if train.epochs > 1 { tables + model } else { 0 },
+            // Slots of ids and of rows in training, or prints of rows in the census after it.
+            index: 16 * ids,
+            batch: (4 * train.batch * floats) as u64 + loads * train.batch.max(1 << 13) as u64,
+            cache: self.data.cache_bytes(),
+        }
     }
 
     /// Runs a trial to its record.
-    pub fn run(&self, trial: &Trial, progress: &mut Progress) -> Ended {
-        let (e, started, clock) = (self.experiment, SystemTime::now(), Instant::now());
-        reset_peak_rss();
+    pub fn run(&self, trial: &Trial, memory: &Memory, progress: &mut Progress) -> Ended {
+        let (e, started) = (self.experiment, SystemTime::now());
         let mut record = self.blank(trial, started);
         let plan = match self.plan(trial) {
             Ok(plan) => plan,
@@ -187,16 +204,20 @@ impl<'a> Bench<'a> {
         record.index_bytes = footprint.index_bytes;
         record.compression_params = self.full.tables as f64 / footprint.params as f64;
         record.compression_bytes = 4.0 * self.full.tables as f64 / footprint.bytes() as f64;
-        let (need, have) = (self.estimate(&plan), available_memory());
-        if need > have && !self.overcommit {
-            record.status = Status::Error;
-            record.error = Some(format!(
-                "training needs about {} but {} are free; compress more, or pass --overcommit",
-                crate::table::bytes(need),
-                crate::table::bytes(have)
-            ));
-            return Ended::Recorded(Box::new(record), None);
-        }
+        let need = self.need_of(&plan);
+        let _taken = match memory.take(need.total(), self.overcommit) {
+            Ok(taken) => taken,
+            Err(free) => {
+                record.status = Status::Error;
+                record.error = Some(format!(
+                    "the trial {need}; {} are free: compress more, or pass --overcommit",
+                    crate::table::bytes(free)
+                ));
+                return Ended::Recorded(Box::new(record), None);
+            }
+        };
+        let clock = Instant::now();
+        reset_peak_rss();
         let init = trial.scheme.init.unwrap_or(e.embedding.init);
         let hash = e.embedding.hash;
         let layer =
@@ -375,15 +396,6 @@ fn host() -> Host {
         Host { cpu, cores: system.cpus().len(), os }
     };
     HOST.get_or_init(find).clone()
-}
-
-fn available_memory() -> u64 {
-    let available = sysinfo::System::new().map(|mut system| {
-        system.refresh_memory();
-        system.available_memory()
-    });
-    // Where the system does not tell, nothing is refused.
-    available.ok().filter(|&bytes| bytes > 0).unwrap_or(u64::MAX)
 }
 
 /// The most memory this process has held, where the system tells; 0 elsewhere.

@@ -3,16 +3,21 @@
 use super::Outcome;
 use crate::cli::{Global, Sweep};
 use crate::config::Experiment;
+use crate::memory::{Memory, Need};
 use crate::plan::{Trial, trials};
 use crate::progress::Progress;
 use crate::record::{Record, Results, Status};
 use crate::run::{Bench, Ended};
 use crate::{interrupted, report};
-use anyhow::Result;
+use anyhow::{Result, bail};
+use indicatif::MultiProgress;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 pub fn run(args: &Sweep, global: &Global) -> Result<Outcome> {
-    super::set_threads(args.threads)?;
+    if args.jobs == Some(0) || args.threads == Some(0) {
+        bail!("--jobs and --threads must be at least 1");
+    }
     let registry = super::registry(global)?;
     // All configs are read before the first trial runs, so that a typo costs no night.
     let load = |path: &std::path::PathBuf| Experiment::load(path, &args.sets);
@@ -56,25 +61,63 @@ pub fn run(args: &Sweep, global: &Global) -> Result<Outcome> {
                 all.len()
             );
         }
-        let mut progress = Progress::new(global.quiet);
-        for (i, trial) in todo.iter().enumerate() {
-            progress.place(i + 1, todo.len());
-            progress.name(&trial.name());
-            if interrupted() {
+        let needs = todo.iter().filter_map(|trial| bench.need(trial));
+        if let Some(need) = needs.max_by_key(Need::total)
+            && !global.quiet
+        {
+            eprintln!("{}: the largest trial {need}", experiment.name);
+        }
+        let (jobs, threads) = jobs_and_threads(args, todo.len());
+        let mut keep = |ended: Ended| {
+            let Ended::Recorded(record, _) = ended else {
                 outcome = Outcome::Interrupted;
-                break;
-            }
-            let Ended::Recorded(record, _) = bench.run(trial, &mut progress) else {
-                outcome = Outcome::Interrupted;
-                break;
+                return Ok(());
             };
-            progress.end(&summary(&record, experiment));
             if record.status == Status::Error {
                 outcome = Outcome::Failed;
             }
             results.append(&record)?;
             records.insert(record.trial.clone(), *record);
-        }
+            anyhow::Ok(())
+        };
+        let (next, memory, lines) = (AtomicUsize::new(0), Memory::new(), MultiProgress::new());
+        let work = |pool: &rayon::ThreadPool, keep: &mut dyn FnMut(Ended) -> bool| {
+            let mut progress = Progress::new(global.quiet, lines.clone());
+            loop {
+                let i = next.fetch_add(1, Ordering::Relaxed);
+                let Some(trial) = todo.get(i) else { return };
+                if interrupted() {
+                    keep(Ended::Cancelled);
+                    return;
+                }
+                progress.place(i + 1, todo.len());
+                progress.name(&trial.name());
+                let mut ended = pool.install(|| bench.run(trial, &memory, &mut progress));
+                if let Ended::Recorded(record, net) = &mut ended {
+                    *net = None;
+                    if jobs > 1 {
+                        // The process's peak is that of all its trials.
+                        record.peak_rss_bytes = 0;
+                    }
+                    progress.end(&summary(record, experiment));
+                }
+                if !keep(ended) {
+                    return;
+                }
+            }
+        };
+        let (send, ended) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            for _ in 0..jobs {
+                let (send, work) = (send.clone(), &work);
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build()?;
+                scope.spawn(move || work(&pool, &mut |ended| send.send(ended).is_ok()));
+            }
+            drop(send);
+            // Owned here, so that jobs end where a record cannot be kept.
+            let ended = ended;
+            ended.iter().try_for_each(&mut keep)
+        })?;
         if outcome == Outcome::Interrupted {
             let again = "run the same command again to go on";
             eprintln!("interrupted: finished trials are in {}; {again}", global.results.display());
@@ -84,6 +127,14 @@ pub fn run(args: &Sweep, global: &Global) -> Result<Outcome> {
         super::print(&report::markdown(experiment, &records)?)?;
     }
     Ok(outcome)
+}
+
+/// Trials at once, and the threads of each. Many trials on one thread each make the most of a
+/// machine; one alone gets all of it.
+fn jobs_and_threads(args: &Sweep, trials: usize) -> (usize, usize) {
+    let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
+    let jobs = args.jobs.unwrap_or(cores / args.threads.unwrap_or(1)).clamp(1, trials.max(1));
+    (jobs, args.threads.unwrap_or((cores / jobs).max(1)))
 }
 
 /// The newest record of each trial.

@@ -3,6 +3,7 @@
 use super::Outcome;
 use crate::cli::{Global, Train};
 use crate::config::Experiment;
+use crate::memory::Memory;
 use crate::plan::trials;
 use crate::progress::Progress;
 use crate::record::{Record, Results, Status};
@@ -33,9 +34,12 @@ pub fn run(args: &Train, global: &Global) -> Result<Outcome> {
     }
     let results = Results::open(&global.results, &experiment.name)?;
     let trial = trials(&experiment)?.into_iter().next().expect("a scheme and a seed");
-    let mut progress = Progress::new(global.quiet);
+    let mut progress = Progress::new(global.quiet, Default::default());
     progress.name(&trial.name());
-    let Ended::Recorded(record, net) = bench.run(&trial, &mut progress) else {
+    if let Some(need) = bench.need(&trial) {
+        progress.say(&format!("embc: {need}"));
+    }
+    let Ended::Recorded(record, net) = bench.run(&trial, &Memory::new(), &mut progress) else {
         eprintln!("interrupted: nothing was recorded");
         return Ok(Outcome::Interrupted);
     };
