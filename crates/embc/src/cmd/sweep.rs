@@ -15,8 +15,8 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 pub fn run(args: &Sweep, global: &Global) -> Result<Outcome> {
-    if args.jobs == Some(0) || args.threads == Some(0) {
-        bail!("--jobs and --threads must be at least 1");
+    if args.threads == Some(0) || args.jobs == Some(0) {
+        bail!("--threads 0, --jobs 0: at least one thread and one job are needed");
     }
     let registry = super::registry(global)?;
     // All configs are read before the first trial runs, so that a typo costs no night.
