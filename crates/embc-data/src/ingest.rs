@@ -1,17 +1,20 @@
-//! From raw text to a cache, in bounded memory: one pass over the text, then column after column.
+//! From raw text to a cache, in bounded memory. The text is read on one thread, in blocks of columns
+//! that others encode; then ids become ranks, and the columns are joined.
 
 use crate::cache::{self, ArrowWriter, CHUNK, ColumnMeta, Meta, Source, VERSION, Values};
+use crate::columns::{Block, Column, Rows, finish};
 use crate::error::{At, Error, Result};
 use crate::input::{Digested, Hashing, Input, hex};
-use crate::raw::{self, Field, Format, Role, Row};
+use crate::raw::{self, Field, Format, Role};
 use crate::registry::{Entry, RawFile};
-use crate::vocab::{self, ValueWriter};
+use crate::vocab::{self, Budget};
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufReader, BufWriter, Read, Write};
+use std::io::{BufReader, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::UNIX_EPOCH;
 
 /// Memory for file buffers and record batches; the rest is for vocabularies.
@@ -82,9 +85,30 @@ pub fn build(
     }
     let format = raw::find(&entry.format)?;
     let fields = format.fields(entry)?;
-    let mut columns = Columns::create(&fields, folder)?;
-    let (sources, facts) = read_all(entry, format, data_dir, &mut columns, watch)?;
-    let (rows, label_sum) = (columns.rows, columns.label_sum);
+    let budget = Budget::new(memory - BUFFERS);
+    let create = |(i, field)| Column::create(i, field, folder);
+    let mut columns = fields.iter().enumerate().map(create).collect::<Result<Vec<Column>>>()?;
+    columns.push(Column::files(folder)?);
+    let mut rows = Rows::new(&fields);
+    // The text is read here, and its columns are encoded on other threads.
+    let (send, filled) = sync_channel::<Block>(1);
+    let (sources, facts) = std::thread::scope(|scope| {
+        let encode = || {
+            for block in filled {
+                let parts = columns.par_iter_mut().zip(&block.columns).with_max_len(1);
+                parts.try_for_each(|(column, part)| column.take(part, &budget))?;
+            }
+            Ok::<(), Error>(())
+        };
+        let encoding = scope.spawn(encode);
+        let read = read_all(entry, format, data_dir, &mut rows, &send, watch);
+        let sent = read.and_then(|read| rows.send(&send).map(|()| read));
+        drop(send);
+        // Where encoding failed, its error says why nothing more could be sent.
+        encoding.join().expect("columns do not panic")?;
+        sent
+    })?;
+    let (rows, label_sum) = (rows.rows, rows.label_sum);
     if rows == 0 {
         let path = sources.first().map_or(folder.into(), |(path, _)| path.clone());
         return Err(Error::file(&path, "holds no rows"));
@@ -92,7 +116,7 @@ pub fn build(
     let sources: Vec<Source> = sources.into_iter().map(|(_, source)| source).collect();
     let share = (memory - BUFFERS) / rayon::current_num_threads() as u64;
     watch(Progress { phase: "encoding", done: 0, total: 1 })?;
-    let (numbers, coded) = columns.finish(folder, share)?;
+    let (numbers, coded) = finish(columns, folder, share)?;
     watch(Progress { phase: "writing", done: 0, total: rows })?;
     write_rows(&fields, folder, rows, &numbers, &coded, watch)?;
     let definition = definition(entry, &fields);
@@ -139,11 +163,12 @@ fn read_all(
     entry: &Entry,
     format: &dyn Format,
     data_dir: &Path,
-    columns: &mut Columns,
+    rows: &mut Rows,
+    send: &SyncSender<Block>,
     watch: Watch<'_>,
 ) -> Result<Read_> {
     if let Some(synth) = &entry.synth {
-        let facts = synth.generate(&mut |row| columns.push(row, 0), watch)?;
+        let facts = synth.generate(&mut |row| rows.push(row, 0, send), watch)?;
         let sha256 = hex(&Sha256::digest(format!("{synth:?}")));
         let source = Source { name: "synth".into(), bytes: 0, modified: 0, sha256 };
         return Ok((vec![(PathBuf::from(&entry.name), source)], facts));
@@ -172,7 +197,7 @@ fn read_all(
         let mut progress = |done| watch(Progress { phase: "reading", done: before + done, total });
         let mut hashing = Hashing::open(&path, &mut progress)?;
         let read = format.read(entry, Input::new(&path, &mut hashing)?, &mut |row| {
-            columns.push(row, index as u8)
+            rows.push(row, index as u8, send)
         });
         let digested = match read {
             Ok(()) => hashing.finish(&path)?,
@@ -193,137 +218,6 @@ fn read_all(
         sources.push((path, source));
     }
     Ok((sources, BTreeMap::new()))
-}
-
-/// A column of fixed-width numbers on disk.
-struct Numbers {
-    path: PathBuf,
-    file: BufWriter<File>,
-}
-
-impl Numbers {
-    fn create(path: PathBuf) -> Result<Self> {
-        let file = BufWriter::with_capacity(1 << 16, File::create(&path).at(&path)?);
-        Ok(Self { path, file })
-    }
-
-    fn push(&mut self, bytes: &[u8]) -> Result<()> {
-        self.file.write_all(bytes).at(&self.path)
-    }
-}
-
-/// All columns while the text is read.
-struct Columns {
-    fields: Vec<Field>,
-    /// Numbers of a field, or values a row of a multi-valued one; and the file of each row, last.
-    numbers: BTreeMap<usize, Numbers>,
-    values: BTreeMap<usize, ValueWriter>,
-    rows: u64,
-    label_sum: f64,
-}
-
-impl Columns {
-    fn create(fields: &[Field], folder: &Path) -> Result<Self> {
-        let (mut numbers, mut values) = (BTreeMap::new(), BTreeMap::new());
-        for (i, field) in fields.iter().enumerate() {
-            if field.role.is_coded() {
-                values.insert(i, ValueWriter::create(folder.join(format!("{i}.values")))?);
-            }
-            if !field.role.is_coded() || matches!(field.role, Role::Multi(_)) {
-                numbers.insert(i, Numbers::create(folder.join(format!("{i}.numbers")))?);
-            }
-        }
-        numbers.insert(fields.len(), Numbers::create(folder.join("file.numbers"))?);
-        Ok(Self { fields: fields.to_vec(), numbers, values, rows: 0, label_sum: 0.0 })
-    }
-
-    fn push(&mut self, row: &Row, file: u8) -> Result<()> {
-        if self.rows == u64::from(u32::MAX) {
-            return Err(Error::Data("more than 2^32 rows in one data set".into()));
-        }
-        self.rows += 1;
-        self.label_sum += f64::from(row.label);
-        let mut dense = row.dense.iter();
-        let mut column = 0;
-        for (i, field) in self.fields.iter().enumerate() {
-            let mut number = |bytes: &[u8]| self.numbers.get_mut(&i).expect("made").push(bytes);
-            match field.role {
-                Role::Label | Role::Rating => number(&row.label.to_le_bytes())?,
-                Role::Time => number(&row.time.to_le_bytes())?,
-                Role::Dense => {
-                    number(&dense.next().copied().unwrap_or(f32::NAN).to_le_bytes())?;
-                }
-                _ => {
-                    let writer = self.values.get_mut(&i).expect("made");
-                    let mut length = 0u32;
-                    for value in row.values(column) {
-                        writer.push(value)?;
-                        length += 1;
-                    }
-                    column += 1;
-                    if matches!(field.role, Role::Multi(_)) {
-                        number(&length.to_le_bytes())?;
-                    }
-                }
-            }
-        }
-        self.numbers.get_mut(&self.fields.len()).expect("made").push(&[file])
-    }
-
-    /// Ends the text pass and encodes all coded columns, within `memory` bytes a thread.
-    fn finish(self, folder: &Path, memory: u64) -> Result<Encoded> {
-        let mut numbers = BTreeMap::new();
-        for (i, mut column) in self.numbers {
-            column.file.flush().at(&column.path)?;
-            numbers.insert(i, column.path);
-        }
-        let columns: Vec<_> = self.values.into_iter().collect();
-        let encode = |(i, writer): (usize, ValueWriter)| {
-            let path = folder.join(cache::vocab_name(i));
-            let mut vocab = VocabWriter::new(&path);
-            let coded = vocab::encode(&writer.finish()?, memory, &mut |v, n| vocab.push(v, n))?;
-            vocab.finish()?;
-            Ok((i, coded))
-        };
-        let coded = columns.into_par_iter().with_max_len(1).map(encode).collect::<Result<_>>()?;
-        Ok((numbers, coded))
-    }
-}
-
-type Encoded = (BTreeMap<usize, PathBuf>, BTreeMap<usize, vocab::Coded>);
-
-/// Writes a vocabulary: value and count, in the order of ids.
-struct VocabWriter<'a> {
-    writer: ArrowWriter<'a>,
-    values: Vec<String>,
-    counts: Vec<u32>,
-}
-
-impl<'a> VocabWriter<'a> {
-    fn new(path: &'a Path) -> Self {
-        Self { writer: ArrowWriter::new(path), values: Vec::new(), counts: Vec::new() }
-    }
-
-    fn push(&mut self, value: &[u8], count: u32) -> Result<()> {
-        self.values.push(String::from_utf8_lossy(value).into_owned());
-        self.counts.push(count);
-        if self.values.len() == CHUNK { self.flush() } else { Ok(()) }
-    }
-
-    fn flush(&mut self) -> Result<()> {
-        let counts = Values::Ids { ids: &self.counts, distinct: u32::MAX };
-        self.writer.write(&[("value", Values::Text(&self.values)), ("count", counts)])?;
-        self.values.clear();
-        self.counts.clear();
-        Ok(())
-    }
-
-    fn finish(mut self) -> Result<()> {
-        if !self.values.is_empty() {
-            self.flush()?;
-        }
-        self.writer.finish()
-    }
 }
 
 /// A stream of numbers of `N` bytes.
@@ -377,17 +271,18 @@ fn write_rows(
     for first in (0..rows).step_by(CHUNK) {
         watch(Progress { phase: "writing", done: first, total: rows })?;
         let n = (rows - first).min(CHUNK as u64) as usize;
-        let mut chunks = Vec::new();
-        for (i, (field, stream)) in fields.iter().zip(&mut streams).enumerate() {
-            chunks.push(match field.role {
+        let read = |(i, (field, stream)): (usize, (&Field, &mut Stream))| {
+            Ok(match field.role {
                 Role::Label | Role::Rating | Role::Dense => {
                     Chunk::F32(stream.next(n, f32::from_le_bytes)?)
                 }
                 Role::Time => Chunk::I64(stream.next(n, i64::from_le_bytes)?),
                 Role::Multi(_) => Chunk::Ids(stream.next(n, u32::from_le_bytes)?, u32::MAX),
                 _ => Chunk::Ids(stream.next(n, u32::from_le_bytes)?, coded[&i].distinct),
-            });
-        }
+            })
+        };
+        let chunks = fields.par_iter().zip(&mut streams).enumerate().map(read);
+        let chunks = chunks.collect::<Result<Vec<Chunk>>>()?;
         let files: Vec<u32> = file.next(n, u8::from_le_bytes)?.into_iter().map(u32::from).collect();
         let mut columns: Vec<(&str, Values<'_>)> = names
             .iter()

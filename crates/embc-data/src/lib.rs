@@ -5,6 +5,7 @@
 
 pub mod atomic;
 pub mod cache;
+mod columns;
 pub mod dataset;
 pub mod error;
 pub mod fetch;

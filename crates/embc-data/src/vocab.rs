@@ -1,9 +1,10 @@
 //! Vocabularies in bounded memory.
 //!
-//! A coded column lies in a file of values. It is read once to give every distinct value a
-//! provisional id and a count; ids are then ranked by count (descending), then by value, and a
-//! second stream replaces one by the other. Where the distinct values do not fit into memory, they
-//! are divided by hash: each part reads the column again, and the parts' sorted runs are merged.
+//! While the text is read, a column's values get provisional ids and counts from a dictionary. Once
+//! the dictionaries of all columns have taken the memory there is, they learn nothing new: values
+//! that they do not know go to a file. That is divided by hash afterwards: each part reads it again
+//! with a dictionary of its own, and the sorted runs of all dictionaries are merged. Ids are ranks
+//! by count (descending), then by value, whatever the memory; a second stream puts them in.
 
 use crate::error::{At, Error, Result};
 use embc_core::hash::mix64;
@@ -13,6 +14,7 @@ use std::collections::BinaryHeap;
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// An id that no part has given yet.
 const NOT_YET: u32 = u32::MAX;
@@ -32,7 +34,16 @@ struct Dictionary {
     bytes: Vec<u8>,
     ends: Vec<usize>,
     counts: Vec<u32>,
-    table: HashTable<u32>,
+    table: HashTable<Known>,
+}
+
+/// A value in the table. Short ones are known by their hash and length alone: [`hash`] maps values
+/// of one length below nine bytes to different numbers.
+#[derive(Clone, Copy)]
+struct Known {
+    hash: u64,
+    id: u32,
+    length: u32,
 }
 
 impl Dictionary {
@@ -41,22 +52,26 @@ impl Dictionary {
         &self.bytes[start..self.ends[id as usize]]
     }
 
-    fn count(&mut self, value: &[u8], hash_of: u64) -> u32 {
-        let found = self.table.find(hash_of, |&id| self.value(id) == value).copied();
-        let id = found.unwrap_or_else(|| {
-            let id = self.ends.len() as u32;
-            self.bytes.extend_from_slice(value);
-            self.ends.push(self.bytes.len());
-            self.counts.push(0);
-            let (bytes, ends) = (&self.bytes, &self.ends);
-            let rehash = |&id: &u32| {
-                let start = (id as usize).checked_sub(1).map_or(0, |previous| ends[previous]);
-                hash(&bytes[start..ends[id as usize]])
-            };
-            self.table.insert_unique(hash_of, id, rehash);
-            id
-        });
+    /// The id of a value, which is counted.
+    fn count(&mut self, value: &[u8], hash: u64) -> Option<u32> {
+        let same = |known: &Known| {
+            known.hash == hash
+                && known.length as usize == value.len()
+                && (value.len() <= 8 || self.value(known.id) == value)
+        };
+        let id = self.table.find(hash, same)?.id;
         self.counts[id as usize] = self.counts[id as usize].saturating_add(1);
+        Some(id)
+    }
+
+    /// Adds a value that is not known, and counts it.
+    fn add(&mut self, value: &[u8], hash: u64) -> u32 {
+        let id = self.ends.len() as u32;
+        self.bytes.extend_from_slice(value);
+        self.ends.push(self.bytes.len());
+        self.counts.push(1);
+        let known = Known { hash, id, length: value.len() as u32 };
+        self.table.insert_unique(hash, known, |known| known.hash);
         id
     }
 
@@ -64,7 +79,7 @@ impl Dictionary {
     fn memory(&self) -> usize {
         let ranking = 2 * 4 * self.ends.len();
         let held = self.bytes.capacity() + 8 * self.ends.capacity() + 4 * self.counts.capacity();
-        3 * held + 2 * 6 * self.table.capacity() + ranking
+        3 * held + 2 * 18 * self.table.capacity() + ranking
     }
 
     /// Ids by count (descending), then by value.
@@ -78,38 +93,224 @@ impl Dictionary {
     }
 }
 
-/// Writes the values of a column while the text is read.
-pub struct ValueWriter {
-    path: PathBuf,
-    file: BufWriter<File>,
-    values: u64,
+/// Memory that the dictionaries of all columns may take.
+pub struct Budget(AtomicU64);
+
+impl Budget {
+    /// So many bytes.
+    pub fn new(bytes: u64) -> Self {
+        Self(AtomicU64::new(bytes))
+    }
+
+    fn take(&self, bytes: u64) -> bool {
+        let left = |left: u64| left.checked_sub(bytes);
+        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, left).is_ok()
+    }
 }
 
-impl ValueWriter {
-    /// A new column file.
+/// A column while the text is read: ids of the values that its dictionary knows, and a file of the
+/// others.
+pub struct Encoder {
+    path: PathBuf,
+    ids: BufWriter<File>,
+    len: u64,
+    dictionary: Dictionary,
+    /// Bytes taken of the budget.
+    taken: u64,
+    rest: Option<(BufWriter<File>, u64)>,
+}
+
+impl Encoder {
+    /// A new column, whose files begin with `path` but for the extension.
     pub fn create(path: PathBuf) -> Result<Self> {
-        let file = BufWriter::with_capacity(1 << 16, File::create(&path).at(&path)?);
-        Ok(Self { path, file, values: 0 })
+        let ids = writer(&path.with_extension("ids0"))?;
+        Ok(Self { path, ids, len: 0, dictionary: Dictionary::default(), taken: 0, rest: None })
     }
 
     /// Adds a value.
-    pub fn push(&mut self, value: &[u8]) -> Result<()> {
-        self.values += 1;
-        write_value(&mut self.file, value).at(&self.path)
+    pub fn push(&mut self, value: &[u8], budget: &Budget) -> Result<()> {
+        self.len += 1;
+        let hash = hash(value);
+        let id = match self.dictionary.count(value, hash) {
+            Some(id) => id,
+            None if self.may_grow(budget) => self.dictionary.add(value, hash),
+            None => {
+                let path = self.path.with_extension("values");
+                if self.rest.is_none() {
+                    self.rest = Some((writer(&path)?, 0));
+                }
+                let (file, len) = self.rest.as_mut().expect("just made");
+                *len += 1;
+                write_value(file, value).at(&path)?;
+                NOT_YET
+            }
+        };
+        self.ids.write_all(&id.to_le_bytes()).at(&self.path)
     }
 
-    /// Ends the column.
-    pub fn finish(mut self) -> Result<Values> {
-        self.file.flush().at(&self.path)?;
-        Ok(Values { path: self.path, len: self.values })
+    /// True while the dictionary has memory, of which it takes a little at a time. Once refused it
+    /// learns nothing more, so that every value is counted in one place.
+    fn may_grow(&mut self, budget: &Budget) -> bool {
+        const STEP: u64 = 1 << 16;
+        if self.rest.is_some() {
+            return false;
+        }
+        let more = (self.dictionary.memory() as u64).saturating_sub(self.taken);
+        if more == 0 || budget.take(more + STEP) {
+            self.taken += if more == 0 { 0 } else { more + STEP };
+            return true;
+        }
+        false
+    }
+
+    /// Ends the reading of the text. Unless values are left over, gives the vocabulary to `vocab`.
+    pub fn finish(mut self, vocab: VocabSink<'_>) -> Result<Finished> {
+        let ids = self.path.with_extension("ids0");
+        self.ids.flush().at(&ids)?;
+        let path = self.path;
+        let dictionary = self.dictionary;
+        let distinct = dictionary.ends.len() as u32;
+        let repeated = dictionary.counts.iter().filter(|&&n| n > 1).count() as u32;
+        let order = dictionary.ranked();
+        let Some((mut file, len)) = self.rest else {
+            let mut rank = vec![0; distinct as usize];
+            for (position, &id) in order.iter().enumerate() {
+                rank[id as usize] = position as u32;
+                vocab(dictionary.value(id), dictionary.counts[id as usize])?;
+            }
+            drop((dictionary, order));
+            let ids = put_in(&path, self.len, &rank, None)?;
+            return Ok(Finished::Whole(Coded { ids, distinct, repeated }));
+        };
+        file.flush().at(&path.with_extension("values"))?;
+        let run = Run::write(&path.with_extension("run"), &dictionary, &order, 0)?;
+        Ok(Finished::Rest(Rest { path, len: self.len, rest: len, run, distinct, repeated }))
     }
 }
 
-/// A column of values on disk.
-pub struct Values {
+/// A column whose text has been read.
+pub enum Finished {
+    /// Its ids are ranks.
+    Whole(Coded),
+    /// Values are left that no dictionary knows.
+    Rest(Rest),
+}
+
+/// A column with values that its dictionary did not know.
+pub struct Rest {
     path: PathBuf,
-    /// Number of values.
-    pub len: u64,
+    /// All values, and those left over.
+    len: u64,
+    rest: u64,
+    /// The vocabulary of the others, its size, and how many of them occur at least twice.
+    run: Run,
+    distinct: u32,
+    repeated: u32,
+}
+
+impl Rest {
+    /// Gives every value its rank, within `memory` bytes.
+    pub fn encode(mut self, memory: u64, vocab: VocabSink<'_>) -> Result<Coded> {
+        let values = self.path.with_extension("values");
+        for parts in (0..=8).map(|power| 4u64.pow(power)) {
+            let Some((ids, mut runs, distinct, repeated)) = self.in_parts(parts, memory)? else {
+                continue;
+            };
+            runs.insert(0, self.run);
+            let rank = merge(runs, distinct, vocab)?;
+            let coded = Coded {
+                ids: put_in(&self.path, self.len, &rank, Some(&ids))?,
+                distinct,
+                repeated: self.repeated + repeated,
+            };
+            for path in [&values, &ids] {
+                std::fs::remove_file(path).at(path)?;
+            }
+            return Ok(coded);
+        }
+        let what = format!("the values do not fit into --memory {memory} bytes; raise it");
+        Err(Error::file(&values, what))
+    }
+
+    /// One attempt with the values divided into `parts`: provisional ids of all, runs of the parts,
+    /// distinct values of the whole column, and those of the parts that occur at least twice.
+    /// `None` where a part exceeds the memory.
+    fn in_parts(&mut self, parts: u64, memory: u64) -> Result<Option<InParts>> {
+        let file = |suffix: &str| self.path.with_extension(suffix);
+        let path = file("values");
+        let (mut from, mut to) = (file("rest0"), file("rest1"));
+        let (mut base, mut repeated) = (self.distinct, 0);
+        let (mut runs, mut value) = (Vec::new(), Vec::new());
+        for part in 0..parts {
+            let mut dictionary = Dictionary::default();
+            let mut values = reader(&path)?;
+            let mut before = if part > 0 { Some(reader(&from)?) } else { None };
+            let mut after = writer(&to)?;
+            for _ in 0..self.rest {
+                read_value(&mut values, &mut value).at(&path)?;
+                let known = match &mut before {
+                    Some(before) => read_u32(before).at(&from)?,
+                    None => NOT_YET,
+                };
+                let hash = hash(&value);
+                // The low bits choose the part; the table uses others.
+                let id = match (known, (hash >> 32) % parts == part) {
+                    (NOT_YET, true) => {
+                        let id = dictionary.count(&value, hash);
+                        base + id.unwrap_or_else(|| dictionary.add(&value, hash))
+                    }
+                    (known, _) => known,
+                };
+                after.write_all(&id.to_le_bytes()).at(&to)?;
+                if dictionary.memory() as u64 > memory {
+                    return Ok(None);
+                }
+            }
+            after.flush().at(&to)?;
+            drop((before, after));
+            std::mem::swap(&mut from, &mut to);
+            repeated += dictionary.counts.iter().filter(|&&n| n > 1).count() as u32;
+            let order = dictionary.ranked();
+            runs.push(Run::write(&file(&format!("run{part}")), &dictionary, &order, base)?);
+            let distinct = dictionary.ends.len() as u32;
+            base = base.checked_add(distinct).filter(|&n| n < NOT_YET).ok_or_else(|| {
+                Error::file(&path, "more than 2^32 distinct values in one column")
+            })?;
+        }
+        if parts > 1 {
+            std::fs::remove_file(&to).at(&to)?;
+        }
+        Ok(Some((from, runs, base, repeated)))
+    }
+}
+
+type InParts = (PathBuf, Vec<Run>, u32, u32);
+
+/// Replaces provisional ids by ranks, those that a dictionary did not know by the next of `rest`.
+/// Leaves a file of ids and removes that of provisional ones.
+fn put_in(path: &Path, len: u64, rank: &[u32], rest: Option<&Path>) -> Result<PathBuf> {
+    let (provisional, ranked) = (path.with_extension("ids0"), path.with_extension("ids"));
+    let (mut ids, mut out) = (reader(&provisional)?, writer(&ranked)?);
+    let mut rest = rest.map(|path| reader(path).map(|file| (path, file))).transpose()?;
+    let mut buffer = vec![0; 1 << 16];
+    let mut left = 4 * len as usize;
+    while left > 0 {
+        let part = left.min(buffer.len());
+        let buffer = &mut buffer[..part];
+        ids.read_exact(buffer).at(&provisional)?;
+        for word in buffer.as_chunks_mut::<4>().0 {
+            let id = match (u32::from_le_bytes(*word), &mut rest) {
+                (NOT_YET, Some((path, rest))) => read_u32(rest).at(path)?,
+                (id, _) => id,
+            };
+            *word = rank[id as usize].to_le_bytes();
+        }
+        out.write_all(buffer).at(&ranked)?;
+        left -= part;
+    }
+    out.flush().at(&ranked)?;
+    std::fs::remove_file(&provisional).at(&provisional)?;
+    Ok(ranked)
 }
 
 fn write_value(file: &mut impl Write, value: &[u8]) -> std::io::Result<()> {
@@ -158,107 +359,6 @@ pub struct Coded {
 /// Takes values in the order of their ids, with their counts.
 pub type VocabSink<'a> = &'a mut dyn FnMut(&[u8], u32) -> Result<()>;
 
-/// Gives every value of a column its rank, within `memory` bytes. Leaves a file of ids and removes
-/// that of values.
-pub fn encode(column: &Values, memory: u64, vocab: VocabSink<'_>) -> Result<Coded> {
-    let mut parts = 1;
-    loop {
-        if let Some(coded) = encode_in(column, parts, memory, vocab)? {
-            std::fs::remove_file(&column.path).at(&column.path)?;
-            return Ok(coded);
-        }
-        parts *= 4;
-        if parts > 1 << 16 {
-            let what = format!("the values do not fit into --memory {memory} bytes; raise it");
-            return Err(Error::file(&column.path, what));
-        }
-    }
-}
-
-/// One attempt with the values divided into `parts`; `None` where a part exceeds the memory.
-fn encode_in(
-    column: &Values,
-    parts: u64,
-    memory: u64,
-    vocab: VocabSink<'_>,
-) -> Result<Option<Coded>> {
-    let file = |suffix: &str| column.path.with_extension(suffix);
-    let (mut from, mut to) = (file("ids0"), file("ids1"));
-    let mut base: u32 = 0;
-    let mut runs = Vec::new();
-    let mut coded = Coded { ids: file("ids"), distinct: 0, repeated: 0 };
-    let mut rank: Vec<u32> = Vec::new();
-    let mut value = Vec::new();
-    for part in 0..parts {
-        let mut dictionary = Dictionary::default();
-        let mut values = reader(&column.path)?;
-        let mut before = if part > 0 { Some(reader(&from)?) } else { None };
-        let mut after = writer(&to)?;
-        for _ in 0..column.len {
-            read_value(&mut values, &mut value).at(&column.path)?;
-            let known = match &mut before {
-                Some(before) => read_u32(before).at(&from)?,
-                None => NOT_YET,
-            };
-            let hash_of = hash(&value);
-            // The low bits choose the part; the table uses others.
-            let id = match (known, (hash_of >> 32) % parts == part) {
-                (NOT_YET, true) => base + dictionary.count(&value, hash_of),
-                (known, _) => known,
-            };
-            after.write_all(&id.to_le_bytes()).at(&to)?;
-            if dictionary.memory() as u64 > memory {
-                return Ok(None);
-            }
-        }
-        after.flush().at(&to)?;
-        drop((before, after));
-        std::mem::swap(&mut from, &mut to);
-        let distinct = dictionary.ends.len() as u32;
-        coded.repeated += dictionary.counts.iter().filter(|&&n| n > 1).count() as u32;
-        base = base.checked_add(distinct).filter(|&n| n < NOT_YET).ok_or_else(|| {
-            Error::file(&column.path, "more than 2^32 distinct values in one column")
-        })?;
-        let order = dictionary.ranked();
-        if parts == 1 {
-            rank = vec![0; distinct as usize];
-            for (position, &id) in order.iter().enumerate() {
-                rank[id as usize] = position as u32;
-                vocab(dictionary.value(id), dictionary.counts[id as usize])?;
-            }
-        } else {
-            let path = file(&format!("run{part}"));
-            let mut run = writer(&path)?;
-            for &id in &order {
-                let write = |run: &mut BufWriter<File>| {
-                    run.write_all(&dictionary.counts[id as usize].to_le_bytes())?;
-                    run.write_all(&(base - distinct + id).to_le_bytes())?;
-                    write_value(run, dictionary.value(id))
-                };
-                write(&mut run).at(&path)?;
-            }
-            run.flush().at(&path)?;
-            runs.push(Run { file: reader(&path)?, path, left: distinct });
-        }
-    }
-    coded.distinct = base;
-    if parts > 1 {
-        rank = merge(runs, base, vocab)?;
-    }
-    let (mut ids, mut out) = (reader(&from)?, writer(&coded.ids)?);
-    for _ in 0..column.len {
-        let id = read_u32(&mut ids).at(&from)?;
-        out.write_all(&rank[id as usize].to_le_bytes()).at(&coded.ids)?;
-    }
-    out.flush().at(&coded.ids)?;
-    for path in [&from, &to] {
-        if path.exists() {
-            std::fs::remove_file(path).at(path)?;
-        }
-    }
-    Ok(Some(coded))
-}
-
 /// A sorted part of a vocabulary on disk.
 struct Run {
     path: PathBuf,
@@ -270,6 +370,21 @@ struct Run {
 type Entry = (Reverse<u32>, Vec<u8>, u32);
 
 impl Run {
+    /// Writes a dictionary in `order`; its ids follow those below `base`.
+    fn write(path: &Path, dictionary: &Dictionary, order: &[u32], base: u32) -> Result<Self> {
+        let mut run = writer(path)?;
+        for &id in order {
+            let mut write = || {
+                run.write_all(&dictionary.counts[id as usize].to_le_bytes())?;
+                run.write_all(&(base + id).to_le_bytes())?;
+                write_value(&mut run, dictionary.value(id))
+            };
+            write().at(path)?;
+        }
+        run.flush().at(path)?;
+        Ok(Self { file: reader(path)?, path: path.into(), left: order.len() as u32 })
+    }
+
     fn next(&mut self) -> Result<Option<Entry>> {
         if self.left == 0 {
             return Ok(None);
@@ -312,31 +427,33 @@ mod tests {
 
     type Vocab = Vec<(Vec<u8>, u32)>;
 
-    fn encode_all(values: &[Vec<u8>], parts: u64, memory: u64) -> Option<(Vocab, Vec<u32>)> {
+    /// Vocabulary and ids, with so many bytes for the text pass and for what it leaves over.
+    fn encode_all(values: &[Vec<u8>], budget: u64, memory: u64) -> (Vocab, Vec<u32>) {
         let folder = tempfile::tempdir().unwrap();
-        let mut writer = ValueWriter::create(folder.path().join("c")).unwrap();
-        values.iter().for_each(|value| writer.push(value).unwrap());
-        let column = writer.finish().unwrap();
+        let mut encoder = Encoder::create(folder.path().join("c")).unwrap();
+        let budget = Budget::new(budget);
+        values.iter().for_each(|value| encoder.push(value, &budget).unwrap());
         let mut vocab = Vec::new();
         let sink = &mut |value: &[u8], count: u32| {
             vocab.push((value.to_vec(), count));
             Ok(())
         };
-        let coded = match parts {
-            0 => Some(encode(&column, memory, sink).unwrap()),
-            _ => encode_in(&column, parts, memory, sink).unwrap(),
-        }?;
+        let coded = match encoder.finish(sink).unwrap() {
+            Finished::Whole(coded) => coded,
+            Finished::Rest(rest) => rest.encode(memory, sink).unwrap(),
+        };
         let bytes = std::fs::read(&coded.ids).unwrap();
         let ids = bytes.chunks_exact(4).map(|b| u32::from_le_bytes(b.try_into().unwrap()));
         assert_eq!(coded.distinct as usize, vocab.len());
         assert_eq!(coded.repeated as usize, vocab.iter().filter(|v| v.1 > 1).count());
-        Some((vocab, ids.collect()))
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "only the ids are left");
+        (vocab, ids.collect())
     }
 
     #[test]
     fn ids_are_ranks_by_count_then_value() {
         let values: Vec<Vec<u8>> = ["b", "c", "", "c", "a", "c", "b"].map(|v| v.into()).to_vec();
-        let (vocab, ids) = encode_all(&values, 1, 1 << 20).unwrap();
+        let (vocab, ids) = encode_all(&values, 1 << 20, 1 << 20);
         let expect: Vocab =
             [("c", 3), ("b", 2), ("", 1), ("a", 1)].map(|(v, n)| (v.into(), n)).to_vec();
         assert_eq!(vocab, expect);
@@ -350,10 +467,12 @@ mod tests {
             .map(|_| format!("{:x}", rng.below(1 + rng.clone().below(20_000))).into_bytes())
             .chain([vec![b'x'; 300]])
             .collect();
-        let whole = encode_all(&values, 1, 1 << 30).unwrap();
-        assert_eq!(encode_all(&values, 7, 1 << 30).unwrap(), whole);
-        // So little memory that one part cannot do; `encode` finds the number of parts itself.
-        assert!(encode_all(&values, 1, 200_000).is_none());
-        assert_eq!(encode_all(&values, 0, 200_000).unwrap(), whole);
+        let whole = encode_all(&values, 1 << 30, 0);
+        // A dictionary of a part of the values, of none; and so little memory for the others that
+        // they must be divided.
+        assert_eq!(encode_all(&values, 500_000, 1 << 30), whole);
+        assert_eq!(encode_all(&values, 0, 1 << 30), whole);
+        assert_eq!(encode_all(&values, 500_000, 200_000), whole);
+        assert_eq!(encode_all(&values, 0, 200_000), whole);
     }
 }

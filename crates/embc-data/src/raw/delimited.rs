@@ -137,6 +137,12 @@ enum Wrong {
 
 fn fill(row: &mut Row, field: &Field, value: &[u8]) -> std::result::Result<(), Wrong> {
     let float = |value: &[u8]| -> std::result::Result<f32, Wrong> {
+        // Short integers, as most numbers are, without the general parser.
+        if let 1..=7 = value.len()
+            && value.iter().all(u8::is_ascii_digit)
+        {
+            return Ok(value.iter().fold(0, |n, digit| 10 * n + u32::from(digit - b'0')) as f32);
+        }
         let text = std::str::from_utf8(value).map_err(|_| Wrong::Number)?;
         let parsed: f32 = text.trim().parse().map_err(|_| Wrong::Number)?;
         if parsed.is_finite() { Ok(parsed) } else { Err(Wrong::Other("not finite")) }
@@ -164,7 +170,7 @@ fn fill(row: &mut Row, field: &Field, value: &[u8]) -> std::result::Result<(), W
         Role::Dense if value.is_empty() => row.dense.push(f32::NAN),
         Role::Dense => row.dense.push(float(value)?),
         Role::Hex => {
-            if value.len() > 8 || !value.iter().all(u8::is_ascii_hexdigit) {
+            if value.len() > 8 || !value.iter().fold(true, |hex, b| hex & b.is_ascii_hexdigit()) {
                 return Err(Wrong::Other("not a hexadecimal category of at most 8 digits"));
             }
             row.value(value);

@@ -1,0 +1,230 @@
+//! Rows become columns: blocks of them while the text is read, and files in the end.
+
+use crate::cache::{self, ArrowWriter, CHUNK, Values};
+use crate::error::{At, Error, Result};
+use crate::raw::{Field, Role, Row};
+use crate::vocab::{self, Budget, Encoder, Finished};
+use rayon::prelude::*;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::SyncSender;
+
+/// A column of fixed-width numbers on disk.
+struct Numbers {
+    path: PathBuf,
+    file: BufWriter<File>,
+}
+
+impl Numbers {
+    fn create(path: PathBuf) -> Result<Self> {
+        let file = BufWriter::with_capacity(1 << 16, File::create(&path).at(&path)?);
+        Ok(Self { path, file })
+    }
+
+    fn push(&mut self, bytes: &[u8]) -> Result<()> {
+        self.file.write_all(bytes).at(&self.path)
+    }
+}
+
+/// Rows of a block: columns change threads together.
+const BLOCK: u64 = 1 << 14;
+/// Bytes of a block with large values.
+const BLOCK_BYTES: usize = 1 << 22;
+
+/// Some rows as columns: those of the fields, and which file each row came from, last.
+pub struct Block {
+    /// The columns, and last that of the files.
+    pub columns: Vec<Part>,
+}
+
+/// A column of a block.
+#[derive(Clone, Default)]
+pub struct Part {
+    /// Numbers, or values a row of a multi-valued column.
+    numbers: Vec<u8>,
+    /// Values of a coded column, and where each ends.
+    text: Vec<u8>,
+    ends: Vec<u32>,
+}
+
+/// Rows on their way into columns.
+pub struct Rows {
+    roles: Vec<Role>,
+    block: Vec<Part>,
+    held: u64,
+    bytes: usize,
+    /// All rows so far.
+    pub rows: u64,
+    /// The sum of their labels.
+    pub label_sum: f64,
+}
+
+impl Rows {
+    /// No rows yet.
+    pub fn new(fields: &[Field]) -> Self {
+        let roles: Vec<Role> = fields.iter().map(|field| field.role).collect();
+        let block = vec![Part::default(); roles.len() + 1];
+        Self { roles, block, held: 0, bytes: 0, rows: 0, label_sum: 0.0 }
+    }
+
+    /// Adds a row of the `file`th file; hands a full block to the columns.
+    pub fn push(&mut self, row: &Row, file: u8, send: &SyncSender<Block>) -> Result<()> {
+        if self.rows == u64::from(u32::MAX) {
+            return Err(Error::Data("more than 2^32 rows in one data set".into()));
+        }
+        self.rows += 1;
+        self.label_sum += f64::from(row.label);
+        let mut dense = row.dense.iter();
+        let mut column = 0;
+        for (role, part) in self.roles.iter().zip(&mut self.block) {
+            let number = &mut part.numbers;
+            match role {
+                Role::Label | Role::Rating => number.extend(row.label.to_le_bytes()),
+                Role::Time => number.extend(row.time.to_le_bytes()),
+                Role::Dense => {
+                    number.extend(dense.next().copied().unwrap_or(f32::NAN).to_le_bytes());
+                }
+                _ => {
+                    let before = part.ends.len();
+                    for value in row.values(column) {
+                        self.bytes += value.len();
+                        part.text.extend_from_slice(value);
+                        part.ends.push(part.text.len() as u32);
+                    }
+                    column += 1;
+                    if matches!(role, Role::Multi(_)) {
+                        number.extend(((part.ends.len() - before) as u32).to_le_bytes());
+                    }
+                }
+            }
+        }
+        self.block.last_mut().expect("the files").numbers.push(file);
+        self.held += 1;
+        if self.held == BLOCK || self.bytes > BLOCK_BYTES { self.send(send) } else { Ok(()) }
+    }
+
+    /// Hands what is held to the columns.
+    pub fn send(&mut self, send: &SyncSender<Block>) -> Result<()> {
+        let block = vec![Part::default(); self.block.len()];
+        (self.held, self.bytes) = (0, 0);
+        let columns = std::mem::replace(&mut self.block, block);
+        send.send(Block { columns }).map_err(|_| Error::Cancelled)
+    }
+}
+
+/// A column while the text is read.
+pub struct Column {
+    numbers: Option<Numbers>,
+    values: Option<Encoder>,
+}
+
+impl Column {
+    /// Which file each row came from.
+    pub fn files(folder: &Path) -> Result<Self> {
+        let numbers = Numbers::create(folder.join("file.numbers"))?;
+        Ok(Self { numbers: Some(numbers), values: None })
+    }
+
+    /// The `i`th column, of a field, with its files in `folder`.
+    pub fn create(i: usize, field: &Field, folder: &Path) -> Result<Self> {
+        let (mut numbers, mut values) = (None, None);
+        if field.role.is_coded() {
+            values = Some(Encoder::create(folder.join(i.to_string()))?);
+        }
+        if !field.role.is_coded() || matches!(field.role, Role::Multi(_)) {
+            numbers = Some(Numbers::create(folder.join(format!("{i}.numbers")))?);
+        }
+        Ok(Self { numbers, values })
+    }
+
+    /// Adds the values of a block.
+    pub fn take(&mut self, part: &Part, budget: &Budget) -> Result<()> {
+        if let Some(numbers) = &mut self.numbers {
+            numbers.push(&part.numbers)?;
+        }
+        if let Some(values) = &mut self.values {
+            let mut start = 0;
+            for &end in &part.ends {
+                values.push(&part.text[start..end as usize], budget)?;
+                start = end as usize;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Ends the text pass; gives the values that dictionaries did not know their ids, within `memory`
+/// bytes a thread.
+pub fn finish(columns: Vec<Column>, folder: &Path, memory: u64) -> Result<Encoded> {
+    let (mut numbers, mut values) = (BTreeMap::new(), Vec::new());
+    for (i, column) in columns.into_iter().enumerate() {
+        if let Some(mut column) = column.numbers {
+            column.file.flush().at(&column.path)?;
+            numbers.insert(i, column.path);
+        }
+        values.extend(column.values.map(|encoder| (i, encoder)));
+    }
+    let vocab = |i: usize| folder.join(cache::vocab_name(i));
+    let end = |(i, encoder): (usize, Encoder)| {
+        let path = vocab(i);
+        let mut vocab = VocabWriter::new(&path);
+        let finished = encoder.finish(&mut |v, n| vocab.push(v, n))?;
+        if matches!(finished, Finished::Whole(_)) {
+            vocab.finish()?;
+        }
+        Ok((i, finished))
+    };
+    let finished = values.into_par_iter().with_max_len(1).map(end).collect::<Result<Vec<_>>>()?;
+    let encode = |(i, finished): (usize, Finished)| {
+        let rest = match finished {
+            Finished::Whole(coded) => return Ok((i, coded)),
+            Finished::Rest(rest) => rest,
+        };
+        let path = vocab(i);
+        let mut vocab = VocabWriter::new(&path);
+        let coded = rest.encode(memory, &mut |v, n| vocab.push(v, n))?;
+        vocab.finish()?;
+        Ok((i, coded))
+    };
+    let coded = finished.into_par_iter().with_max_len(1).map(encode).collect::<Result<_>>()?;
+    Ok((numbers, coded))
+}
+
+/// Files of numbers, and coded columns, by field.
+pub type Encoded = (BTreeMap<usize, PathBuf>, BTreeMap<usize, vocab::Coded>);
+
+/// Writes a vocabulary: value and count, in the order of ids.
+struct VocabWriter<'a> {
+    writer: ArrowWriter<'a>,
+    values: Vec<String>,
+    counts: Vec<u32>,
+}
+
+impl<'a> VocabWriter<'a> {
+    fn new(path: &'a Path) -> Self {
+        Self { writer: ArrowWriter::new(path), values: Vec::new(), counts: Vec::new() }
+    }
+
+    fn push(&mut self, value: &[u8], count: u32) -> Result<()> {
+        self.values.push(String::from_utf8_lossy(value).into_owned());
+        self.counts.push(count);
+        if self.values.len() == CHUNK { self.flush() } else { Ok(()) }
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        let counts = Values::Ids { ids: &self.counts, distinct: u32::MAX };
+        self.writer.write(&[("value", Values::Text(&self.values)), ("count", counts)])?;
+        self.values.clear();
+        self.counts.clear();
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<()> {
+        if !self.values.is_empty() {
+            self.flush()?;
+        }
+        self.writer.finish()
+    }
+}
