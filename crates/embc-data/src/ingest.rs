@@ -252,7 +252,8 @@ fn write_rows(
 ) -> Result<()> {
     let data = folder.join("data.arrow");
     let mut writer = ArrowWriter::new(&data);
-    let names: Vec<String> = (0..fields.len()).map(|i| i.to_string()).collect();
+    let names = (0..fields.len()).map(|i| i.to_string()).chain(["file".into()]);
+    let names: Vec<String> = names.collect();
     let mut streams = Vec::new();
     for (i, field) in fields.iter().enumerate() {
         let flat = matches!(field.role, Role::Multi(_));
@@ -268,9 +269,8 @@ fn write_rows(
         I64(Vec<i64>),
         Ids(Vec<u32>, u32),
     }
-    for first in (0..rows).step_by(CHUNK) {
-        watch(Progress { phase: "writing", done: first, total: rows })?;
-        let n = (rows - first).min(CHUNK as u64) as usize;
+    let mut read = |first: u64| {
+        let n = rows.saturating_sub(first).min(CHUNK as u64) as usize;
         let read = |(i, (field, stream)): (usize, (&Field, &mut Stream))| {
             Ok(match field.role {
                 Role::Label | Role::Rating | Role::Dense => {
@@ -282,22 +282,28 @@ fn write_rows(
             })
         };
         let chunks = fields.par_iter().zip(&mut streams).enumerate().map(read);
-        let chunks = chunks.collect::<Result<Vec<Chunk>>>()?;
-        let files: Vec<u32> = file.next(n, u8::from_le_bytes)?.into_iter().map(u32::from).collect();
-        let mut columns: Vec<(&str, Values<'_>)> = names
-            .iter()
-            .zip(&chunks)
-            .map(|(name, chunk)| {
-                let values = match chunk {
-                    Chunk::F32(x) => Values::F32(x),
-                    Chunk::I64(x) => Values::I64(x),
-                    Chunk::Ids(ids, distinct) => Values::Ids { ids, distinct: *distinct },
-                };
-                (name.as_str(), values)
-            })
-            .collect();
-        columns.push(("file", Values::Ids { ids: &files, distinct: 1 }));
-        writer.write(&columns)?;
+        let mut chunks = chunks.collect::<Result<Vec<Chunk>>>()?;
+        let files = file.next(n, u8::from_le_bytes)?.into_iter().map(u32::from);
+        chunks.push(Chunk::Ids(files.collect(), 1));
+        Ok(chunks)
+    };
+    let mut write = |chunks: &[Chunk]| {
+        let values = chunks.iter().map(|chunk| match chunk {
+            Chunk::F32(x) => Values::F32(x),
+            Chunk::I64(x) => Values::I64(x),
+            Chunk::Ids(ids, distinct) => Values::Ids { ids, distinct: *distinct },
+        });
+        let columns: Vec<(&str, Values<'_>)> =
+            names.iter().map(String::as_str).zip(values).collect();
+        writer.write(&columns)
+    };
+    // The next rows are read while these are written.
+    let mut chunks = read(0)?;
+    for first in (0..rows).step_by(CHUNK) {
+        watch(Progress { phase: "writing", done: first, total: rows })?;
+        let (written, next) = rayon::join(|| write(&chunks), || read(first + CHUNK as u64));
+        written?;
+        chunks = next?;
     }
     writer.finish()
 }

@@ -5,6 +5,8 @@ use sha2::{Digest, Sha256};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::thread::JoinHandle;
 
 /// Bytes and SHA-256 of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,10 +17,17 @@ pub struct Digested {
     pub sha256: String,
 }
 
-/// Passes bytes through and hashes them; asks now and then whether to go on.
+/// Bytes of a chunk that is read ahead.
+const CHUNK: usize = 1 << 20;
+
+/// Passes bytes through; another thread reads them ahead and hashes them. Asks now and then whether
+/// to go on.
 pub struct Hashing<'a> {
-    inner: File,
-    sha256: Sha256,
+    chunks: Receiver<io::Result<Vec<u8>>>,
+    reader: JoinHandle<Sha256>,
+    chunk: Vec<u8>,
+    /// Bytes of the chunk, and of all, that were passed on.
+    at: usize,
     bytes: u64,
     progress: &'a mut dyn FnMut(u64) -> Result<()>,
 }
@@ -29,24 +38,54 @@ impl<'a> Hashing<'a> {
         if path.is_dir() {
             return Err(Error::file(path, "is a folder, not a file"));
         }
-        let inner = File::open(path).at(path)?;
-        Ok(Self { inner, sha256: Sha256::new(), bytes: 0, progress })
+        let mut file = File::open(path).at(path)?;
+        let (send, chunks) = sync_channel(4);
+        let reader = std::thread::spawn(move || {
+            let mut sha256 = Sha256::new();
+            loop {
+                let mut chunk = Vec::with_capacity(CHUNK);
+                let read = file.by_ref().take(CHUNK as u64).read_to_end(&mut chunk);
+                sha256.update(&chunk);
+                let end = read.as_ref().map_or(true, |&n| n == 0);
+                // Nobody listens where the reading was stopped.
+                if end && read.is_ok() || send.send(read.map(|_| chunk)).is_err() || end {
+                    return sha256;
+                }
+            }
+        });
+        Ok(Self { chunks, reader, chunk: Vec::new(), at: 0, bytes: 0, progress })
     }
 
     /// Reads what is left and returns the digest of the whole file.
     pub fn finish(mut self, path: &Path) -> Result<Digested> {
-        let mut buffer = vec![0; 1 << 18];
-        while self.read(&mut buffer).at(path)? > 0 {}
-        Ok(Digested { bytes: self.bytes, sha256: hex(&self.sha256.finalize()) })
+        while self.fill().at(path)? {
+            self.bytes += (self.chunk.len() - self.at) as u64;
+            self.at = self.chunk.len();
+        }
+        let sha256 = self.reader.join().expect("reading does not panic");
+        Ok(Digested { bytes: self.bytes, sha256: hex(&sha256.finalize()) })
+    }
+
+    /// Gets the next chunk where this one was passed on; false at the end.
+    fn fill(&mut self) -> io::Result<bool> {
+        if self.at == self.chunk.len() {
+            let Ok(chunk) = self.chunks.recv() else { return Ok(false) };
+            (self.chunk, self.at) = (chunk?, 0);
+            (self.progress)(self.bytes).map_err(io::Error::other)?;
+        }
+        Ok(true)
     }
 }
 
 impl Read for Hashing<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let n = self.inner.read(buffer)?;
-        self.sha256.update(&buffer[..n]);
+        if !self.fill()? {
+            return Ok(0);
+        }
+        let n = buffer.len().min(self.chunk.len() - self.at);
+        buffer[..n].copy_from_slice(&self.chunk[self.at..][..n]);
+        self.at += n;
         self.bytes += n as u64;
-        (self.progress)(self.bytes).map_err(io::Error::other)?;
         Ok(n)
     }
 }

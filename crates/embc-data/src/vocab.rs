@@ -33,7 +33,6 @@ fn hash(value: &[u8]) -> u64 {
 struct Dictionary {
     bytes: Vec<u8>,
     ends: Vec<usize>,
-    counts: Vec<u32>,
     table: HashTable<Known>,
 }
 
@@ -44,24 +43,30 @@ struct Known {
     hash: u64,
     id: u32,
     length: u32,
+    count: u32,
+}
+
+fn value_of<'a>(bytes: &'a [u8], ends: &[usize], id: u32) -> &'a [u8] {
+    let start = (id as usize).checked_sub(1).map_or(0, |previous| ends[previous]);
+    &bytes[start..ends[id as usize]]
 }
 
 impl Dictionary {
     fn value(&self, id: u32) -> &[u8] {
-        let start = (id as usize).checked_sub(1).map_or(0, |previous| self.ends[previous]);
-        &self.bytes[start..self.ends[id as usize]]
+        value_of(&self.bytes, &self.ends, id)
     }
 
     /// The id of a value, which is counted.
     fn count(&mut self, value: &[u8], hash: u64) -> Option<u32> {
+        let (bytes, ends) = (&self.bytes, &self.ends);
         let same = |known: &Known| {
             known.hash == hash
                 && known.length as usize == value.len()
-                && (value.len() <= 8 || self.value(known.id) == value)
+                && (value.len() <= 8 || value_of(bytes, ends, known.id) == value)
         };
-        let id = self.table.find(hash, same)?.id;
-        self.counts[id as usize] = self.counts[id as usize].saturating_add(1);
-        Some(id)
+        let known = self.table.find_mut(hash, same)?;
+        known.count = known.count.saturating_add(1);
+        Some(known.id)
     }
 
     /// Adds a value that is not known, and counts it.
@@ -69,27 +74,28 @@ impl Dictionary {
         let id = self.ends.len() as u32;
         self.bytes.extend_from_slice(value);
         self.ends.push(self.bytes.len());
-        self.counts.push(1);
-        let known = Known { hash, id, length: value.len() as u32 };
+        let known = Known { hash, id, length: value.len() as u32, count: 1 };
         self.table.insert_unique(hash, known, |known| known.hash);
         id
     }
 
     /// Bytes that this and its ranking take, with room for one more doubling of each buffer.
     fn memory(&self) -> usize {
-        let ranking = 2 * 4 * self.ends.len();
-        let held = self.bytes.capacity() + 8 * self.ends.capacity() + 4 * self.counts.capacity();
-        3 * held + 2 * 18 * self.table.capacity() + ranking
+        let ranking = 3 * 4 * self.ends.len();
+        let held = self.bytes.capacity() + 8 * self.ends.capacity();
+        3 * held + 2 * 26 * self.table.capacity() + ranking
     }
 
-    /// Ids by count (descending), then by value.
-    fn ranked(&self) -> Vec<u32> {
+    /// Ids by count (descending), then by value; and the counts by id.
+    fn ranked(&self) -> (Vec<u32>, Vec<u32>) {
         let mut order: Vec<u32> = (0..self.ends.len() as u32).collect();
+        let mut counts = vec![0; self.ends.len()];
+        self.table.iter().for_each(|known| counts[known.id as usize] = known.count);
         order.sort_unstable_by(|&a, &b| {
-            let count = |id: u32| Reverse(self.counts[id as usize]);
+            let count = |id: u32| Reverse(counts[id as usize]);
             (count(a), self.value(a)).cmp(&(count(b), self.value(b)))
         });
-        order
+        (order, counts)
     }
 }
 
@@ -170,20 +176,20 @@ impl Encoder {
         let path = self.path;
         let dictionary = self.dictionary;
         let distinct = dictionary.ends.len() as u32;
-        let repeated = dictionary.counts.iter().filter(|&&n| n > 1).count() as u32;
-        let order = dictionary.ranked();
+        let (order, counts) = dictionary.ranked();
+        let repeated = counts.iter().filter(|&&n| n > 1).count() as u32;
         let Some((mut file, len)) = self.rest else {
             let mut rank = vec![0; distinct as usize];
             for (position, &id) in order.iter().enumerate() {
                 rank[id as usize] = position as u32;
-                vocab(dictionary.value(id), dictionary.counts[id as usize])?;
+                vocab(dictionary.value(id), counts[id as usize])?;
             }
-            drop((dictionary, order));
+            drop((dictionary, order, counts));
             let ids = put_in(&path, self.len, &rank, None)?;
             return Ok(Finished::Whole(Coded { ids, distinct, repeated }));
         };
         file.flush().at(&path.with_extension("values"))?;
-        let run = Run::write(&path.with_extension("run"), &dictionary, &order, 0)?;
+        let run = Run::write(&path.with_extension("run"), &dictionary, &order, &counts, 0)?;
         Ok(Finished::Rest(Rest { path, len: self.len, rest: len, run, distinct, repeated }))
     }
 }
@@ -269,9 +275,10 @@ impl Rest {
             after.flush().at(&to)?;
             drop((before, after));
             std::mem::swap(&mut from, &mut to);
-            repeated += dictionary.counts.iter().filter(|&&n| n > 1).count() as u32;
-            let order = dictionary.ranked();
-            runs.push(Run::write(&file(&format!("run{part}")), &dictionary, &order, base)?);
+            let (order, counts) = dictionary.ranked();
+            repeated += counts.iter().filter(|&&n| n > 1).count() as u32;
+            let path = file(&format!("run{part}"));
+            runs.push(Run::write(&path, &dictionary, &order, &counts, base)?);
             let distinct = dictionary.ends.len() as u32;
             base = base.checked_add(distinct).filter(|&n| n < NOT_YET).ok_or_else(|| {
                 Error::file(&path, "more than 2^32 distinct values in one column")
@@ -371,11 +378,17 @@ type Entry = (Reverse<u32>, Vec<u8>, u32);
 
 impl Run {
     /// Writes a dictionary in `order`; its ids follow those below `base`.
-    fn write(path: &Path, dictionary: &Dictionary, order: &[u32], base: u32) -> Result<Self> {
+    fn write(
+        path: &Path,
+        dictionary: &Dictionary,
+        order: &[u32],
+        counts: &[u32],
+        base: u32,
+    ) -> Result<Self> {
         let mut run = writer(path)?;
         for &id in order {
             let mut write = || {
-                run.write_all(&dictionary.counts[id as usize].to_le_bytes())?;
+                run.write_all(&counts[id as usize].to_le_bytes())?;
                 run.write_all(&(base + id).to_le_bytes())?;
                 write_value(&mut run, dictionary.value(id))
             };
