@@ -30,6 +30,21 @@ report:
 bench-schemes filter="":
     cargo bench -p embc-core --bench schemes -- {{filter}}
 
+# Products of a training step beside the machine's best
+bench-gemm:
+    cargo bench -p embc-core --bench gemm
+
+# A training step of DLRM without data and large tables
+bench-step:
+    cargo bench -p embc-core --bench step
+
+# embc beside PyTorch and FAISS on the same work; writes scripts/bench/results.md (an hour, 30 GB; --only GMF: minutes)
+bench *arguments:
+    cargo build --release
+    python3 -m venv target/oracle
+    target/oracle/bin/pip install --quiet torch numpy faiss-cpu
+    target/oracle/bin/python scripts/bench/bench.py {{arguments}}
+
 # Write the PyTorch oracle of the schemes anew (installs PyTorch under target/)
 oracle:
     python3 -m venv target/oracle

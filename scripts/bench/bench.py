@@ -27,7 +27,7 @@ GMF = ["full", "hash", "ce", "cce", "robe", "hashednet", "tt", "dhe"]
 
 
 def shapes():
-    """Name, config of embc, job of pytorch.py, and multiply-adds of the MLPs an example."""
+    """Name, batch, config of embc, job of pytorch.py."""
     for batch in [2048, 128]:
         yield "DLRM Kaggle", batch, dlrm(KAGGLE, batch, 'kind = "sgd", lr = 0.1', 1), {"optimizer": "sgd", **KAGGLE}
     yield "DLRM BARS, dense Adam", 4096, dlrm(BARS, 4096, 'kind = "adam", lr = 1e-3, touch = "all"', 10), {
@@ -39,7 +39,7 @@ def shapes():
 
 
 def dlrm(shape, batch, optimizer, min_count):
-    steps = max(40, 400_000 // batch)
+    steps = 50 if min_count > 1 else 300_000 // batch
     return f"""
 title   = "bench"
 dataset = "synth-criteo-45m"

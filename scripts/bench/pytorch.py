@@ -15,9 +15,6 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-CRITEO = [1460, 583, 10_131_227, 2_202_608, 305, 24, 12_517, 633, 3, 93_145, 5683, 8_351_593, 3194, 27,
-          14_992, 5_461_306, 10, 5652, 2173, 4, 7_046_547, 18, 15, 286_181, 105, 142_572]
-
 
 def mlp(widths, last):
     layers = []
@@ -147,18 +144,6 @@ class Gmf(nn.Module):
         return (self.user(ids[0]) * self.item(ids[1])).sum(1)
 
 
-class Softmax(nn.Module):
-    """A bag's mean against every class."""
-
-    def __init__(self, vocab, dim, hidden, classes):
-        super().__init__()
-        self.table = nn.EmbeddingBag(vocab, dim, mode="mean", sparse=False)
-        self.net = mlp([dim, *hidden, classes], False)
-
-    def forward(self, _, ids):
-        return self.net(self.table(ids[0]))
-
-
 def roof(seconds):
     """GFLOP/s of a product of 2048 x 2048 matrices."""
     a, b = torch.randn(2048, 2048), torch.randn(2048, 2048)
@@ -178,11 +163,10 @@ def main():
         return roof(job["seconds"])
     batch = job["batch"]
     loss_of = F.binary_cross_entropy_with_logits
+    vocab = job["vocab"]
     if job["work"] == "dlrm":
-        vocab = job.get("vocab") or CRITEO
         model = Dlrm(vocab, job["dim"], job["bottom"], job["top"], job["optimizer"] == "sgd")
     else:
-        vocab = job["vocab"]
         model = Gmf(vocab, job["dim"], job["scheme"], job["rows"], job.get("knobs", {}))
     weights = list(model.parameters())
     optimizer = {

@@ -1,7 +1,7 @@
 //! One column of a CCE clustering at full size: 10 M ids × 4 dimensions, 10,000 centroids trained
 //! in 20 iterations on 256 points each, then every id assigned. Prints the seconds of both.
 //!
-//! `just bench-kmeans` runs FAISS on the same work beside it.
+//! `just bench --only kmeans` runs FAISS on the same work beside it.
 
 use embc_core::kmeans::{Start, assign, kmeans};
 use embc_core::rng::Rng;

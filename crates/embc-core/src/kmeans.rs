@@ -2,7 +2,8 @@
 //!
 //! In few dimensions a point's nearest centroid is found among the neighbours of a good guess: with
 //! the guess at distance r, every nearer centroid lies within 2 r of it (Phillips 2002, "sort-means").
-//! That prunes all but some dozens of ten thousand centroids and changes no result. Centroids are
+//! That prunes all but some dozens of ten thousand centroids and changes no result, but for which of
+//! several centroids at the very same distance is taken. Centroids are
 //! summed in the order of points. An empty cluster starts anew at the point that is farthest from
 //! its centroid.
 
@@ -33,7 +34,7 @@ pub enum Start {
 /// squared distances [n]. `centroids` is [k × dim].
 pub fn assign(points: &[f32], dim: usize, centroids: &[f32], nearest: &mut [u32]) -> Vec<f32> {
     let k = centroids.len() / dim;
-    if !pruned(dim, k) {
+    if !(pruned(dim, k) && tame(points) && tame(centroids)) {
         return assign_by_products(points, dim, centroids, nearest);
     }
     // The first guess: the best of the centroids around the best of √k pivots.
@@ -50,7 +51,8 @@ pub fn assign(points: &[f32], dim: usize, centroids: &[f32], nearest: &mut [u32]
     nearest.par_iter_mut().zip(points.par_chunks_exact(dim)).with_min_len(BLOCK).for_each(
         |(nearest, point)| {
             let p = pivot.nearest(point, pivots).1;
-            *nearest = around[p][lanes[p].nearest(point, around[p].len()).1];
+            let at = lanes[p].nearest(point, around[p].len()).1;
+            *nearest = around[p].get(at).copied().unwrap_or(0);
         },
     );
     improve(points, dim, centroids, nearest)
@@ -59,6 +61,11 @@ pub fn assign(points: &[f32], dim: usize, centroids: &[f32], nearest: &mut [u32]
 /// True where guesses and their neighbours are faster than products.
 fn pruned(dim: usize, k: usize) -> bool {
     dim <= PRUNED && k >= 4 * LANES
+}
+
+/// True without values whose squares are infinite, and without NaN.
+fn tame(values: &[f32]) -> bool {
+    values.par_chunks(1 << 16).all(|values| values.iter().all(|x| x.abs() < 1e18))
 }
 
 /// Points as columns of 16 lanes, [n / 16 × dim × 16]; those that fill the last are infinitely far.
@@ -278,8 +285,9 @@ pub fn kmeans(
         Start::PlusPlus => plus_plus(points, dim, k, &weight, rng),
     };
     let mut nearest = vec![0; n];
+    let pruned = pruned(dim, k) && tame(points);
     for iteration in 0..iterations {
-        let mut distances = match iteration > 0 && pruned(dim, k) {
+        let mut distances = match iteration > 0 && pruned {
             true => improve(points, dim, &centroids, &mut nearest),
             false => assign(points, dim, &centroids, &mut nearest),
         };
@@ -415,12 +423,29 @@ mod tests {
     #[test]
     fn any_number_of_threads_gives_the_same_bits() {
         let points = blobs(5000, 30);
-        let run = |threads| {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            let mut rng = Rng::stream(3, "kmeans");
-            pool.install(|| kmeans(&points, 2, 40, None, Start::Random, 10, &mut rng))
-        };
-        assert_eq!(run(1), run(2));
-        assert_eq!(run(1), run(7));
+        // By products, and by the neighbours of guesses.
+        for k in [40, 100] {
+            let run = |threads| {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                let mut rng = Rng::stream(3, "kmeans");
+                pool.install(|| kmeans(&points, 2, k, None, Start::Random, 10, &mut rng))
+            };
+            assert_eq!(run(1), run(2));
+            assert_eq!(run(1), run(7));
+        }
+    }
+
+    /// Weights that have blown up end the trial at its next loss, not here.
+    #[test]
+    fn points_that_are_not_finite_are_taken() {
+        for wild in [f32::NAN, f32::INFINITY, 3e19, -1e38] {
+            let mut points = blobs(500, 30);
+            points[700] = wild;
+            let mut rng = Rng::stream(4, "kmeans");
+            let centroids = kmeans(&points, 2, 100, None, Start::Random, 5, &mut rng);
+            let mut nearest = vec![0; 500];
+            assign(&points, 2, &centroids, &mut nearest);
+            assert!(nearest.iter().all(|&c| c < 100));
+        }
     }
 }

@@ -240,7 +240,7 @@ mod tests {
 
     #[test]
     fn gemm_equals_the_triple_loop_in_all_layouts() {
-        for (m, n, k) in [(1, 1, 1), (9, 1, 5), (6, 7, 1), (3, 5, 7), (130, 33, 70), (257, 128, 65)]
+        for (m, n, k) in [(1, 1, 1), (9, 1, 5), (6, 7, 1), (3, 5, 7), (130, 33, 70), (300, 192, 90)]
         {
             let mut rng = Rng::stream(1, "gemm");
             let a: Vec<f32> = (0..m * k).map(|_| rng.symmetric(1.0)).collect();
@@ -260,16 +260,24 @@ mod tests {
 
     #[test]
     fn gemm_gives_the_same_bits_on_1_2_and_7_threads() {
-        let (m, n, k) = (300, 96, 90);
+        let (m, n, k) = (600, 192, 90);
         let mut rng = Rng::stream(2, "gemm");
         let a: Vec<f32> = (0..m * k).map(|_| rng.symmetric(1.0)).collect();
         let b: Vec<f32> = (0..k * n).map(|_| rng.symmetric(1.0)).collect();
         let run = |threads| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             let mut c = vec![0.0; m * n];
-            pool.install(|| gemm(m, n, k, &a, Op::N, &b, Op::N, 0.0, &mut c));
+            // Every value is seen once, where it is.
+            let then = |row: usize, column: usize, piece: &mut [f32]| {
+                piece.iter_mut().zip(row * n + column..).for_each(|(c, at)| *c += at as f32);
+            };
+            let product = |c: &mut [f32]| gemm_then(m, n, k, &a, Op::N, &b, Op::N, 0.0, c, then);
+            pool.install(|| product(&mut c));
             c
         };
+        let expect = naive(m, n, k, &a, &b);
+        let close = |(at, (c, e)): (usize, (&f32, &f32))| (c - at as f32 - e).abs() < 0.02;
+        assert!(run(1).iter().zip(&expect).enumerate().all(close));
         assert_eq!(run(1), run(2));
         assert_eq!(run(1), run(7));
     }

@@ -2,7 +2,8 @@
 //!
 //! Embedding parameters are rows (a cell is a row of width 1). Only rows touched in a step have a
 //! gradient, and rows that are hit twice, by two ids that collide, are summed here, before any
-//! optimizer sees them. A gradient is kept dense where the optimizer updates every row anyway.
+//! optimizer sees them. A gradient is kept dense where the optimizer updates every row anyway and
+//! caches hold the table.
 
 use crate::gather::mark;
 use crate::linalg::{axpy, scale};

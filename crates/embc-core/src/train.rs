@@ -116,9 +116,19 @@ fn trial(
     observer: &mut dyn Observer,
 ) -> Result<Outcome, Stop> {
     let steps_per_epoch = data.shape().train_rows.div_ceil(settings.batch as u64);
-    let (curve, best) = (Vec::new(), None);
-    let mut run =
-        Run { net, data, s: settings, observer, steps_per_epoch, step: 0, epoch: 0, curve, best };
+    let (most, curve, best) = (settings.max_steps, Vec::new(), None);
+    let mut run = Run {
+        net,
+        data,
+        s: settings,
+        observer,
+        steps_per_epoch,
+        step: 0,
+        epoch: 0,
+        most,
+        curve,
+        best,
+    };
     run.epochs(settings.epochs)?;
     run.take_best();
     let mut changed = false;
@@ -132,6 +142,7 @@ fn trial(
             let point = run.validate(epoch, None)?;
             run.best = None;
             run.judge(point, false);
+            run.most = None;
             run.epochs(finetune)?;
             run.take_best();
             changed = false;
@@ -163,6 +174,8 @@ struct Run<'a> {
     step: u64,
     /// The current epoch, or after its end the next.
     epoch: u32,
+    /// Most steps.
+    most: Option<u64>,
     curve: Vec<Point>,
     /// Index of the best point, and its weights where training may go on.
     best: Option<(usize, Option<Saved>)>,
@@ -272,7 +285,7 @@ impl Run<'_> {
     }
 
     fn out_of_steps(&self) -> bool {
-        self.s.max_steps.is_some_and(|most| self.step >= most)
+        self.most.is_some_and(|most| self.step >= most)
     }
 
     fn out_of_patience(&self) -> bool {

@@ -94,3 +94,41 @@ fn gradients_equal_finite_differences() {
         );
     }
 }
+
+/// Blocks of examples, and parts of products, change nothing for any of them.
+#[test]
+fn a_large_batch_is_its_examples() {
+    for kind in MODELS {
+        let (shape, size) = (shape(), 301);
+        let widths: Vec<usize> = vec![4; kind.inputs(&shape).unwrap().len()];
+        let knobs: Knobs = match kind.name() {
+            "dlrm" => serde_json::from_str(r#"{"bottom":[128],"top":[256,200]}"#).unwrap(),
+            _ => Knobs::new(),
+        };
+        let mut rng = Rng::stream(4, "model");
+        let mut model = kind.build(&shape, &widths, &knobs, &mut rng).unwrap();
+        let mut random = |n: usize| -> Vec<f32> { (0..n).map(|_| rng.symmetric(1.0)).collect() };
+        let dense = random(size * shape.dense);
+        let rows: Vec<Vec<f32>> = widths.iter().map(|w| random(size * w)).collect();
+        let mut run = |examples: std::ops::Range<usize>| {
+            let part =
+                |x: &[f32], width: usize| x[examples.start * width..examples.end * width].to_vec();
+            let dense = part(&dense, shape.dense);
+            let rows: Vec<Vec<f32>> = rows.iter().map(|rows| part(rows, 4)).collect();
+            let (batch, mut out) = (examples.len(), vec![0.0; examples.len()]);
+            let mut drows = rows.clone();
+            let x = Features { batch, dense: &dense, rows: &rows };
+            model.forward(&x, Mode::Train, &mut out);
+            model.backward(&x, &vec![1.0; batch], &mut drows);
+            (out, drows)
+        };
+        let (out, drows) = run(0..size);
+        let close = |a: &[f32], b: &[f32]| a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-4);
+        for i in 0..size {
+            let (one, done) = run(i..i + 1);
+            assert!(close(&one, &out[i..=i]), "{} {i}", kind.name());
+            let same = |(one, all): (&Vec<f32>, &Vec<f32>)| close(one, &all[4 * i..4 * i + 4]);
+            assert!(done.iter().zip(&drows).all(same), "{} {i}", kind.name());
+        }
+    }
+}

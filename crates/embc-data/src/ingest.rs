@@ -7,6 +7,7 @@ use crate::error::{At, Error, Result};
 use crate::input::{Digested, Hashing, Input, hex};
 use crate::raw::{self, Field, Format, Role};
 use crate::registry::{Entry, RawFile};
+use crate::synth::Synth;
 use crate::vocab::{self, Budget};
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
@@ -46,7 +47,8 @@ pub fn row_files(entry: &Entry) -> Vec<(&String, &RawFile)> {
 
 /// What identifies the columns of an entry.
 pub fn definition(entry: &Entry, fields: &[Field]) -> String {
-    let text = format!("{} {fields:?} {:?}", entry.format, entry.synth);
+    let synth = entry.synth.as_ref().map(Synth::identity);
+    let text = format!("{} {fields:?} {synth:?}", entry.format);
     hex(&Sha256::digest(text.as_bytes()))[..16].into()
 }
 
@@ -169,7 +171,7 @@ fn read_all(
 ) -> Result<Read_> {
     if let Some(synth) = &entry.synth {
         let facts = synth.generate(&mut |row| rows.push(row, 0, send), watch)?;
-        let sha256 = hex(&Sha256::digest(format!("{synth:?}")));
+        let sha256 = hex(&Sha256::digest(synth.identity()));
         let source = Source { name: "synth".into(), bytes: 0, modified: 0, sha256 };
         return Ok((vec![(PathBuf::from(&entry.name), source)], facts));
     }

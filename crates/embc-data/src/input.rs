@@ -46,9 +46,9 @@ impl<'a> Hashing<'a> {
                 let mut chunk = Vec::with_capacity(CHUNK);
                 let read = file.by_ref().take(CHUNK as u64).read_to_end(&mut chunk);
                 sha256.update(&chunk);
-                let end = read.as_ref().map_or(true, |&n| n == 0);
+                let failed = read.is_err();
                 // Nobody listens where the reading was stopped.
-                if end && read.is_ok() || send.send(read.map(|_| chunk)).is_err() || end {
+                if matches!(read, Ok(0)) || send.send(read.map(|_| chunk)).is_err() || failed {
                     return sha256;
                 }
             }

@@ -58,6 +58,14 @@ const CARDINALITIES: [u64; 26] = [
 pub type Facts = BTreeMap<String, f64>;
 
 impl Synth {
+    /// What identifies the rows: the settings, and a version of each generator that changed.
+    pub fn identity(&self) -> String {
+        match self {
+            Synth::Gmf { .. } => format!("{self:?}"),
+            Synth::Criteo { .. } => format!("{self:?}, version 2"),
+        }
+    }
+
     /// The generator called `kind` with its usual sizes.
     pub fn new(kind: &str, rows: u64, vocab: u32, seed: u64) -> Result<Self> {
         match kind {

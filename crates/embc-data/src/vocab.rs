@@ -83,7 +83,7 @@ impl Dictionary {
     fn memory(&self) -> usize {
         let ranking = 3 * 4 * self.ends.len();
         let held = self.bytes.capacity() + 8 * self.ends.capacity();
-        3 * held + 2 * 26 * self.table.capacity() + ranking
+        3 * held + 3 * 29 * self.table.capacity() + ranking
     }
 
     /// Ids by count (descending), then by value; and the counts by id.
@@ -259,7 +259,7 @@ impl Rest {
                     None => NOT_YET,
                 };
                 let hash = hash(&value);
-                // The low bits choose the part; the table uses others.
+                // Bits that the table does not use choose the part.
                 let id = match (known, (hash >> 32) % parts == part) {
                     (NOT_YET, true) => {
                         let id = dictionary.count(&value, hash);

@@ -102,6 +102,8 @@ pub struct TableConfig {
     pub metric: Option<Metric>,
     pub split: Option<TableSplit>,
     pub relative_to: Option<String>,
+    /// Show what training took: differs from run to run, and so is left out by default.
+    pub times: bool,
 }
 
 /// Which split a table shows.

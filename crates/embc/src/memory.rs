@@ -16,6 +16,8 @@ pub struct Need {
     pub index: u64,
     /// Rows and activations of a batch.
     pub batch: u64,
+    /// Order and scores of the data's rows.
+    pub rows: u64,
     /// The cache on disk: read through memory that other programs can have back, and not counted.
     pub cache: u64,
 }
@@ -23,7 +25,7 @@ pub struct Need {
 impl Need {
     /// What must be free.
     pub fn total(&self) -> u64 {
-        self.parameters + self.optimizer + self.best + self.index + self.batch
+        self.parameters + self.optimizer + self.best + self.index + self.batch + self.rows
     }
 }
 
@@ -35,7 +37,8 @@ impl fmt::Display for Need {
             (self.optimizer, "of optimizer state"),
             (self.best, "for the best epoch's"),
             (self.index, "of row indices"),
-            (self.batch, "for a batch"),
+            (self.batch, "for batches"),
+            (self.rows, "for the order of rows and their scores"),
         ];
         for (part, what) in parts.iter().filter(|(part, _)| *part > 0) {
             write!(f, ", {} {what}", bytes(*part))?;
@@ -60,6 +63,11 @@ impl Memory {
         });
         let free = available.ok().filter(|&bytes| bytes > 0).unwrap_or(u64::MAX);
         Self { free, taken: Mutex::new(0), returned: Condvar::new() }
+    }
+
+    /// What was free at first.
+    pub fn free(&self) -> u64 {
+        self.free
     }
 
     /// Waits until so much is left, or until nobody else has any; the error is what was free.

@@ -7,6 +7,8 @@ use embc_data::ingest;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use std::io::IsTerminal;
 use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// Where there is no terminal, at most one line in this time.
@@ -21,6 +23,8 @@ pub struct Progress {
     name: String,
     /// The lines of all trials that run at once.
     lines: MultiProgress,
+    /// Set where trials should end though nobody pressed Ctrl-C.
+    stop: Arc<AtomicBool>,
     bar: ProgressBar,
     epochs: u32,
     examples: u64,
@@ -34,10 +38,11 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Progress on stderr, or none, on a line among `lines`.
-    pub fn new(quiet: bool, lines: MultiProgress) -> Self {
+    /// Progress on stderr, or none, on a line among `lines`; `stop` ends the trial.
+    pub fn new(quiet: bool, lines: MultiProgress, stop: Arc<AtomicBool>) -> Self {
         Self {
             lines,
+            stop,
             quiet,
             terminal: std::io::stderr().is_terminal(),
             place: "embc:".into(),
@@ -111,7 +116,7 @@ impl Observer for Progress {
             self.bar.set_message(format!("epoch {epoch}/{}, loss {:.4}", self.epochs, self.loss));
             self.bar.set_position(self.examples);
         }
-        match interrupted() {
+        match interrupted() || self.stop.load(Ordering::Relaxed) {
             true => ControlFlow::Break(()),
             false => ControlFlow::Continue(()),
         }

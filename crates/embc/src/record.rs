@@ -12,6 +12,10 @@ use std::path::{Path, PathBuf};
 /// The version of this format.
 pub const VERSION: u32 = 1;
 
+fn alone() -> usize {
+    1
+}
+
 /// How a trial ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -87,6 +91,9 @@ pub struct Record {
     pub wall_s: f64,
     pub peak_rss_bytes: u64,
     pub threads: usize,
+    /// Trials that ran side by side: the times of each are longer than alone.
+    #[serde(default = "alone")]
+    pub jobs: usize,
     pub config: Value,
     pub embc: Program,
     pub host: Host,

@@ -2,7 +2,7 @@
 
 use crate::config::{Expect, Experiment, TableSplit};
 use crate::plan::{Trial, trials};
-use crate::record::{Record, Status, TableCensus};
+use crate::record::{Host, Record, Status, TableCensus};
 use crate::table::{bytes, count, markdown as md_table};
 use anyhow::{Context, Result, bail};
 use embc_core::census::{Census, Load};
@@ -188,6 +188,9 @@ pub fn markdown(experiment: &Experiment, records: &[Record]) -> Result<String> {
         row
     };
     text += &md_table(&header, &grid.schemes.iter().map(memory).collect::<Vec<_>>());
+    if experiment.table.times {
+        text += &times(&grid)?;
+    }
     text += &reference(experiment, &grid)?;
     let (ok, missing) = (
         grid.records.len(),
@@ -201,6 +204,35 @@ pub fn markdown(experiment: &Experiment, records: &[Record]) -> Result<String> {
         write!(text, "; {} records of other settings are left out", grid.others)?;
     }
     text.push_str(".\n\n");
+    Ok(text)
+}
+
+/// What the trials took, a line each.
+fn times(grid: &Grid<'_>) -> Result<String> {
+    let ok: Vec<&&Record> = grid.records.iter().filter(|r| r.status == Status::Ok).collect();
+    let Some(first) = ok.first() else { return Ok(String::new()) };
+    let Host { cpu, cores, .. } = &first.host;
+    let mut text = String::new();
+    writeln!(
+        text,
+        "\nWhat training took ({cpu}, {cores} cores): from the first initial value to the last test score, training examples a second, the most memory held at once.\n"
+    )?;
+    let header = ["scheme", "seed", "threads", "minutes", "examples/s", "peak memory"];
+    let row = |record: &&&Record| {
+        vec![
+            record.label.clone(),
+            record.seed.to_string(),
+            record.threads.to_string(),
+            format!("{:.1}", record.wall_s / 60.0),
+            count(record.train_examples_per_s as u64),
+            match record.peak_rss_bytes {
+                0 => "–".into(),
+                peak => bytes(peak),
+            },
+        ]
+    };
+    let rows: Vec<Vec<String>> = ok.iter().map(row).collect();
+    text += &md_table(&header.map(String::from), &rows);
     Ok(text)
 }
 

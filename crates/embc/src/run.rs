@@ -1,6 +1,7 @@
 //! One trial: plan, build, train, score, record.
 
 use crate::config::Experiment;
+use crate::interrupted;
 use crate::memory::{Memory, Need};
 use crate::plan::Trial;
 use crate::progress::Progress;
@@ -163,7 +164,9 @@ impl<'a> Bench<'a> {
         let dense = optim.touch == Touch::All
             && matches!(optim.kind, Kind::Adam | Kind::AdamW | Kind::Momentum);
         let (tables, model) = (plan.footprint().train_bytes, 4 * self.full.model);
-        let state = optim.moments() as u64 + u64::from(dense);
+        let moments = optim.moments() as u64;
+        let gradients = plan.plans.iter().map(|plan| 4 * plan.footprint.params);
+        let gradients: u64 = if dense { gradients.sum() } else { 0 };
         let ids: u64 = plan.tables.iter().map(|t| u64::from(t.vocab)).sum();
         let width: usize = plan.widths().iter().sum();
         // Looked up, pooled, joined, and the gradients of each; some loads of ids on their way.
@@ -171,11 +174,18 @@ impl<'a> Bench<'a> {
         let loads = 4 * 3 * (plan.widths().len() + self.data.shape().dense + 1) as u64;
         Need {
             parameters: tables + model,
-            optimizer: state * tables + (state + 1) * model,
-            best: if train.epochs > 1 { tables + model } else { 0 },
+            optimizer: moments * (tables + model) + gradients + model,
+            // Where training goes on after a validation.
+            best: if train.epochs > 1 || train.validate_every.is_some() {
+                tables + model
+            } else {
+                0
+            },
             // Slots of ids and of rows in training, or prints of rows in the census after it.
             index: 16 * ids,
             batch: (4 * train.batch * floats) as u64 + loads * train.batch.max(1 << 13) as u64,
+            // The shuffled rows of an epoch, or a score and label of each that is evaluated.
+            rows: (4 * self.data.rows(0)).max(8 * self.data.rows(1).max(self.data.rows(2))) as u64,
             cache: self.data.cache_bytes(),
         }
     }
@@ -216,6 +226,10 @@ impl<'a> Bench<'a> {
                 return Ended::Recorded(Box::new(record), None);
             }
         };
+        if interrupted() {
+            // While it waited for memory.
+            return Ended::Cancelled;
+        }
         let clock = Instant::now();
         reset_peak_rss();
         let init = trial.scheme.init.unwrap_or(e.embedding.init);
@@ -249,7 +263,9 @@ impl<'a> Bench<'a> {
             seed: trial.seed,
         };
         let rows = self.data.shape().train_rows * u64::from(settings.epochs);
-        let most = settings.max_steps.map_or(rows, |steps| rows.min(steps * settings.batch as u64));
+        let most = settings
+            .max_steps
+            .map_or(rows, |steps| rows.min(steps.saturating_mul(settings.batch as u64)));
         progress.begin(&trial.name(), most, &settings);
         let data = self.data as &dyn Data;
         let result = train::run(&mut net, data, &settings, progress);
@@ -325,6 +341,7 @@ impl<'a> Bench<'a> {
             wall_s: 0.0,
             peak_rss_bytes: 0,
             threads: rayon::current_num_threads(),
+            jobs: 1,
             config: trial.config.clone(),
             embc: program(),
             host: host(),

@@ -61,6 +61,9 @@ impl ModelKind for Dlrm {
         if widths.iter().any(|&other| other != width) {
             return Err("model dlrm needs embeddings of one width".into());
         }
+        if widths.len() == 1 && shape.dense == 0 {
+            return Err("model dlrm has nothing to combine: it needs two fields".into());
+        }
         bottom.push(width);
         top.push(1);
         let bottom = (shape.dense > 0).then(|| Mlp::new("bottom", shape.dense, &bottom, true, rng));

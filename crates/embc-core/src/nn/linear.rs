@@ -57,29 +57,21 @@ impl Linear {
         let (weight, dweight) = self.weight.value_and_grad();
         let dbias = self.bias.dense_grad();
         let through_relu = |row: usize, column: usize, dx: &mut [f32]| {
-            let x = &x[row * inputs + column..];
-            dx.iter_mut().zip(x).for_each(|(d, x)| *d = if *x > 0.0 { *d } else { 0.0 });
+            if relu {
+                let x = &x[row * inputs + column..];
+                dx.iter_mut().zip(x).for_each(|(d, x)| *d = if *x > 0.0 { *d } else { 0.0 });
+            }
         };
         rayon::join(
             || {
                 gemm(inputs, outputs, batch, x, Op::T, dy, Op::N, 1.0, dweight);
                 add_columns(dy, dbias);
             },
-            || match dx {
-                Some(dx) if relu => gemm_then(
-                    batch,
-                    inputs,
-                    outputs,
-                    dy,
-                    Op::N,
-                    weight,
-                    Op::T,
-                    0.0,
-                    dx,
-                    through_relu,
-                ),
-                Some(dx) => gemm(batch, inputs, outputs, dy, Op::N, weight, Op::T, 0.0, dx),
-                None => (),
+            || {
+                if let Some(dx) = dx {
+                    let (n, t) = (Op::N, Op::T);
+                    gemm_then(batch, inputs, outputs, dy, n, weight, t, 0.0, dx, through_relu);
+                }
             },
         );
     }

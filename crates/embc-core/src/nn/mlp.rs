@@ -34,14 +34,10 @@ impl Mlp {
         Self { layers, relu_last, outputs, grads: Default::default() }
     }
 
-    fn relu_after(&self, layer: usize) -> bool {
-        self.relu_last || layer + 1 < self.layers.len()
-    }
-
     /// Runs all layers on x [B × in]; the result is [`Mlp::output`].
     pub fn forward(&mut self, batch: usize, x: &[f32]) {
         for i in 0..self.layers.len() {
-            let relu = self.relu_after(i);
+            let relu = self.relu_last || i + 1 < self.layers.len();
             let (done, rest) = self.outputs.split_at_mut(i);
             let y = &mut rest[0];
             y.resize(batch * self.layers[i].outputs, 0.0);

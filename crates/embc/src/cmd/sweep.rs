@@ -12,7 +12,8 @@ use crate::{interrupted, report};
 use anyhow::{Result, bail};
 use indicatif::MultiProgress;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 pub fn run(args: &Sweep, global: &Global) -> Result<Outcome> {
     if args.threads == Some(0) || args.jobs == Some(0) {
@@ -61,28 +62,31 @@ pub fn run(args: &Sweep, global: &Global) -> Result<Outcome> {
                 all.len()
             );
         }
+        let memory = Memory::new();
         let needs = todo.iter().filter_map(|trial| bench.need(trial));
-        if let Some(need) = needs.max_by_key(Need::total)
-            && !global.quiet
-        {
+        let largest = needs.max_by_key(Need::total);
+        if let Some(need) = largest.filter(|_| !global.quiet) {
             eprintln!("{}: the largest trial {need}", experiment.name);
         }
-        let (jobs, threads) = jobs_and_threads(args, todo.len());
+        // So many that they need not wait for each other's memory.
+        let fit = memory.free() / largest.map_or(1, |need| need.total().max(1));
+        let (jobs, threads) = jobs_and_threads(args, todo.len().min(fit as usize));
         let mut keep = |ended: Ended| {
             let Ended::Recorded(record, _) = ended else {
                 outcome = Outcome::Interrupted;
                 return Ok(());
             };
-            if record.status == Status::Error {
+            if record.status == Status::Error && outcome == Outcome::Fine {
                 outcome = Outcome::Failed;
             }
             results.append(&record)?;
             records.insert(record.trial.clone(), *record);
             anyhow::Ok(())
         };
-        let (next, memory, lines) = (AtomicUsize::new(0), Memory::new(), MultiProgress::new());
+        let (next, lines) = (AtomicUsize::new(0), MultiProgress::new());
+        let stop = Arc::new(AtomicBool::new(false));
         let work = |pool: &rayon::ThreadPool, keep: &mut dyn FnMut(Ended) -> bool| {
-            let mut progress = Progress::new(global.quiet, lines.clone());
+            let mut progress = Progress::new(global.quiet, lines.clone(), stop.clone());
             loop {
                 let i = next.fetch_add(1, Ordering::Relaxed);
                 let Some(trial) = todo.get(i) else { return };
@@ -95,6 +99,7 @@ pub fn run(args: &Sweep, global: &Global) -> Result<Outcome> {
                 let mut ended = pool.install(|| bench.run(trial, &memory, &mut progress));
                 if let Ended::Recorded(record, net) = &mut ended {
                     *net = None;
+                    record.jobs = jobs;
                     if jobs > 1 {
                         // The process's peak is that of all its trials.
                         record.peak_rss_bytes = 0;
@@ -114,9 +119,11 @@ pub fn run(args: &Sweep, global: &Global) -> Result<Outcome> {
                 scope.spawn(move || work(&pool, &mut |ended| send.send(ended).is_ok()));
             }
             drop(send);
-            // Owned here, so that jobs end where a record cannot be kept.
-            let ended = ended;
-            ended.iter().try_for_each(&mut keep)
+            let kept = ended.iter().try_for_each(&mut keep);
+            // Where a record cannot be kept, the other trials would be lost too.
+            stop.store(kept.is_err(), Ordering::Relaxed);
+            drop(ended);
+            kept
         })?;
         if outcome == Outcome::Interrupted {
             let again = "run the same command again to go on";

@@ -34,7 +34,7 @@ pub fn run(args: &Train, global: &Global) -> Result<Outcome> {
     }
     let results = Results::open(&global.results, &experiment.name)?;
     let trial = trials(&experiment)?.into_iter().next().expect("a scheme and a seed");
-    let mut progress = Progress::new(global.quiet, Default::default());
+    let mut progress = Progress::new(global.quiet, Default::default(), Default::default());
     progress.name(&trial.name());
     if let Some(need) = bench.need(&trial) {
         progress.say(&format!("embc: {need}"));

@@ -228,6 +228,7 @@ fn configs() {
         .run(&["sweep", "--config", "x", "--set", "train.epochs=few"])
         .refuses("invalid type: string \"few\"");
     sandbox.run(&["sweep", "--config", "x", "--threads", "0"]).refuses("at least one thread");
+    sandbox.run(&["sweep", "--config", "x", "--jobs", "0"]).refuses("one job");
     assert_eq!(sandbox.run(&["sweep"]).code, Some(2));
 }
 

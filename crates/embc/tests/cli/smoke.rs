@@ -80,8 +80,15 @@ fn records(sandbox: &Sandbox) -> Vec<Value> {
 /// Records without what may differ between machines and runs, in an order that does not either:
 /// trials that run side by side are recorded as they end.
 fn bare(mut records: Vec<Value>) -> Vec<Value> {
-    let volatile =
-        ["train_examples_per_s", "wall_s", "peak_rss_bytes", "threads", "started", "finished"];
+    let volatile = [
+        "train_examples_per_s",
+        "wall_s",
+        "peak_rss_bytes",
+        "threads",
+        "jobs",
+        "started",
+        "finished",
+    ];
     for record in &mut records {
         volatile.iter().for_each(|key| drop(record.as_object_mut().unwrap().remove(*key)));
     }
