@@ -29,7 +29,7 @@ GMF = ["full", "hash", "ce", "cce", "robe", "hashednet", "tt", "dhe"]
 def shapes():
     """Name, batch, config of embc, job of pytorch.py."""
     for batch in [2048, 128]:
-        yield "DLRM Kaggle", batch, dlrm(KAGGLE, batch, 'kind = "sgd", lr = 0.1', 1), {"optimizer": "sgd", **KAGGLE}
+        yield "DLRM Kaggle", batch, dlrm(KAGGLE, batch, 'kind = "sgd", lr = 0.1', 0), {"optimizer": "sgd", **KAGGLE}
     yield "DLRM BARS, dense Adam", 4096, dlrm(BARS, 4096, 'kind = "adam", lr = 1e-3, touch = "all"', 10), {
         "optimizer": "adam", **BARS}
     for batch in [256, 4096]:
@@ -39,7 +39,7 @@ def shapes():
 
 
 def dlrm(shape, batch, optimizer, min_count):
-    steps = 50 if min_count > 1 else 300_000 // batch
+    steps = 50 if min_count else 300_000 // batch
     return f"""
 title   = "bench"
 dataset = "synth-criteo-45m"
@@ -161,7 +161,7 @@ def main():
                          f"**{ratio:.2f}x**", share, scaling])
             print(*rows[-1], flush=True)
     text = ["# embc beside PyTorch and FAISS", "", __doc__.split("\n\n")[1].replace("\n", " "), "",
-            f"{datetime.date.today()}, {cpu()}, {arguments.rounds} rounds. Sgemm roof: "
+            f"{datetime.date.today()}, {cpu()}, {arguments.rounds} round{"s" * (arguments.rounds > 1)}. Sgemm roof: "
             + ", ".join(f"{speed:.0f} GFLOP/s on {threads} thread{'s' * (threads > 1)}" for threads, speed in roofs.items()) + ".",
             "", "| work | batch | threads | embc, k/s | PyTorch, k/s | ratio | MLPs' share of the roof | of one thread |",
             "|---|---:|---:|---:|---:|---:|---:|---:|"]

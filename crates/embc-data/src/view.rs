@@ -432,7 +432,7 @@ fn remap(cache: &Cache, column: usize, part: &[u8], spec: &ViewSpec) -> (ViewFie
         remap[id as usize] = rank as u32;
         ranked.push(counts[id as usize]);
     }
-    if spec.vocab == VocabRule::Train || spec.min_count > 1 {
+    if spec.vocab == VocabRule::Train || spec.min_count > 0 {
         let total: u64 = counts.iter().map(|&n| u64::from(n)).sum();
         let inside: u64 = ranked.iter().map(|&n| u64::from(n)).sum();
         ranked.push((total - inside).min(u32::MAX.into()) as u32);

@@ -89,6 +89,25 @@ fn rare_ids_become_oov() {
     assert_eq!(view.shape().fields[1].counts.to_vec(), [3, 3, 2, 2]);
 }
 
+/// An id of validation alone is below a minimum count of one, with `vocab = "all"` too.
+#[test]
+fn ids_lie_below_their_vocabulary() {
+    let rule = "split = { rule = \"tail\", valid = 0.3 }";
+    for vocab in ["train", "all"] {
+        for min_count in 0..3 {
+            let spec = format!(
+                "min_count = {min_count}\nvocab = \"{vocab}\"\nlabel = {{ positive_min = 4 }}"
+            );
+            let view = view("movielens-dat", &[("ratings", RATINGS)], rule, &spec).unwrap();
+            let valid = examples(|visit| view.eval(Split::Valid, Task::Pointwise, 9, visit));
+            for (ids, ..) in &valid {
+                let fields = ids.iter().zip(&view.shape().fields);
+                fields.for_each(|(&id, field)| assert!(id < field.vocab, "{spec}: {id}"));
+            }
+        }
+    }
+}
+
 fn numbered(rows: usize) -> String {
     (0..rows).fold("y,u,v\n".into(), |text, i| text + &format!("{},{i},{}\n", i % 2, i % 3))
 }
