@@ -161,7 +161,7 @@ def main():
                          f"**{ratio:.2f}x**", share, scaling])
             print(*rows[-1], flush=True)
     text = ["# embc beside PyTorch and FAISS", "", __doc__.split("\n\n")[1].replace("\n", " "), "",
-            f"{datetime.date.today()}, {cpu()}, {arguments.rounds} round{"s" * (arguments.rounds > 1)}. Sgemm roof: "
+            f"{datetime.date.today()}, {cpu()}, {arguments.rounds} round{'s' * (arguments.rounds > 1)}. Sgemm roof: "
             + ", ".join(f"{speed:.0f} GFLOP/s on {threads} thread{'s' * (threads > 1)}" for threads, speed in roofs.items()) + ".",
             "", "| work | batch | threads | embc, k/s | PyTorch, k/s | ratio | MLPs' share of the roof | of one thread |",
             "|---|---:|---:|---:|---:|---:|---:|---:|"]
