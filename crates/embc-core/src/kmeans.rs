@@ -3,9 +3,8 @@
 //! In few dimensions a point's nearest centroid is found among the neighbours of a good guess: with
 //! the guess at distance r, every nearer centroid lies within 2 r of it (Phillips 2002, "sort-means").
 //! That prunes all but some dozens of ten thousand centroids and changes no result, but for which of
-//! several centroids at the very same distance is taken. Centroids are
-//! summed in the order of points. An empty cluster starts anew at the point that is farthest from
-//! its centroid.
+//! several centroids at the very same distance is taken. Centroids are summed in the order of
+//! points. An empty cluster starts anew at the point that is farthest from its centroid.
 
 use crate::linalg::{Op, dot, gemm, vectorised};
 use crate::rng::Rng;

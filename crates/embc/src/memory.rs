@@ -34,7 +34,7 @@ impl fmt::Display for Need {
         let bytes = crate::table::bytes;
         write!(f, "needs about {}: {} of parameters", bytes(self.total()), bytes(self.parameters))?;
         let parts = [
-            (self.optimizer, "of optimizer state"),
+            (self.optimizer, "of optimizer state and gradients"),
             (self.best, "for the best epoch's"),
             (self.index, "of row indices"),
             (self.batch, "for batches"),
