@@ -22,8 +22,13 @@ fn main() {
         vocab: VOCAB,
         counts: vec![1; VOCAB as usize].into(),
     };
-    let shape =
-        Shape { dense: 13, fields: (0..26).map(field).collect(), classes: 2, train_rows: 1 };
+    let shape = Shape {
+        dense: 13,
+        fields: (0..26).map(field).collect(),
+        classes: 2,
+        train_rows: 1,
+        items: None,
+    };
     let kind = embc_core::model::find("dlrm").expect("registered");
     let full = embc_core::scheme::find("full").expect("registered");
     let (knobs, spec) = (Knobs::new(), LayerSpec { dim: 16, ..LayerSpec::default() });

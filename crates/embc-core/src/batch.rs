@@ -42,6 +42,14 @@ pub struct Batch {
     pub labels: Vec<f32>,
     /// The query of each example [B], ascending; empty where examples are scored alone.
     pub groups: Vec<u32>,
+    /// For models with an output per item, the items that each example asks for.
+    pub targets: Bag,
+    /// Items that an evaluation does not rank, ascending: those that the user is known to have.
+    pub known: Bag,
+    /// The only items that an evaluation ranks; empty for all.
+    pub candidates: Bag,
+    /// Keys all that is drawn at random for this batch.
+    pub key: u64,
 }
 
 impl Batch {
@@ -52,6 +60,9 @@ impl Batch {
         self.fields.iter_mut().for_each(Bag::clear);
         self.labels.clear();
         self.groups.clear();
+        self.targets.clear();
+        self.known.clear();
+        self.candidates.clear();
     }
 }
 
@@ -73,10 +84,38 @@ pub struct Shape {
     pub dense: usize,
     /// The categorical fields.
     pub fields: Vec<FieldShape>,
-    /// Number of classes of the label; 2 for clicks and likes.
+    /// Number of classes of the label, 2 for clicks and likes; or of items to choose from.
     pub classes: usize,
     /// Training examples in an epoch.
     pub train_rows: u64,
+    /// The items that are ranked, where there are any.
+    pub items: Option<Items>,
+}
+
+/// The items of a ranking, whose ids are ranks by training count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Items {
+    /// The field of candidates, in examples that have one each.
+    pub field: usize,
+    /// Items below this are the head: the most frequent, with a third of all training rows.
+    pub head: u32,
+    /// From here to the head's end is the torso, another third; the rest is the tail.
+    pub torso: u32,
+}
+
+/// How a model wants its examples.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Examples {
+    /// A row each, as the data has them.
+    #[default]
+    Rows,
+    /// A user each: a random half of the items is the history, the rest are the targets.
+    Users,
+    /// A user's next item each, with all that came before as the history.
+    Events,
+    /// A user's item each: the other items are the history; then the item, and one that the user
+    /// does not have.
+    Pairs,
 }
 
 /// The part of the data that an evaluation reads.
@@ -103,7 +142,7 @@ impl Split {
 pub enum Task {
     /// Each example on its own: AUC, log loss, accuracy.
     Pointwise,
-    /// Each positive against its candidates, in groups: nDCG, HR, Recall.
+    /// Each positive against its candidates: nDCG, HR, Recall, MRR.
     Ranking,
 }
 

@@ -1,5 +1,6 @@
 //! Losses on logits: the mean over the batch, and its gradient.
 
+use crate::batch::{Bag, Batch};
 use crate::linalg::vectorised;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -12,6 +13,9 @@ pub enum Loss {
     Bce,
     /// Cross-entropy over classes; `outputs` logits an example, the label is the class.
     Softmax,
+    /// Cross-entropy over items, the mean over all targets of the batch: the likelihood of a
+    /// multinomial (Liang et al. 2018).
+    Multinomial,
 }
 
 /// σ(x), stable at both ends.
@@ -69,14 +73,14 @@ fn top(logits: &[f32]) -> f32 {
     lanes.into_iter().fold(f32::NEG_INFINITY, f32::max)
 }
 
-/// Writes e^(x − top) of a block; returns the sum.
+/// Turns a block into e^(x − top); returns the sum.
 #[inline(always)]
-fn exps(logits: &[f32], top: f32, out: &mut [f32]) -> f64 {
+fn exps(logits: &mut [f32], top: f32) -> f64 {
     let mut lanes = [0.0f32; 16];
-    for (logits, out) in logits.chunks(16).zip(out.chunks_mut(16)) {
-        for ((lane, &x), out) in lanes.iter_mut().zip(logits).zip(out) {
-            *out = exp(x - top);
-            *lane += *out;
+    for logits in logits.chunks_mut(16) {
+        for (lane, x) in lanes.iter_mut().zip(logits) {
+            *x = exp(*x - top);
+            *lane += *x;
         }
     }
     f64::from(lanes.iter().sum::<f32>())
@@ -87,65 +91,158 @@ pub fn cross_entropy(logits: &[f32], class: usize) -> f64 {
     vectorised(
         #[inline(always)]
         || {
-            let (top, mut out) = (top(logits), [0.0; BLOCK]);
-            let blocks = logits.chunks(BLOCK);
-            let sum: f64 = blocks.map(|x| exps(x, top, &mut out[..x.len()])).sum();
+            let (top, mut sum) = (top(logits), 0.0);
+            for block in logits.chunks(BLOCK) {
+                let mut copy = [0.0; BLOCK];
+                copy[..block.len()].copy_from_slice(block);
+                sum += exps(&mut copy[..block.len()], top);
+            }
             sum.ln() - f64::from(logits[class] - top)
         },
     )
 }
 
+/// A sampled softmax: the same items, drawn uniformly, stand for all that are not an example's
+/// targets. Its logits are [B × drawn], then one for each of the batch's targets.
+#[derive(Clone, Copy)]
+pub struct Sampled<'a> {
+    /// Items drawn.
+    pub drawn: usize,
+    /// All items.
+    pub vocab: usize,
+    /// Which of the drawn items each target is; [`MISS`] where it is none.
+    pub hits: &'a [u32],
+}
+
+/// A target that was not drawn.
+pub const MISS: u32 = u32::MAX;
+
 impl Loss {
-    /// The mean loss of logits [B × outputs]; writes its gradient into `dout`.
-    pub fn forward(self, logits: &[f32], labels: &[f32], dout: &mut [f32]) -> f64 {
-        let scale = 1.0 / labels.len() as f32;
-        let outputs = logits.len() / labels.len();
+    /// The mean loss of logits [B × outputs], or those of a sampled softmax, which become its
+    /// gradient.
+    pub fn forward(self, logits: &mut [f32], batch: &Batch, sampled: Option<Sampled<'_>>) -> f64 {
+        let count = match self {
+            Loss::Multinomial => batch.targets.ids.len().max(1),
+            _ => batch.size,
+        };
+        let (scale, outputs) = (1.0 / count as f32, logits.len() / batch.size);
         let sum = match self {
             Loss::Bce => {
                 let mut sum = 0.0;
-                for ((&logit, dout), &label) in logits.iter().zip(dout).zip(labels) {
-                    sum += bce(logit, label);
-                    *dout = (sigmoid(logit) - label) * scale;
+                for (logit, &label) in logits.iter_mut().zip(&batch.labels) {
+                    sum += bce(*logit, label);
+                    *logit = (sigmoid(*logit) - label) * scale;
                 }
                 sum
             }
-            Loss::Softmax => {
-                let of = |((logits, dout), labels): ((&[f32], &mut [f32]), &[f32])| {
-                    let examples = logits.chunks_exact(outputs).zip(dout.chunks_exact_mut(outputs));
-                    let loss = |((logits, dout), &label): ((&[f32], &mut [f32]), &f32)| {
-                        softmax(logits, label as usize, scale, dout)
-                    };
-                    examples.zip(labels).map(loss).sum::<f64>()
-                };
-                if logits.len() < PARALLEL_WORK {
-                    of(((logits, dout), labels))
-                } else {
-                    // As many parts for any number of threads, summed in order.
-                    let (part, mut sums) = (labels.len().div_ceil(PARTS), [0.0; PARTS]);
-                    let logits = logits.par_chunks(part * outputs);
-                    let examples = logits.zip(dout.par_chunks_mut(part * outputs));
-                    let parts = examples.zip(labels.par_chunks(part)).zip(&mut sums);
-                    parts.for_each(|(part, sum)| *sum = of(part));
-                    sums.iter().sum()
-                }
-            }
+            Loss::Softmax => each(logits, outputs, |i, logits| {
+                let class = [batch.labels[i] as u32];
+                softmax(logits, &class, scale)
+            }),
+            Loss::Multinomial => match sampled {
+                None => each(logits, outputs, |i, logits| {
+                    softmax(logits, &batch.targets.ids[batch.targets.range(i)], scale)
+                }),
+                Some(sampled) => all_sampled(logits, &batch.targets, sampled, scale),
+            },
         };
-        sum / labels.len() as f64
+        sum / count as f64
     }
 }
 
-/// The cross-entropy of one example, and its gradient times `scale`.
-fn softmax(logits: &[f32], class: usize, scale: f32, dout: &mut [f32]) -> f64 {
+/// The sum of `loss(i, logits)` over examples.
+fn each(logits: &mut [f32], outputs: usize, loss: impl Fn(usize, &mut [f32]) -> f64 + Sync) -> f64 {
+    let examples = logits.len() / outputs;
+    let of = |first: usize, logits: &mut [f32]| {
+        let examples = logits.chunks_exact_mut(outputs).enumerate();
+        examples.map(|(i, logits)| loss(first + i, logits)).sum::<f64>()
+    };
+    if logits.len() < PARALLEL_WORK {
+        return of(0, logits);
+    }
+    // As many parts for any number of threads, summed in order.
+    let (part, mut sums) = (examples.div_ceil(PARTS), [0.0; PARTS]);
+    let parts = logits.par_chunks_mut(part * outputs).zip(&mut sums).enumerate();
+    parts.for_each(|(p, (logits, sum))| *sum = of(p * part, logits));
+    sums.iter().sum()
+}
+
+/// The cross-entropy of an example's targets, summed; logits become the gradient times `scale`.
+fn softmax(logits: &mut [f32], targets: &[u32], scale: f32) -> f64 {
+    if targets.is_empty() {
+        logits.fill(0.0);
+        return 0.0;
+    }
     vectorised(
         #[inline(always)]
         || {
             let top = top(logits);
-            let blocks = logits.chunks(BLOCK).zip(dout.chunks_mut(BLOCK));
-            let total: f64 = blocks.map(|(logits, out)| exps(logits, top, out)).sum();
-            let share = (f64::from(scale) / total) as f32;
-            dout.iter_mut().for_each(|d| *d *= share);
-            dout[class] -= scale;
-            total.ln() - f64::from(logits[class] - top)
+            let wanted: f64 = targets.iter().map(|&t| f64::from(logits[t as usize] - top)).sum();
+            let total: f64 = logits.chunks_mut(BLOCK).map(|logits| exps(logits, top)).sum();
+            let n = targets.len() as f64;
+            let share = (n * f64::from(scale) / total) as f32;
+            logits.iter_mut().for_each(|d| *d *= share);
+            targets.iter().for_each(|&t| logits[t as usize] -= scale);
+            n * total.ln() - wanted
+        },
+    )
+}
+
+/// [`sampled_softmax`] of all examples.
+fn all_sampled(logits: &mut [f32], targets: &Bag, sampled: Sampled<'_>, scale: f32) -> f64 {
+    let (drawn, examples) = (sampled.drawn, targets.offsets.len() - 1);
+    let (head, mut own) = logits.split_at_mut(examples * drawn);
+    let part = examples.div_ceil(PARTS);
+    let mut owns: [&mut [f32]; PARTS] = Default::default();
+    let mut sums = [0.0; PARTS];
+    for (p, piece) in owns.iter_mut().enumerate() {
+        let [first, end] = [p, p + 1].map(|p| targets.offsets[(p * part).min(examples)]);
+        (*piece, own) = own.split_at_mut((end - first) as usize);
+    }
+    let parts = head.par_chunks_mut(part * drawn).zip(&mut owns).zip(&mut sums).enumerate();
+    parts.for_each(|(p, ((head, own), sum))| {
+        let mut own = &mut own[..];
+        for (i, head) in head.chunks_exact_mut(drawn).enumerate() {
+            let range = targets.range(p * part + i);
+            let (mine, rest) = std::mem::take(&mut own).split_at_mut(range.len());
+            *sum += sampled_softmax(head, mine, &sampled.hits[range], sampled.vocab, scale);
+            own = rest;
+        }
+    });
+    sums.iter().sum()
+}
+
+/// [`softmax`] of the logits of an example's `own` targets, and of drawn items that stand for all
+/// others; `hits` are targets among these.
+fn sampled_softmax(
+    head: &mut [f32],
+    own: &mut [f32],
+    hits: &[u32],
+    vocab: usize,
+    scale: f32,
+) -> f64 {
+    if own.is_empty() {
+        head.fill(0.0);
+        return 0.0;
+    }
+    let hits = hits.iter().filter(|&&hit| hit != MISS);
+    hits.clone().for_each(|&hit| head[hit as usize] = f32::NEG_INFINITY);
+    vectorised(
+        #[inline(always)]
+        || {
+            // Each drawn item counts as many: a term of the exponent.
+            let others = (head.len() - hits.clone().count()).max(1);
+            let weight = ((vocab - own.len()) as f32 / others as f32).ln();
+            let top = top(own).max(top(head) + weight);
+            let wanted: f64 = own.iter().map(|&x| f64::from(x - top)).sum();
+            let mut total = exps(own, top);
+            total += head.chunks_mut(BLOCK).map(|head| exps(head, top - weight)).sum::<f64>();
+            let n = own.len() as f64;
+            let share = (n * f64::from(scale) / total) as f32;
+            head.iter_mut().for_each(|d| *d *= share);
+            hits.for_each(|&hit| head[hit as usize] = 0.0);
+            own.iter_mut().for_each(|d| *d = *d * share - scale);
+            n * total.ln() - wanted
         },
     )
 }
@@ -154,17 +251,30 @@ fn softmax(logits: &[f32], class: usize, scale: f32, dout: &mut [f32]) -> f64 {
 mod tests {
     use super::*;
 
+    fn labelled(labels: &[f32]) -> Batch {
+        Batch { size: labels.len(), labels: labels.to_vec(), ..Batch::default() }
+    }
+
+    fn targeted(targets: &[&[u32]]) -> Batch {
+        let ends = targets.iter().scan(0, |end, t| {
+            *end += t.len() as u32;
+            Some(*end)
+        });
+        let targets = Bag { ids: targets.concat(), offsets: [0].into_iter().chain(ends).collect() };
+        Batch { size: targets.offsets.len() - 1, targets, ..Batch::default() }
+    }
+
     /// The gradient against central differences.
     #[track_caller]
-    fn check(loss: Loss, logits: &[f32], labels: &[f32], expect: f64) {
-        let mut dout = vec![0.0; logits.len()];
-        let value = loss.forward(logits, labels, &mut dout);
+    fn check(loss: Loss, logits: &[f32], batch: &Batch, sampled: Option<Sampled<'_>>, expect: f64) {
+        let mut dout = logits.to_vec();
+        let value = loss.forward(&mut dout, batch, sampled);
         assert!((value - expect).abs() < 1e-6, "{value}");
         for i in 0..logits.len() {
             let at = |delta: f32| {
                 let mut moved = logits.to_vec();
                 moved[i] += delta;
-                loss.forward(&moved, labels, &mut vec![0.0; logits.len()])
+                loss.forward(&mut moved, batch, sampled)
             };
             let slope = (at(1e-2) - at(-1e-2)) / 2e-2;
             assert!((slope - f64::from(dout[i])).abs() < 1e-4, "{i}: {slope} {dout:?}");
@@ -173,15 +283,29 @@ mod tests {
 
     #[test]
     fn worked_numbers() {
-        check(Loss::Bce, &[0.0, 2.0], &[1.0, 0.0], (2f64.ln() + (1.0 + 2f64.exp()).ln()) / 2.0);
+        let bce = (2f64.ln() + (1.0 + 2f64.exp()).ln()) / 2.0;
+        check(Loss::Bce, &[0.0, 2.0], &labelled(&[1.0, 0.0]), None, bce);
         let three = (1.0 + 1f64.exp() + 2f64.exp()).ln();
-        check(Loss::Softmax, &[0.0, 1.0, 2.0], &[1.0], three - 1.0);
-        check(
-            Loss::Softmax,
-            &[0.0, 1.0, 2.0, 0.0, 0.0, 0.0],
-            &[1.0, 2.0],
-            (three - 1.0 + 3f64.ln()) / 2.0,
-        );
+        check(Loss::Softmax, &[0.0, 1.0, 2.0], &labelled(&[1.0]), None, three - 1.0);
+        let two = [0.0, 1.0, 2.0, 0.0, 0.0, 0.0];
+        let expect = (three - 1.0 + 3f64.ln()) / 2.0;
+        check(Loss::Softmax, &two, &labelled(&[1.0, 2.0]), None, expect);
+        // The mean of all targets; an example without any counts nothing.
+        let batch = targeted(&[&[1, 2], &[]]);
+        check(Loss::Multinomial, &two, &batch, None, three - 1.5);
+    }
+
+    /// Two of ten items drawn: one is the target itself, so the other stands for nine.
+    #[test]
+    fn sampled_softmax_worked_numbers() {
+        let batch = targeted(&[&[4], &[], &[3, 5]]);
+        let hits = [1, MISS, MISS];
+        let sampled = Some(Sampled { drawn: 2, vocab: 10, hits: &hits });
+        let logits = [0.5, 9.0, 1.0, 2.0, -0.25, 0.5, 1.5, 0.0, 2.0];
+        let first = (9.0 * 0.5f64.exp() + 1.5f64.exp()).ln() - 1.5;
+        let own = 1.0 + 2f64.exp();
+        let third = (4.0 * ((-0.25f64).exp() + 0.5f64.exp()) + own).ln() - 1.0;
+        check(Loss::Multinomial, &logits, &batch, sampled, (first + 2.0 * third) / 3.0);
     }
 
     #[test]
@@ -201,10 +325,11 @@ mod tests {
         let mut rng = crate::rng::Rng::stream(1, "softmax");
         let logits: Vec<f32> = (0..examples * classes).map(|_| rng.symmetric(12.0)).collect();
         let labels: Vec<f32> = (0..examples).map(|i| (i * 1000) as f32).collect();
+        let batch = labelled(&labels);
         let run = |threads| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            let mut dout = vec![0.0; logits.len()];
-            let loss = pool.install(|| Loss::Softmax.forward(&logits, &labels, &mut dout));
+            let mut dout = logits.clone();
+            let loss = pool.install(|| Loss::Softmax.forward(&mut dout, &batch, None));
             (loss, dout)
         };
         let (loss, dout) = run(1);

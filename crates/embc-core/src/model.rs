@@ -1,6 +1,6 @@
 //! Models: the registry, and what a model must do. A model knows no scheme.
 
-use crate::batch::Shape;
+use crate::batch::{Bag, Examples, Shape};
 use crate::param::Param;
 use crate::rng::Rng;
 use crate::scheme::Knobs;
@@ -9,9 +9,33 @@ use serde::Serialize;
 
 mod dlrm;
 mod gmf;
+mod mlp;
+mod pointwise;
+mod ranknet;
+
+/// What models with a history are judged by.
+const RANKING: &[&str] = &[
+    "ndcg",
+    "ndcg@10",
+    "ndcg@20",
+    "ndcg@100",
+    "ndcg@20/head",
+    "ndcg@20/torso",
+    "ndcg@20/tail",
+    "hr@10",
+    "recall@20",
+    "mrr",
+];
 
 /// All models, in the order of `embc list models`. A new model is one file and one line here.
-pub static MODELS: &[&dyn ModelKind] = &[&gmf::Gmf, &dlrm::Dlrm];
+pub static MODELS: &[&dyn ModelKind] = &[
+    &gmf::Gmf,
+    &dlrm::Dlrm,
+    &mlp::Mlp,
+    &mlp::Classifier,
+    &pointwise::Pointwise,
+    &ranknet::RankNet,
+];
 
 /// The model called `name`.
 pub fn find(name: &str) -> Option<&'static dyn ModelKind> {
@@ -52,6 +76,14 @@ pub trait ModelKind: Sync {
     fn defaults(&self) -> Knobs {
         Knobs::new()
     }
+    /// How the model wants its examples. An error names the knob.
+    fn examples(&self, _knobs: &Knobs) -> Result<Examples, String> {
+        Ok(Examples::Rows)
+    }
+    /// Names of the metrics that trials always evaluate.
+    fn metrics(&self) -> &'static [&'static str] {
+        &["auc", "logloss", "accuracy"]
+    }
     /// The inputs for data of this shape; by default a table for each field. An error says what
     /// the model needs.
     fn inputs(&self, shape: &Shape) -> Result<Vec<Input>, String> {
@@ -86,6 +118,19 @@ pub struct Features<'a> {
     pub dense: &'a [f32],
     /// Pooled rows of each input [B × width].
     pub rows: &'a [Vec<f32>],
+    /// Keys all that is drawn at random for this batch.
+    pub key: u64,
+    /// The items that a step of a sampled softmax is about.
+    pub sample: Option<Sample<'a>>,
+}
+
+/// The items of a step of a sampled softmax.
+#[derive(Clone, Copy)]
+pub struct Sample<'a> {
+    /// Drawn for all examples.
+    pub drawn: &'a [u32],
+    /// Each example's own.
+    pub targets: &'a Bag,
 }
 
 /// A model with its weights.
@@ -93,6 +138,11 @@ pub trait Model: Send {
     /// Logits per example.
     fn outputs(&self) -> usize {
         1
+    }
+    /// Items to draw for each training step of a sampled softmax; 0 for none. With them, the step's
+    /// logits are [B × drawn], and then one for each of the batch's targets.
+    fn samples(&self) -> usize {
+        0
     }
     /// Writes logits [B × outputs].
     fn forward(&mut self, x: &Features<'_>, mode: Mode, out: &mut [f32]);

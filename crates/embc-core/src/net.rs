@@ -2,16 +2,19 @@
 
 use crate::batch::{Batch, Data, Split, Task};
 use crate::layer::Layer;
-use crate::loss::Loss;
+use crate::loss::{Loss, MISS, Sampled};
 use crate::metric::{Metric, Pointwise, Ranking};
-use crate::model::{Features, Mode, Model};
+use crate::model::{Features, Mode, Model, Sample};
 use crate::optim::Optim;
-use crate::param::Param;
+use crate::param::{IdSet, Param};
+use crate::rng::Rng;
 use crate::state::{HasState, State, TensorMut, prefix};
 use std::ops::ControlFlow;
 
-/// Examples a batch in evaluation.
+/// Most examples a batch in evaluation.
 const EVAL_BATCH: usize = 4096;
+/// Most logits of such a batch.
+const EVAL_LOGITS: usize = 1 << 23;
 
 /// The embedding layer, the model and the buffers between them.
 pub struct Net {
@@ -19,16 +22,20 @@ pub struct Net {
     pub layer: Layer,
     /// The model on top.
     pub model: Box<dyn Model>,
+    /// Logits, and after the loss their gradient.
     logits: Vec<f32>,
-    dlogits: Vec<f32>,
     drows: Vec<Vec<f32>>,
+    /// Items drawn for a sampled softmax, and which of them each target is.
+    drawn: IdSet,
+    hits: Vec<u32>,
 }
 
 impl Net {
     /// Joins a layer and a model, and gives every parameter its optimizer state.
     pub fn new(layer: Layer, model: Box<dyn Model>, optim: &Optim) -> Self {
         let drows = vec![Vec::new(); layer.rows().len()];
-        let mut net = Self { layer, model, logits: Vec::new(), dlogits: Vec::new(), drows };
+        let drawn = IdSet::with_universe(if model.samples() > 0 { model.outputs() } else { 0 });
+        let mut net = Self { layer, model, logits: Vec::new(), drows, drawn, hits: Vec::new() };
         net.attach(optim);
         net
     }
@@ -44,21 +51,27 @@ impl Net {
         self.model.params(visit);
     }
 
-    /// The logits of a batch [B × outputs].
-    pub fn score(&mut self, batch: &Batch, mode: Mode) -> &[f32] {
-        self.logits.resize(batch.size * self.model.outputs(), 0.0);
-        let rows = self.layer.forward(batch);
-        let x = Features { batch: batch.size, dense: &batch.dense, rows };
-        self.model.forward(&x, mode, &mut self.logits);
-        &self.logits
+    /// The logits of a batch [B × outputs], unless the step is one of a sampled softmax.
+    pub fn score(&mut self, batch: &Batch, mode: Mode) -> &mut [f32] {
+        let Self { layer, model, logits, drawn, .. } = self;
+        let rows = layer.forward(batch);
+        let x = features(batch, rows, mode, drawn);
+        let outputs = x.sample.map_or(batch.size * model.outputs(), |sample| {
+            batch.size * sample.drawn.len() + sample.targets.ids.len()
+        });
+        logits.resize(outputs, 0.0);
+        model.forward(&x, mode, logits);
+        logits
     }
 
     /// One step: forward, loss, backward, update. Returns the batch's mean loss; where that is not
     /// finite, nothing is updated.
     pub fn step(&mut self, batch: &Batch, loss: Loss, optim: &Optim) -> f64 {
+        self.draw(batch);
         self.score(batch, Mode::Train);
-        self.dlogits.resize(self.logits.len(), 0.0);
-        let value = loss.forward(&self.logits, &batch.labels, &mut self.dlogits);
+        let (drawn, vocab, hits) = (self.drawn.ids().len(), self.model.outputs(), &self.hits);
+        let sampled = (drawn > 0).then_some(Sampled { drawn, vocab, hits });
+        let value = loss.forward(&mut self.logits, batch, sampled);
         if value.is_finite() {
             self.gradients(batch);
             self.layer.step(optim);
@@ -67,15 +80,30 @@ impl Net {
         value
     }
 
-    /// Gradients of all parameters for `self.dlogits`.
+    /// Draws the items of a sampled softmax, a function of the batch's key alone.
+    fn draw(&mut self, batch: &Batch) {
+        let Self { model, drawn, hits, .. } = self;
+        drawn.clear();
+        let mut rng = Rng::stream(batch.key, "softmax");
+        while drawn.ids().len() < model.samples() {
+            drawn.insert(rng.below(model.outputs() as u64) as u32);
+        }
+        hits.clear();
+        if model.samples() > 0 {
+            let hit = |&item: &u32| drawn.find(item).map_or(MISS, |at| at as u32);
+            hits.extend(batch.targets.ids.iter().map(hit));
+        }
+    }
+
+    /// Gradients of all parameters for those of the logits.
     fn gradients(&mut self, batch: &Batch) {
-        let rows = self.layer.rows();
-        for (drows, rows) in self.drows.iter_mut().zip(rows) {
+        let Self { layer, model, logits, drows, drawn, .. } = self;
+        let rows = layer.rows();
+        for (drows, rows) in drows.iter_mut().zip(rows) {
             drows.resize(rows.len(), 0.0);
         }
-        let x = Features { batch: batch.size, dense: &batch.dense, rows };
-        self.model.backward(&x, &self.dlogits, &mut self.drows);
-        self.layer.backward(batch, &self.drows);
+        model.backward(&features(batch, rows, Mode::Train, drawn), logits, drows);
+        layer.backward(batch, drows);
     }
 
     /// The first tensor that holds NaN or infinity.
@@ -106,13 +134,14 @@ impl Net {
         metrics: &[Metric],
     ) -> Option<Vec<(Metric, f64)>> {
         let (mut pointwise, mut finite) = (Pointwise::default(), true);
-        let mut ranking = Ranking::new(metrics.iter().copied());
+        let mut ranking = Ranking::new(metrics.iter().copied(), data.shape().items);
+        let size = (EVAL_LOGITS / self.model.outputs()).clamp(1, EVAL_BATCH);
         for task in [Task::Pointwise, Task::Ranking] {
             let wanted = metrics.iter().any(|m| m.is_ranking() == (task == Task::Ranking));
             if !wanted || !data.has(split, task) {
                 continue;
             }
-            data.eval(split, task, EVAL_BATCH, &mut |batch| {
+            data.eval(split, task, size, &mut |batch| {
                 let scores = self.score(batch, Mode::Eval);
                 if scores.iter().any(|x| !x.is_finite()) {
                     finite = false;
@@ -120,7 +149,8 @@ impl Net {
                 }
                 match task {
                     Task::Pointwise => pointwise.add(scores, &batch.labels),
-                    Task::Ranking => ranking.add(scores, &batch.labels, &batch.groups),
+                    Task::Ranking if batch.groups.is_empty() => ranking.add_queries(scores, batch),
+                    Task::Ranking => ranking.add(scores, batch),
                 }
                 ControlFlow::Continue(())
             });
@@ -134,6 +164,19 @@ impl Net {
         let values = metrics.iter().map(value).filter(|(_, value)| !value.is_nan()).collect();
         finite.then_some(values)
     }
+}
+
+/// What the model sees of a batch.
+fn features<'a>(
+    batch: &'a Batch,
+    rows: &'a [Vec<f32>],
+    mode: Mode,
+    drawn: &'a IdSet,
+) -> Features<'a> {
+    let drawn = drawn.ids();
+    let sampled = mode == Mode::Train && !drawn.is_empty();
+    let sample = sampled.then_some(Sample { drawn, targets: &batch.targets });
+    Features { batch: batch.size, dense: &batch.dense, rows, key: batch.key, sample }
 }
 
 impl HasState for Net {

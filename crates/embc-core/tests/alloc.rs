@@ -46,7 +46,13 @@ fn shape() -> Shape {
         vocab,
         counts: vec![1; vocab as usize].into(),
     };
-    Shape { dense: 3, fields: VOCABS.iter().map(field).collect(), classes: 2, train_rows: 1 }
+    Shape {
+        dense: 3,
+        fields: VOCABS.iter().map(field).collect(),
+        classes: 2,
+        train_rows: 1,
+        items: None,
+    }
 }
 
 /// A batch of other ids each time, of the same number.

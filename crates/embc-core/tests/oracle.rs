@@ -79,7 +79,7 @@ impl Oracle {
     fn layer(&self, case: &Case, optim: &Optim) -> OfLayer {
         let counts = vec![1; self.vocab as usize].into();
         let field = FieldShape { name: "f".into(), vocab: self.vocab, counts };
-        let shape = Shape { dense: 0, fields: vec![field], classes: 2, train_rows: 1 };
+        let shape = Shape { dense: 0, fields: vec![field], classes: 2, train_rows: 1, items: None };
         let inputs = [Input { field: 0, table: 0, width: None }];
         let spec = LayerSpec { dim: self.dim, sharing: Sharing::PerField, rules: Rules::default() };
         let budget = case.rows_budget.map_or(Budget::Unlimited, Budget::Rows);

@@ -6,6 +6,7 @@ use crate::ingest::{self, Watch, stamp};
 use crate::raw::{self, Role};
 use crate::registry::Entry;
 use crate::view::{View, ViewSpec};
+use embc_core::batch::Examples;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -83,17 +84,18 @@ fn remove_stale(parent: &Path, prefix: &str) {
     }
 }
 
-/// Opens a data set as an experiment sees it, ingesting it if need be.
+/// Opens a data set as an experiment and its model see it, ingesting it if need be.
 pub fn open(
     entry: &Entry,
     data_dir: &Path,
     memory: u64,
     spec: ViewSpec,
+    examples: Examples,
     watch: Watch<'_>,
 ) -> Result<View> {
     let (folder, _) = ingest(entry, data_dir, memory, watch)?;
     let fields = raw::find(&entry.format)?.fields(entry)?;
-    View::new(Cache::open(&folder, fields)?, entry, &folder, spec)
+    View::new(Cache::open(&folder, fields)?, entry, &folder, data_dir, spec, examples)
 }
 
 /// A field's line in `embc data info`.
@@ -170,7 +172,7 @@ pub fn info(entry: &Entry, data_dir: &Path, memory: u64, watch: Watch<'_>) -> Re
     }
     let negatives = entry.columns.as_ref().map_or(0, |c| c.negatives);
     let cache = Cache::open(&folder, fields)?;
-    let view = View::new(cache, entry, &folder, ViewSpec::default())?;
+    let view = View::new(cache, entry, &folder, data_dir, ViewSpec::default(), Examples::Rows)?;
     if view.rows(1) == 0 {
         tracing::warn!("the split of {} leaves no validation rows", entry.name);
     }

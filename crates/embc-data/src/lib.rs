@@ -5,14 +5,17 @@
 
 pub mod atomic;
 pub mod cache;
+mod candidates;
 mod columns;
 pub mod dataset;
 pub mod error;
 pub mod fetch;
+mod history;
 pub mod ingest;
 mod input;
 mod loader;
 mod negative;
+mod queries;
 pub mod raw;
 pub mod registry;
 pub mod split;

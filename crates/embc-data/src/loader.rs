@@ -1,7 +1,7 @@
 //! Batches of a view, prepared by a thread that runs ahead; their order depends on the seed alone.
 
 use crate::view::{Candidates, Shuffle, View};
-use embc_core::batch::{Bag, Batch, Data, Order, Shape, Split, Task, Visit};
+use embc_core::batch::{Bag, Batch, Data, Examples, Order, Shape, Split, Task, Visit};
 use embc_core::rng::Rng;
 use std::sync::mpsc::sync_channel;
 
@@ -13,7 +13,7 @@ const AHEAD: usize = 2;
 const LOAD: usize = 1 << 13;
 
 /// Draws for evaluation are keyed by this, so that every trial ranks the same candidates.
-const EVAL_SEED: u64 = 0;
+pub(crate) const EVAL_SEED: u64 = 0;
 
 /// An example: a row, or a row with another item, which makes it a negative.
 #[derive(Clone, Copy)]
@@ -89,7 +89,9 @@ impl View {
         let Some((user_field, item_field)) = self.pair else { return };
         let rows = &self.parts[self.part(split)];
         let positive = |row: &u32| self.label(*row) > 0.5;
-        let mut rows: Vec<u32> = (0..rows.len()).map(|i| rows.get(i)).filter(positive).collect();
+        let asked = |row: &u32| self.asks(self.id(user_field, *row), split);
+        let rows = (0..rows.len()).map(|i| rows.get(i)).filter(positive).filter(asked);
+        let mut rows: Vec<u32> = rows.collect();
         let items = self.fields[item_field].known;
         if let Candidates::Sampled(n) = self.spec.candidates {
             let rng = Rng::stream(EVAL_SEED, "candidates");
@@ -114,8 +116,10 @@ impl View {
             let mut wanted: Vec<u32> = rows.iter().map(|&row| self.id(item_field, row)).collect();
             wanted.sort_unstable();
             let known = known.items(self.id(user_field, rows[0]));
-            // Items that the vocabulary does not know cannot be ranked: they are all one id.
-            for item in (0..items).filter(|item| known.binary_search(item).is_err()) {
+            let unseen = (0..items).filter(|item| known.binary_search(item).is_err());
+            // Unknown targets stand for themselves: they share the OOV id.
+            let unknown = wanted.iter().copied().filter(|&item| item >= items);
+            for item in unseen.chain(unknown) {
                 let label = Some(f32::from(wanted.binary_search(&item).is_ok()));
                 let example =
                     Example { row: rows[0], item: Some(item), group: group as u32, label };
@@ -127,8 +131,6 @@ impl View {
     }
 
     fn fill(&self, batch: &mut Batch, examples: &[Example], grouped: bool) {
-        batch.clear();
-        batch.size = examples.len();
         batch.fields.resize(self.fields.len(), Bag::default());
         let label = |e: &Example| e.label.unwrap_or_else(|| self.label(e.row));
         batch.labels.extend(examples.iter().map(label));
@@ -161,7 +163,10 @@ impl View {
             bag.offsets.push(0);
             for example in examples {
                 let [start, end] = [0, 1].map(|i| coded.offsets[example.row as usize + i]);
-                coded.ids.ids(start..end, |id| bag.ids.push(remap(id)));
+                let most = self.spec.history.map_or(u64::MAX, u64::from);
+                coded.ids.ids(start..end.min(start.saturating_add(most)), |id| {
+                    bag.ids.push(remap(id));
+                });
                 bag.offsets.push(bag.ids.len() as u32);
             }
         }
@@ -169,14 +174,14 @@ impl View {
 
     /// Runs `produce` on a thread that cuts its examples into batches, and visits these here.
     /// Buffers go back and are used again.
-    fn stream(
+    pub(crate) fn stream<E: Copy + Send>(
         &self,
-        size: usize,
-        grouped: bool,
-        skip: u64,
-        produce: impl FnOnce(Emit<'_>) + Send,
+        how: Stream,
+        produce: impl FnOnce(&mut dyn FnMut(E) -> bool) + Send,
+        fill: impl Fn(&mut Batch, &[E]) + Send,
         visit: Visit<'_>,
     ) {
+        let Stream { size, skip, key } = how;
         let per_load = (LOAD / size).max(1);
         let (full, filled) = sync_channel::<Vec<Batch>>(AHEAD);
         let (back, empty) = sync_channel::<Vec<Batch>>(2 * AHEAD);
@@ -184,11 +189,14 @@ impl View {
             scope.spawn(move || {
                 let mut examples = Vec::with_capacity(size);
                 let (mut number, mut load, mut spare) = (0, Vec::new(), Vec::new());
-                let mut send = |examples: &mut Vec<Example>, last: bool| {
+                let mut send = |examples: &mut Vec<E>, last: bool| {
                     number += 1;
                     if number > skip && !examples.is_empty() {
                         let mut batch: Batch = spare.pop().unwrap_or_default();
-                        self.fill(&mut batch, examples, grouped);
+                        batch.clear();
+                        batch.size = examples.len();
+                        batch.key = key.as_ref().map_or(0, |key| key.fork(number).bits());
+                        fill(&mut batch, examples);
                         load.push(batch);
                     }
                     examples.clear();
@@ -217,12 +225,38 @@ impl View {
     }
 }
 
+/// How examples are cut into batches.
+pub(crate) struct Stream {
+    /// Examples a batch.
+    pub size: usize,
+    /// Batches to leave out at the start.
+    pub skip: u64,
+    /// Keys what is drawn for each batch, in training.
+    pub key: Option<Rng>,
+}
+
+impl Stream {
+    /// Batches of an evaluation.
+    pub fn eval(size: usize) -> Self {
+        Self { size, skip: 0, key: None }
+    }
+
+    /// Batches of a training epoch.
+    pub fn train(order: Order) -> Self {
+        let key = Rng::stream(order.seed, "batch").fork(order.epoch.into());
+        Self { size: order.batch, skip: order.skip, key: Some(key) }
+    }
+}
+
 impl Data for View {
     fn shape(&self) -> &Shape {
         &self.shape
     }
 
     fn has(&self, split: Split, task: Task) -> bool {
+        if self.examples != Examples::Rows {
+            return task == Task::Ranking && self.has_queries(split);
+        }
         let rows = !self.parts[self.part(split)].is_empty();
         rows && match task {
             Task::Ranking => self.pair.is_some() && self.class.is_none(),
@@ -231,34 +265,52 @@ impl Data for View {
     }
 
     fn train(&self, order: Order, visit: Visit<'_>) {
-        let Order { seed, epoch, batch, skip } = order;
-        self.stream(batch, false, skip, |emit| self.epoch(seed, epoch, emit), visit);
+        if self.examples != Examples::Rows {
+            return self.train_histories(order, visit);
+        }
+        let produce = |emit: Emit<'_>| self.epoch(order.seed, order.epoch, emit);
+        let fill = |batch: &mut Batch, examples: &[Example]| self.fill(batch, examples, false);
+        self.stream(Stream::train(order), produce, fill, visit);
     }
 
     fn sample(&self, rows: u64, seed: u64, visit: Visit<'_>) {
-        let train = &self.parts[0];
-        let mut order: Vec<u32> = (0..train.len() as u32).collect();
-        let mut rng = Rng::stream(seed, "sample");
-        let wanted = rows.min(order.len() as u64) as usize;
-        for i in 0..wanted {
-            order.swap(i, i + rng.below((train.len() - i) as u64) as usize);
+        if self.examples != Examples::Rows {
+            return self.sample_histories(rows, seed, visit);
         }
-        order.truncate(wanted);
+        let train = &self.parts[0];
+        let order = sampled(train.len() as u32, rows, seed);
         let produce = |emit: Emit<'_>| {
             let _ = order.iter().all(|&i| {
                 let row = train.get(i as usize);
                 emit(Example { row, item: None, group: 0, label: None })
             });
         };
-        self.stream(4096, false, 0, produce, visit);
+        let fill = |batch: &mut Batch, examples: &[Example]| self.fill(batch, examples, false);
+        self.stream(Stream::eval(4096), produce, fill, visit);
     }
 
     fn eval(&self, split: Split, task: Task, batch: usize, visit: Visit<'_>) {
-        match task {
-            Task::Pointwise => {
-                self.stream(batch, false, 0, |emit| self.pointwise(split, emit), visit);
-            }
-            Task::Ranking => self.stream(batch, true, 0, |emit| self.ranking(split, emit), visit),
+        if self.examples != Examples::Rows {
+            return self.eval_histories(split, batch, visit);
         }
+        let ranked = task == Task::Ranking;
+        let produce = |emit: Emit<'_>| match task {
+            Task::Pointwise => self.pointwise(split, emit),
+            Task::Ranking => self.ranking(split, emit),
+        };
+        let fill = |batch: &mut Batch, examples: &[Example]| self.fill(batch, examples, ranked);
+        self.stream(Stream::eval(batch), produce, fill, visit);
     }
+}
+
+/// A uniform sample of 0..all, in random order.
+pub(crate) fn sampled(all: u32, wanted: u64, seed: u64) -> Vec<u32> {
+    let mut order: Vec<u32> = (0..all).collect();
+    let mut rng = Rng::stream(seed, "sample");
+    let wanted = wanted.min(all.into()) as usize;
+    for i in 0..wanted {
+        order.swap(i, i + rng.below((all as usize - i) as u64) as usize);
+    }
+    order.truncate(wanted);
+    order
 }

@@ -5,123 +5,20 @@
 
 use crate::cache::Cache;
 use crate::error::{Error, Result};
+use crate::history::Histories;
+use crate::loader::EVAL_SEED;
 use crate::negative::Seen;
 use crate::raw::Role;
 use crate::registry::Entry;
-use crate::split::{self, DROPPED, SplitRule};
-use embc_core::batch::{FieldShape, Shape, Split};
-use serde::{Deserialize, Serialize};
+use crate::split::{self, DROPPED};
+use embc_core::batch::{Examples, FieldShape, Items, Shape, Split};
+use embc_core::rng::Rng;
+use std::collections::BTreeMap;
 use std::path::Path;
 
-/// `[data]` of an experiment.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct ViewSpec {
-    /// A named split of the data set, or a rule; the data set's own by default.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub split: Option<SplitChoice>,
-    /// Ids with fewer training rows become the OOV id.
-    pub min_count: u32,
-    /// Which ids exist.
-    pub vocab: VocabRule,
-    /// How a rating becomes a label.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub label: Option<LabelRule>,
-    /// Sampled negatives a positive.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub negatives: Option<u32>,
-    /// What positives are ranked against: all unseen items, or so many sampled ones.
-    pub candidates: Candidates,
-    /// How dense features are transformed.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub dense: Option<Dense>,
-    /// How training rows are shuffled.
-    pub shuffle: Shuffle,
-}
+mod spec;
 
-/// A split by name or by rule.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum SplitChoice {
-    /// One of the data set's `splits`.
-    Name(String),
-    /// A rule of its own.
-    Rule(SplitRule),
-}
-
-/// Which ids exist.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum VocabRule {
-    /// Those of training rows; all others are one OOV id.
-    #[default]
-    Train,
-    /// Those of all rows, as the papers' code has it.
-    All,
-}
-
-/// How a rating becomes a label.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct LabelRule {
-    /// Ratings from here on are 1, others 0.
-    pub positive_min: f32,
-    /// Rows with these ratings are left out.
-    #[serde(default)]
-    pub drop: Vec<f32>,
-}
-
-/// What a positive is ranked against.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum Candidates {
-    /// Every item that the user has not seen.
-    All(All),
-    /// So many sampled items that the user has not seen.
-    Sampled(u32),
-}
-
-/// The word `"all"`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum All {
-    /// All of them.
-    All,
-}
-
-impl Default for Candidates {
-    fn default() -> Self {
-        Candidates::All(All::All)
-    }
-}
-
-/// A transformation of dense features; missing becomes 0.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Dense {
-    /// As they are.
-    #[default]
-    Raw,
-    /// ln(max(x, 0) + 1).
-    Log1p,
-    /// Mean 0 and deviation 1 over the training rows.
-    Standard,
-    /// ⌊ln(x)²⌋ above 2, as in BARS.
-    FloorLog2,
-}
-
-/// How training rows are shuffled.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Shuffle {
-    /// All rows, anew each epoch.
-    #[default]
-    Full,
-    /// Within a window of so many rows: memory for the window alone.
-    Window(u32),
-    /// File order.
-    None,
-}
+pub use spec::{Candidates, Dense, LabelRule, Shuffle, SplitChoice, ViewSpec, VocabRule, Word};
 
 /// The rows of a part.
 #[derive(Clone, Debug)]
@@ -170,6 +67,7 @@ impl Rows {
 }
 
 /// A field of a view.
+#[derive(Clone)]
 pub(crate) struct ViewField {
     /// Index among the data set's columns.
     pub column: usize,
@@ -200,13 +98,33 @@ pub struct View {
     /// (shift, scale) of each dense feature.
     pub(crate) standard: Vec<(f32, f32)>,
     pub(crate) dense: Dense,
+    /// How the model wants its examples, and where that is by user, what they have.
+    pub(crate) examples: Examples,
+    pub(crate) histories: Histories,
+    /// Candidates of each user that files name.
+    pub(crate) given: Vec<Option<Vec<u32>>>,
     /// Users with too few rows to hold one out.
     pub short_users: u64,
+    /// What the data has that examples have not, or not whole: for reports.
+    pub left_out: BTreeMap<String, u64>,
+    /// Of the data, with the candidates that files name.
+    pub(crate) hash: String,
 }
 
 impl View {
-    /// Applies `spec` to a cache.
-    pub fn new(cache: Cache, entry: &Entry, folder: &Path, spec: ViewSpec) -> Result<Self> {
+    /// Applies `spec` to a cache in `folder`, and presents its rows as a model wants them.
+    pub fn new(
+        cache: Cache,
+        entry: &Entry,
+        folder: &Path,
+        data_dir: &Path,
+        spec: ViewSpec,
+        examples: Examples,
+    ) -> Result<Self> {
+        if spec.valid_queries.is_some_and(|share| !(share > 0.0 && share <= 1.0)) {
+            let what = "[data] valid_queries must be above 0, and at most 1";
+            return Err(Error::Data(what.into()));
+        }
         let role = |wanted: fn(Role) -> bool| cache.fields.iter().position(|f| wanted(f.role));
         let rating = role(|r| r == Role::Rating).is_some();
         let class = role(|r| r == Role::Class);
@@ -269,13 +187,15 @@ impl View {
         let classes = class.map_or(2, |c| cache.meta.columns[c].distinct as usize);
         let shape = Shape {
             dense: cache.dense.len(),
-            fields: shapes,
             classes,
             train_rows: parts[0].len() as u64,
+            items: pair.map(|(_, field)| items_of(field, &shapes[field], fields[field].known)),
+            fields: shapes,
         };
         let format = crate::raw::find(&entry.format)?;
         let dense = spec.dense.unwrap_or(format.dense());
         let standard = standardise(&cache, &parts[0], dense);
+        let hash = cache.meta.data_hash.clone();
         let mut view = Self {
             cache,
             spec,
@@ -290,8 +210,24 @@ impl View {
             known: [Seen::default(), Seen::default()],
             standard,
             dense,
+            examples,
+            histories: Histories::default(),
+            given: Vec::new(),
             short_users,
+            left_out: BTreeMap::new(),
+            hash,
         };
+        if examples != Examples::Rows {
+            let [user, item] = match pair {
+                Some((user, item)) => [columns[user], columns[item]],
+                None => {
+                    let what = "the model reads histories, which need a user and an item column of one id each";
+                    return Err(Error::Data(what.into()));
+                }
+            };
+            return view.with_histories([user, item], &part, entry, data_dir);
+        }
+        view.count_cut();
         if let Some((user, _)) = pair {
             // Negatives follow positives only.
             let positives = view.positives(&[0]).len() as u64;
@@ -340,7 +276,7 @@ impl View {
 
     /// True where every row is a positive, so that training needs sampled negatives.
     pub fn needs_negatives(&self) -> bool {
-        self.implicit && self.negatives == 0
+        self.implicit && self.negatives == 0 && self.examples == Examples::Rows
     }
 
     /// Rows of a part: 0 train, 1 valid, 2 test.
@@ -356,7 +292,7 @@ impl View {
 
     /// Identifies the content of the data set.
     pub fn data_hash(&self) -> &str {
-        &self.cache.meta.data_hash
+        &self.hash
     }
 
     /// Ids of a field that stand for one value: all but the OOV id.
@@ -367,6 +303,34 @@ impl View {
     /// Column and view id of each cache id of a field.
     pub fn remap(&self, field: usize) -> (usize, &[u32]) {
         (self.fields[field].column, &self.fields[field].remap)
+    }
+
+    /// Counts bags that `history` cuts, and empty ones.
+    fn count_cut(&mut self) {
+        let (most, rows) = (self.spec.history.map_or(u64::MAX, u64::from), &self.parts);
+        for field in &self.fields {
+            let coded = &self.cache.coded[&field.column];
+            if coded.offsets.is_empty() {
+                continue;
+            }
+            let name = &self.cache.fields[field.column].name;
+            let all = rows.iter().flat_map(|part| (0..part.len()).map(|i| part.get(i) as usize));
+            for ids in all.map(|row| coded.offsets[row + 1] - coded.offsets[row]) {
+                let what = match ids {
+                    0 => format!("rows with nothing in {name}"),
+                    ids if ids > most => format!("rows with {name} cut to the first {most} ids"),
+                    _ => continue,
+                };
+                *self.left_out.entry(what).or_default() += 1;
+            }
+        }
+    }
+
+    /// Whether a user's items are ranked: in validation, those of `valid_queries`.
+    pub(crate) fn asks(&self, user: u32, split: Split) -> bool {
+        let share = self.spec.valid_queries.filter(|_| split == Split::Valid);
+        let drawn = || Rng::stream(EVAL_SEED, "queries").fork(user.into()).unit();
+        share.is_none_or(|share| drawn() < share)
     }
 
     pub(crate) fn part(&self, split: Split) -> usize {
@@ -438,6 +402,22 @@ fn remap(cache: &Cache, column: usize, part: &[u8], spec: &ViewSpec) -> (ViewFie
         ranked.push((total - inside).min(u32::MAX.into()) as u32);
     }
     (ViewField { column, remap, known }, ranked)
+}
+
+/// Where head and torso of a field's items end, by training rows.
+fn items_of(field: usize, shape: &FieldShape, known: u32) -> Items {
+    let counts = &shape.counts[..known as usize];
+    let third = counts.iter().map(|&n| u64::from(n)).sum::<u64>().div_ceil(3);
+    let mut sum = 0;
+    let ends: Vec<u64> = counts
+        .iter()
+        .map(|&n| {
+            sum += u64::from(n);
+            sum
+        })
+        .collect();
+    let end = |part: u64| ends.iter().position(|&sum| sum >= part * third).map_or(0, |at| at + 1);
+    Items { field, head: end(1) as u32, torso: end(2) as u32 }
 }
 
 fn standardise(cache: &Cache, train: &Rows, dense: Dense) -> Vec<(f32, f32)> {

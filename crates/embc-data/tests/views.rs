@@ -1,6 +1,6 @@
 //! Splits, labels, vocabularies, negatives and shuffles on files small enough to check by hand.
 
-use embc_core::batch::{Batch, Data, Order, Split, Task};
+use embc_core::batch::{Batch, Data, Examples, Order, Split, Task};
 use embc_data::dataset::{DEFAULT_MEMORY, open};
 use embc_data::registry::Registry;
 use embc_data::view::{View, ViewSpec};
@@ -19,8 +19,10 @@ fn view(format: &str, files: &[(&str, &str)], more: &str, spec: &str) -> Result<
     let registry = Registry::load(&[path]).map_err(|e| e.to_string())?;
     let spec: ViewSpec = toml::from_str(spec).map_err(|e| e.to_string())?;
     let entry = registry.get("it").unwrap();
-    open(entry, &folder.path().join("data-dir"), DEFAULT_MEMORY, spec, &mut |_| Ok(()))
-        .map_err(|e| e.to_string())
+    open(entry, &folder.path().join("data-dir"), DEFAULT_MEMORY, spec, Examples::Rows, &mut |_| {
+        Ok(())
+    })
+    .map_err(|e| e.to_string())
 }
 
 /// (ids of each field, label, group) of every example.

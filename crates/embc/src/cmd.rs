@@ -1,11 +1,12 @@
 //! One file per command; what they share is here.
 
 use crate::cli::Global;
+use crate::config::Experiment;
 use crate::progress::DataProgress;
 use crate::{interrupted, suggest};
 use anyhow::{Result, anyhow};
 use embc_data::registry::{Entry, Registry};
-use embc_data::view::{View, ViewSpec};
+use embc_data::view::View;
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -69,13 +70,18 @@ pub fn entry<'a>(registry: &'a Registry, name: &str) -> Result<&'a Entry> {
     })
 }
 
-/// Opens a data set as an experiment sees it, ingesting it if need be.
-pub fn open(entry: &Entry, spec: ViewSpec, global: &Global) -> Result<View> {
+/// Opens a data set as an experiment and its model see it, ingesting it if need be.
+pub fn open(entry: &Entry, experiment: &Experiment, global: &Global) -> Result<View> {
     let mut progress = DataProgress::new(&entry.name, global.quiet);
     let memory = embc_data::dataset::DEFAULT_MEMORY;
-    let view = embc_data::dataset::open(entry, &global.data_dir, memory, spec, &mut |at| {
-        progress.watch(at)
-    })?;
+    let (spec, examples) = (experiment.data.clone(), experiment.examples()?);
+    let view =
+        embc_data::dataset::open(entry, &global.data_dir, memory, spec, examples, &mut |at| {
+            progress.watch(at)
+        })?;
+    for (what, n) in &view.left_out {
+        tracing::info!("{}: {} {what}", entry.name, crate::table::count(*n));
+    }
     if view.short_users > 0 {
         tracing::info!(
             "{}: {} users are too short to hold out from and train only",

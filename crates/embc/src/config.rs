@@ -3,6 +3,7 @@
 use crate::axis::{BudgetConfig, Point};
 use crate::{overrides, suggest};
 use anyhow::{Context, Result, anyhow, bail};
+use embc_core::batch::Examples;
 use embc_core::hash::HashFamily;
 use embc_core::init::Init;
 use embc_core::layer::{Pooling, Sharing};
@@ -104,6 +105,8 @@ pub struct TableConfig {
     pub relative_to: Option<String>,
     /// Show what training took: differs from run to run, and so is left out by default.
     pub times: bool,
+    /// Show the relative loss against `relative_to`, which method loses least, and a plot.
+    pub loss: bool,
 }
 
 /// Which split a table shows.
@@ -359,9 +362,20 @@ impl Experiment {
         self.table.metric.unwrap_or(self.train.select)
     }
 
+    /// How the model wants its examples.
+    pub fn examples(&self) -> Result<Examples> {
+        let model = embc_core::model::find(&self.model.kind).expect("checked");
+        model.examples(&self.model.knobs).map_err(|what| {
+            let key = what.split('`').nth(1).unwrap_or(&self.model.kind);
+            self.error(key, format!("model {}: {}", self.model.kind, suggest::key(&what)))
+        })
+    }
+
     /// All metrics that trials evaluate.
     pub fn metrics(&self) -> Vec<Metric> {
-        let mut metrics = vec![Metric::Auc, Metric::LogLoss, Metric::Accuracy];
+        let usual = embc_core::model::find(&self.model.kind).map_or(&[][..], |m| m.metrics());
+        let usual = usual.iter().map(|name| name.parse().expect("a metric's name"));
+        let mut metrics: Vec<Metric> = usual.collect();
         metrics.extend([self.train.select, self.metric()]);
         metrics.extend(&self.train.metrics);
         metrics.extend(self.expect.iter().map(|e| e.metric));

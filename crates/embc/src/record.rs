@@ -68,6 +68,9 @@ pub struct Record {
     pub label: String,
     pub knobs: Value,
     pub budget: Value,
+    /// What the data has that examples have not, or not whole.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub left_out: BTreeMap<String, u64>,
     /// The sizes that the scheme chose, for each table.
     #[serde(default)]
     pub sizes: Vec<String>,

@@ -126,6 +126,10 @@ pub fn markdown(experiment: &Experiment, records: &[Record]) -> Result<String> {
     if !experiment.notes.is_empty() {
         writeln!(text, "\n{}", experiment.notes.trim())?;
     }
+    if let Some(record) = grid.records.first().filter(|r| !r.left_out.is_empty()) {
+        let what = record.left_out.iter().map(|(what, n)| format!("{} {what}", count(*n)));
+        writeln!(text, "\nOf the data: {}.", what.collect::<Vec<_>>().join("; "))?;
+    }
     let budgets = if grid.budgets.is_empty() { vec![String::new()] } else { grid.budgets.clone() };
     let mut header = vec!["scheme".to_string()];
     header.extend(budgets.iter().map(|b| match axis {

@@ -7,7 +7,7 @@ use crate::plan::Trial;
 use crate::progress::Progress;
 use crate::record::{self, Host, Program, Record, Status, TableCensus};
 use anyhow::{Result, bail};
-use embc_core::batch::{Data, Split};
+use embc_core::batch::{Data, Examples, Split};
 use embc_core::budget::{Budget, Rules};
 use embc_core::layer::{Layer, LayerPlan, LayerSpec};
 use embc_core::loss::Loss;
@@ -41,6 +41,8 @@ pub struct Bench<'a> {
     /// Train although the estimate exceeds the memory.
     pub overcommit: bool,
     full: FullSize,
+    /// Logits an example.
+    outputs: usize,
 }
 
 /// How a trial ended, and the trained network if it did well.
@@ -100,7 +102,8 @@ impl<'a> Bench<'a> {
         let mut model = kind
             .build(data.shape(), &plan.widths(), &e.model.knobs, &mut rng)
             .map_err(|what| wrong_knob(e, &e.model.kind, "model", &what))?;
-        if data.shape().classes > 2 && model.outputs() == 1 {
+        let by_class = e.examples()? == Examples::Rows;
+        if by_class && data.shape().classes > 2 && model.outputs() == 1 {
             bail!(e.error(
                 &e.model.kind,
                 format!(
@@ -114,7 +117,8 @@ impl<'a> Bench<'a> {
         let mut params = 0;
         model.params(&mut |param| params += param.value().len() as u64);
         let full = FullSize { tables: plan.full_params(), model: params };
-        let bench = Self { experiment, data, title: &entry.title, overcommit, full };
+        let (title, outputs) = (&entry.title, model.outputs());
+        let bench = Self { experiment, data, title, overcommit, full, outputs };
         for trial in crate::plan::trials(e)? {
             if let Err(PlanError::Knob(mut what)) = bench.plan(&trial) {
                 // What every [[scheme]] takes beside its knobs.
@@ -171,6 +175,7 @@ impl<'a> Bench<'a> {
         let width: usize = plan.widths().iter().sum();
         // Looked up, pooled, joined, and the gradients of each; some loads of ids on their way.
         let floats = 6 * width + self.data.shape().dense;
+        let outputs = self.outputs;
         let loads = 4 * 3 * (plan.widths().len() + self.data.shape().dense + 1) as u64;
         Need {
             parameters: tables + model,
@@ -183,7 +188,9 @@ impl<'a> Bench<'a> {
             },
             // Slots of ids and of rows in training, or prints of rows in the census after it.
             index: 16 * ids,
-            batch: (4 * train.batch * floats) as u64 + loads * train.batch.max(1 << 13) as u64,
+            batch: (4 * train.batch * (floats + outputs)) as u64
+                + loads * train.batch.max(1 << 13) as u64
+                + 4 * (self.outputs << 12).min(1 << 23) as u64,
             // The shuffled rows of an epoch, or a score and label of each that is evaluated.
             rows: (4 * self.data.rows(0)).max(8 * self.data.rows(1).max(self.data.rows(2))) as u64,
             cache: self.data.cache_bytes(),
@@ -251,7 +258,11 @@ impl<'a> Bench<'a> {
         net.model.params(&mut |param| record.model_params += param.value().len() as u64);
         let settings = Settings {
             optimizer: e.train.optimizer,
-            loss: if self.data.shape().classes > 2 { Loss::Softmax } else { Loss::Bce },
+            loss: match e.examples().expect("checked") {
+                Examples::Users | Examples::Events => Loss::Multinomial,
+                Examples::Rows if self.data.shape().classes > 2 => Loss::Softmax,
+                Examples::Rows | Examples::Pairs => Loss::Bce,
+            },
             batch: e.train.batch,
             epochs: e.train.epochs,
             metrics: e.metrics(),
@@ -322,6 +333,7 @@ impl<'a> Bench<'a> {
             label: trial.scheme.label().into(),
             knobs: trial.knobs.clone().into(),
             budget: trial.budget_json(),
+            left_out: self.data.left_out.clone(),
             sizes: Vec::new(),
             collisions: Vec::new(),
             compression_params: 0.0,

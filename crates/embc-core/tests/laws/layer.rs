@@ -25,7 +25,7 @@ fn layer(
         counts: vec![1; vocab as usize].into(),
     };
     let fields = ["a", "b"].into_iter().zip(vocabs).map(field).collect();
-    let shape = Shape { dense: 0, fields, classes: 2, train_rows: 1 };
+    let shape = Shape { dense: 0, fields, classes: 2, train_rows: 1, items: None };
     let inputs = [0, 1].map(|field| Input { field, table: field, width: None });
     let spec = LayerSpec { dim, sharing, rules: Rules::default() };
     let budget = Budget::Compression(2.5);

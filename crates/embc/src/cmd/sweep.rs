@@ -29,7 +29,7 @@ pub fn run(args: &Sweep, global: &Global) -> Result<Outcome> {
     let mut outcome = Outcome::Fine;
     for experiment in &experiments {
         let entry = super::entry(&registry, &experiment.dataset)?;
-        let data = super::open(entry, experiment.data.clone(), global)?;
+        let data = super::open(entry, experiment, global)?;
         let bench = Bench::new(experiment, entry, &data, global.overcommit)?;
         let results = Results::open(&global.results, &experiment.name)?;
         let mut records = latest(results.read()?);

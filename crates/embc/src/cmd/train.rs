@@ -25,7 +25,7 @@ pub fn run(args: &Train, global: &Global) -> Result<Outcome> {
     experiment.train.seeds = vec![args.seed.unwrap_or(experiment.train.seeds[0])];
     let registry = super::registry(global)?;
     let entry = super::entry(&registry, &experiment.dataset)?;
-    let data = super::open(entry, experiment.data.clone(), global)?;
+    let data = super::open(entry, &experiment, global)?;
     let bench = Bench::new(&experiment, entry, &data, global.overcommit)?;
     if let Some(folder) = &args.out {
         // Before the training, not after it.

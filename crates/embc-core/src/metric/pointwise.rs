@@ -1,0 +1,134 @@
+//! Metrics of examples on their own: AUC, log loss, accuracy, macro-F1.
+
+use super::Metric;
+use crate::loss::{bce, cross_entropy};
+use rayon::prelude::*;
+
+/// Area under the ROC curve, with midranks for ties; NaN unless both classes occur.
+pub fn auc(scores: &[f32], labels: &[f32]) -> f64 {
+    let mut all: Vec<u64> = scores.iter().zip(labels).map(|(&s, &l)| scored(s, l)).collect();
+    auc_of(&mut all)
+}
+
+/// A score and its label in one number that sorts as the score does.
+fn scored(score: f32, label: f32) -> u64 {
+    // Zeros of both signs are equal scores.
+    let bits = (score + 0.0).to_bits();
+    let ordered = if bits >> 31 == 1 { !bits } else { bits | 1 << 31 };
+    u64::from(ordered) << 1 | u64::from(label > 0.5)
+}
+
+/// The AUC of [`scored`] examples, which are sorted in place.
+fn auc_of(all: &mut [u64]) -> f64 {
+    all.par_sort_unstable();
+    let (mut rank_sum, mut positives, mut before) = (0.0, 0u64, 0u64);
+    for ties in all.chunk_by(|a, b| a >> 1 == b >> 1) {
+        // Positives sort behind the negatives of equal score.
+        let hits = ties.len() - ties.partition_point(|tied| tied & 1 == 0);
+        let midrank = before as f64 + (ties.len() as f64 + 1.0) / 2.0;
+        rank_sum += hits as f64 * midrank;
+        positives += hits as u64;
+        before += ties.len() as u64;
+    }
+    let negatives = before - positives;
+    (rank_sum - positives as f64 * (positives as f64 + 1.0) / 2.0)
+        / (positives as f64 * negatives as f64)
+}
+
+/// Collects scores of examples on their own.
+#[derive(Default)]
+pub struct Pointwise {
+    /// Eight bytes an example, as much as its score and label take.
+    scored: Vec<u64>,
+    loss: f64,
+    right: u64,
+    examples: u64,
+    /// Of each class: examples taken for it rightly, taken for it, and of it.
+    classes: Vec<[u64; 3]>,
+}
+
+impl Pointwise {
+    /// Takes logits [B × outputs] and labels [B].
+    pub fn add(&mut self, logits: &[f32], labels: &[f32]) {
+        let outputs = logits.len() / labels.len().max(1);
+        for (logits, &label) in logits.chunks_exact(outputs.max(1)).zip(labels) {
+            self.examples += 1;
+            let (taken, class) = if outputs == 1 {
+                self.loss += bce(logits[0], label);
+                self.scored.push(scored(logits[0], label));
+                (usize::from(logits[0] > 0.0), usize::from(label > 0.5))
+            } else {
+                let class = label as usize;
+                self.loss += cross_entropy(logits, class);
+                let best = (0..outputs).max_by(|&a, &b| logits[a].total_cmp(&logits[b]));
+                (best.expect("more than one"), class)
+            };
+            self.classes.resize(outputs.max(2), [0; 3]);
+            self.right += u64::from(taken == class);
+            self.classes[class][0] += u64::from(taken == class);
+            self.classes[taken][1] += 1;
+            self.classes[class][2] += 1;
+        }
+    }
+
+    /// The value of a pointwise metric; NaN where it is not defined.
+    pub fn value(&mut self, metric: Metric) -> f64 {
+        match metric {
+            Metric::Auc => auc_of(&mut self.scored),
+            Metric::LogLoss => self.loss / self.examples as f64,
+            Metric::Accuracy => self.right as f64 / self.examples as f64,
+            Metric::MacroF1 => {
+                // 2·PR/(P+R); a class that neither occurs nor is taken counts nothing.
+                let occur = self.classes.iter().filter(|[_, taken, of]| taken + of > 0);
+                let f1 = |[right, taken, of]: &[u64; 3]| 2.0 * *right as f64 / (taken + of) as f64;
+                occur.clone().map(f1).sum::<f64>() / occur.count() as f64
+            }
+            Metric::Ranked(..) => f64::NAN,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn auc_worked_numbers() {
+        assert_eq!(auc(&[0.1, 0.4, 0.35, 0.8], &[0.0, 0.0, 1.0, 1.0]), 0.75);
+        assert_eq!(auc(&[1.0, 1.0, 1.0], &[0.0, 1.0, 0.0]), 0.5);
+        assert_eq!(auc(&[1.0, 2.0, 2.0, 3.0], &[0.0, 0.0, 1.0, 1.0]), 0.875);
+        assert!(auc(&[1.0], &[1.0]).is_nan());
+        assert_eq!(auc(&[-1.0, -2.0, 3.0, 0.0, -0.0], &[1.0, 0.0, 1.0, 0.0, 1.0]), 4.5 / 6.0);
+    }
+
+    /// Against the definition: the share of pairs in the right order.
+    #[test]
+    fn auc_counts_pairs() {
+        let mut rng = crate::rng::Rng::stream(1, "auc");
+        let scores: Vec<f32> = (0..300).map(|_| (rng.below(100) as f32 - 50.0) / 7.0).collect();
+        let labels: Vec<f32> = (0..300).map(|_| rng.below(2) as f32).collect();
+        let (mut right, mut pairs) = (0.0, 0.0);
+        for i in (0..300).filter(|&i| labels[i] == 1.0) {
+            for j in (0..300).filter(|&j| labels[j] == 0.0) {
+                pairs += 1.0;
+                right += match scores[i].total_cmp(&scores[j]) {
+                    std::cmp::Ordering::Greater => 1.0,
+                    std::cmp::Ordering::Equal => 0.5,
+                    std::cmp::Ordering::Less => 0.0,
+                };
+            }
+        }
+        assert!((auc(&scores, &labels) - right / pairs).abs() < 1e-12);
+    }
+
+    #[test]
+    fn macro_f1_worked_numbers() {
+        let mut metrics = Pointwise::default();
+        // Classes 0, 0, 1, 2 taken for 0, 1, 1, 1; class 3 never occurs.
+        let logits = [1, 0, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0].map(|x| x as f32);
+        metrics.add(&logits, &[0.0, 0.0, 1.0, 2.0]);
+        let expect = (2.0 / 3.0 + 0.5 + 0.0) / 3.0;
+        assert!((metrics.value(Metric::MacroF1) - expect).abs() < 1e-12);
+        assert_eq!(metrics.value(Metric::Accuracy), 0.5);
+    }
+}

@@ -1,0 +1,371 @@
+//! Examples by user: histories with targets, next items, pairs of items, and queries.
+//!
+//! What is drawn at random is keyed by (seed, epoch, user, item), so that batches may be filled by
+//! any thread.
+
+use crate::candidates;
+use crate::error::{Error, Result};
+use crate::history::Histories;
+use crate::loader::{EVAL_SEED, Stream, sampled};
+use crate::negative::Seen;
+use crate::registry::Entry;
+use crate::view::{Candidates, View, Word};
+use embc_core::batch::{Bag, Batch, Examples, Order, Split, Visit};
+use embc_core::rng::Rng;
+use sha2::{Digest, Sha256};
+
+/// Sampled negatives in validation where files name those of the test.
+const SAMPLED: u32 = 99;
+
+/// An example: a user, and where it is about one item, which of the user's.
+#[derive(Clone, Copy)]
+struct Case {
+    user: u32,
+    /// The position among the user's training items or targets, or a candidate's id.
+    item: u32,
+    group: u32,
+    label: f32,
+}
+
+/// Takes cases one by one; `false` stops.
+type Emit<'a> = &'a mut dyn FnMut(Case) -> bool;
+
+/// All of a query's targets.
+const ALL: u32 = u32::MAX;
+
+impl View {
+    /// Turns rows into histories.
+    pub(crate) fn with_histories(
+        mut self,
+        [user, item]: [usize; 2],
+        part: &[u8],
+        entry: &Entry,
+        data_dir: &std::path::Path,
+    ) -> Result<Self> {
+        let field = self.pair.expect("checked").1;
+        let (field, shape) = (self.fields.swap_remove(field), self.shape.fields.swap_remove(field));
+        let positive = |row: u32| self.label(row) > 0.5;
+        self.histories =
+            Histories::new(&self.cache, [user, item], &field.remap, field.known, part, positive);
+        self.seen = Seen::new(self.histories.users(), self.histories.pairs());
+        if self.spec.candidates == Candidates::Word(Word::Files) {
+            self.read_candidates([user, item], &field.remap, entry, data_dir)?;
+        }
+        self.shape.dense = 0;
+        self.shape.classes = field.known as usize;
+        let items = self.shape.items.as_mut().expect("there is a pair");
+        let inputs = match self.examples {
+            Examples::Pairs => {
+                items.field = 1;
+                3
+            }
+            _ => 1,
+        };
+        self.fields = vec![field; inputs];
+        self.shape.fields = vec![shape; inputs];
+        let lengths: Vec<u64> =
+            (0..self.histories.users()).map(|u| self.histories.train(u).count() as u64).collect();
+        self.shape.train_rows = lengths
+            .iter()
+            .filter(|&&n| n > 1)
+            .map(|n| match self.examples {
+                Examples::Users => 1,
+                Examples::Events => n - 1,
+                _ => *n,
+            })
+            .sum();
+        if self.shape.train_rows == 0 {
+            let what = "no user has two training items: there is nothing to learn from";
+            return Err(Error::Data(what.into()));
+        }
+        self.count_left_out(&lengths);
+        Ok(self)
+    }
+
+    /// Counts what examples and queries do not have, or not whole.
+    fn count_left_out(&mut self, lengths: &[u64]) {
+        let mut counts: Vec<(String, u64)> = Vec::new();
+        let mut count = |what: String, n: u64| counts.push((what, n));
+        count("rows of an item that the user already had".into(), self.histories.repeated);
+        let short = lengths.iter().filter(|&&n| n == 1).count() as u64;
+        count("users with one training item, who train nothing".into(), short);
+        let most = self.spec.history.map_or(u64::MAX, u64::from);
+        let cut = lengths.iter().filter(|&&n| n > most).count() as u64;
+        count(format!("users with more training items than the {most} of a history"), cut);
+        for split in [Split::Valid, Split::Test] {
+            let (mut unknown, mut blank) = (0, 0);
+            for user in 0..self.histories.users() {
+                let held = self.histories.held(user, split);
+                unknown +=
+                    held.targets.iter().filter(|&&t| t as usize >= self.shape.classes).count();
+                blank += usize::from(held.known.is_empty() && !held.targets.is_empty());
+            }
+            let name = split.name();
+            count(
+                format!("{name} items outside the vocabulary, which count as missed"),
+                unknown as u64,
+            );
+            count(format!("{name} users without a history"), blank as u64);
+        }
+        self.left_out.extend(counts.into_iter().filter(|(_, n)| *n > 0));
+    }
+
+    /// Reads the candidates that files name, in view ids.
+    fn read_candidates(
+        &mut self,
+        columns: [usize; 2],
+        remap: &[u32],
+        entry: &Entry,
+        data_dir: &std::path::Path,
+    ) -> Result<()> {
+        let given = candidates::read(&self.cache, columns, entry, data_dir)?;
+        let sha256 = Sha256::digest(format!("{} {}", self.hash, given.hash));
+        self.hash = crate::hex(&sha256)[..16].into();
+        let mut itself = 0;
+        for (user, given) in given.users.into_iter().enumerate() {
+            let targets = self.histories.held(user as u32, Split::Test).targets;
+            let mut view = |(held, mut items): (u32, Vec<u32>)| {
+                if targets != [remap[held as usize]] {
+                    let what = "the files of candidates hold out other items than the split; choose the split that they belong to with [data] split";
+                    return Err(Error::Data(what.into()));
+                }
+                let all = items.len();
+                items.retain(|&item| item != held);
+                itself += (all - items.len()) as u64;
+                items.iter_mut().for_each(|item| *item = remap[*item as usize]);
+                // Unknown items cannot be ranked.
+                items.retain(|&item| item != targets[0] && item < self.histories.known());
+                Ok(items)
+            };
+            self.given.push(given.map(&mut view).transpose()?);
+        }
+        if itself > 0 {
+            let what = "given negatives that are the test item itself, dropped";
+            self.left_out.insert(what.into(), itself);
+        }
+        Ok(())
+    }
+
+    /// True where a user has items of the split.
+    pub(crate) fn has_queries(&self, split: Split) -> bool {
+        (0..self.histories.users()).any(|user| !self.histories.held(user, split).targets.is_empty())
+    }
+
+    /// The items of a history: the last ones.
+    fn cut<'a>(&self, items: &'a [u32]) -> &'a [u32] {
+        let most = self.spec.history.map_or(usize::MAX, |n| n as usize);
+        &items[items.len().saturating_sub(most)..]
+    }
+
+    pub(crate) fn train_histories(&self, order: Order, visit: Visit<'_>) {
+        let lists = &self.histories;
+        let mut cases: Vec<(u32, u32)> = Vec::new();
+        for user in 0..lists.users() {
+            match (lists.train(user).count() as u32, self.examples) {
+                (0 | 1, _) => {}
+                (_, Examples::Users) => cases.push((user, ALL)),
+                (n, Examples::Events) => cases.extend((1..n).map(|at| (user, at))),
+                (n, _) => cases.extend((0..n).map(|at| (user, at))),
+            }
+        }
+        Rng::stream(order.seed, "shuffle").fork(order.epoch.into()).shuffle(&mut cases);
+        let rng = Rng::stream(order.seed, "histories").fork(order.epoch.into());
+        let produce = |emit: Emit<'_>| {
+            let case = |&(user, item)| emit(Case { user, item, group: 0, label: 1.0 });
+            let _ = cases.iter().all(case);
+        };
+        let fill = |batch: &mut Batch, cases: &[Case]| {
+            self.start(batch, cases);
+            for case in cases {
+                self.training_example(batch, case, rng.fork(case.user.into()));
+            }
+        };
+        self.stream(Stream::train(order), produce, fill, visit);
+    }
+
+    fn training_example(&self, batch: &mut Batch, case: &Case, mut rng: Rng) {
+        let mut items: Vec<u32> = self.histories.train(case.user).collect();
+        match self.examples {
+            Examples::Users => {
+                rng.shuffle(&mut items);
+                let history = items.len() / 2;
+                push(&mut batch.fields[0], self.cut(&items[..history]));
+                push(&mut batch.targets, &items[history..]);
+            }
+            Examples::Events => {
+                let at = case.item as usize;
+                push(&mut batch.fields[0], self.cut(&items[..at]));
+                push(&mut batch.targets, &items[at..=at]);
+            }
+            _ => {
+                let item = items.remove(case.item as usize);
+                let mut rng = rng.fork(case.item.into());
+                let other = self.seen.unseen(case.user, self.histories.known(), &mut rng);
+                push(&mut batch.fields[0], self.cut(&items));
+                batch.fields[1].ids.push(item);
+                batch.fields[2].ids.push(other);
+            }
+        }
+    }
+
+    /// Makes room for cases.
+    fn start(&self, batch: &mut Batch, cases: &[Case]) {
+        batch.fields.resize(self.fields.len(), Bag::default());
+        batch.fields[0].offsets.push(0);
+        batch.labels.extend(cases.iter().map(|case| case.label));
+        if self.examples != Examples::Pairs {
+            batch.targets.offsets.push(0);
+        }
+    }
+
+    /// Whole training histories.
+    pub(crate) fn sample_histories(&self, rows: u64, seed: u64, visit: Visit<'_>) {
+        let users = sampled(self.histories.users(), rows, seed);
+        let produce = |emit: Emit<'_>| {
+            let case = |&user| emit(Case { user, item: ALL, group: 0, label: 1.0 });
+            let _ = users.iter().all(case);
+        };
+        let fill = |batch: &mut Batch, cases: &[Case]| {
+            self.start(batch, cases);
+            batch.fields.iter_mut().skip(1).for_each(|bag| bag.offsets.push(0));
+            for case in cases {
+                let items: Vec<u32> = self.histories.train(case.user).collect();
+                batch.fields.iter_mut().for_each(|bag| push(bag, &items));
+            }
+        };
+        self.stream(Stream::eval(4096), produce, fill, visit);
+    }
+
+    /// Each user's query, or where candidates are sampled or given, one for each of its targets.
+    pub(crate) fn eval_histories(&self, split: Split, size: usize, visit: Visit<'_>) {
+        let pairs = self.examples == Examples::Pairs;
+        let fill = |batch: &mut Batch, cases: &[Case]| {
+            self.start(batch, cases);
+            for case in cases {
+                let held = self.histories.held(case.user, split);
+                push(&mut batch.fields[0], self.cut(&held.known));
+                if pairs {
+                    batch.fields[1].ids.push(case.item);
+                    batch.fields[2].ids.push(case.item);
+                    batch.groups.push(case.group);
+                } else {
+                    self.query(batch, case, held.known, &held.targets, split);
+                }
+            }
+        };
+        let produce = |emit: Emit<'_>| {
+            let mut group = 0;
+            for user in 0..self.histories.users() {
+                if !self.asks(user, split) {
+                    continue;
+                }
+                let targets = self.histories.held(user, split).targets;
+                let alone = self.spec.candidates != Candidates::Word(Word::All);
+                let queries = match targets.len() as u32 {
+                    0 => 0..0,
+                    n if alone => 0..n,
+                    _ => ALL..ALL,
+                };
+                let queries = queries.chain((!targets.is_empty() && !alone).then_some(ALL));
+                for item in queries {
+                    let case = Case { user, item, group, label: 1.0 };
+                    group += 1;
+                    let more = match pairs {
+                        true => self.candidates_of(case, split, emit),
+                        false => emit(case),
+                    };
+                    if !more {
+                        return;
+                    }
+                }
+            }
+        };
+        self.stream(Stream::eval(size), produce, fill, visit);
+    }
+
+    /// What an output per item is asked.
+    fn query(
+        &self,
+        batch: &mut Batch,
+        case: &Case,
+        mut known: Vec<u32>,
+        targets: &[u32],
+        split: Split,
+    ) {
+        if case.item == ALL {
+            known.sort_unstable();
+            push_to(&mut batch.known, &known);
+            push(&mut batch.targets, targets);
+            return;
+        }
+        let target = targets[case.item as usize];
+        push_to(&mut batch.known, &[]);
+        push(&mut batch.targets, &[target]);
+        let negatives = self.negatives_of(case, target, split);
+        let candidates = [&[target][..], &negatives].concat();
+        let known = |item: &&u32| **item < self.histories.known();
+        let candidates: Vec<u32> = candidates.iter().filter(known).copied().collect();
+        push_to(&mut batch.candidates, &candidates);
+    }
+
+    /// The candidates of a query, one example each.
+    fn candidates_of(&self, case: Case, split: Split, emit: Emit<'_>) -> bool {
+        let held = self.histories.held(case.user, split);
+        let mut one = |item: u32, label: f32| emit(Case { item, label, ..case });
+        if case.item != ALL {
+            let target = held.targets[case.item as usize];
+            let negatives = self.negatives_of(&case, target, split);
+            return one(target, 1.0) && negatives.into_iter().all(|item| one(item, 0.0));
+        }
+        let (mut known, mut targets) = (held.known, held.targets);
+        known.sort_unstable();
+        targets.sort_unstable();
+        // Unknown targets stand for themselves: they share the OOV id.
+        let unknown = targets.iter().filter(|&&item| item >= self.histories.known());
+        (0..self.histories.known())
+            .filter(|item| known.binary_search(item).is_err())
+            .all(|item| one(item, f32::from(targets.binary_search(&item).is_ok())))
+            && unknown.into_iter().all(|&item| one(item, 1.0))
+    }
+
+    /// What one target of a query is ranked against, itself aside.
+    fn negatives_of(&self, case: &Case, target: u32, split: Split) -> Vec<u32> {
+        let given = self.given.get(case.user as usize).and_then(Option::as_ref);
+        if let Some(given) = given.filter(|_| split == Split::Test) {
+            return given.clone();
+        }
+        let n = match self.spec.candidates {
+            Candidates::Sampled(n) => n,
+            Candidates::Word(_) => SAMPLED,
+        };
+        let rng = Rng::stream(EVAL_SEED, "candidates").fork(split as u64);
+        let mut rng = rng.fork(case.user.into()).fork(target.into());
+        let known = self.histories.known();
+        let mut drawn = Vec::with_capacity(n as usize);
+        // Each once, unless hardly any is left.
+        for _ in 0..4 * n {
+            let item = self.seen.unseen(case.user, known, &mut rng);
+            if item != target && !drawn.contains(&item) {
+                drawn.push(item);
+            }
+            if drawn.len() == n as usize {
+                break;
+            }
+        }
+        drawn
+    }
+}
+
+/// Adds an example's ids to a bag that began.
+fn push(bag: &mut Bag, ids: &[u32]) {
+    bag.ids.extend_from_slice(ids);
+    bag.offsets.push(bag.ids.len() as u32);
+}
+
+/// Adds an example's ids to a bag that may not have begun.
+fn push_to(bag: &mut Bag, ids: &[u32]) {
+    if bag.offsets.is_empty() {
+        bag.offsets.push(0);
+    }
+    push(bag, ids);
+}
