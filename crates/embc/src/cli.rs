@@ -141,7 +141,10 @@ pub struct Report {
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Format {
+    /// Tables in Markdown.
     Md,
+    /// The plot of an experiment with `[table] loss`.
+    Svg,
 }
 
 #[derive(Subcommand)]

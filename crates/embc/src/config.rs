@@ -105,8 +105,9 @@ pub struct TableConfig {
     pub relative_to: Option<String>,
     /// Show what training took: differs from run to run, and so is left out by default.
     pub times: bool,
-    /// Show the relative loss against `relative_to`, which method loses least, and a plot.
-    pub loss: bool,
+    /// A kind of scheme: show how much each loses against `relative_to`, whether this kind loses
+    /// least, and a plot.
+    pub loss: Option<String>,
 }
 
 /// Which split a table shows.
@@ -333,6 +334,16 @@ impl Experiment {
                 return Err(
                     self.error("rows", format!("[table] rows = {rows:?} must be \"scheme\""))
                 );
+            }
+        }
+        let mut kinds = self.scheme.iter().map(|scheme| &scheme.kind);
+        if let Some(kind) = &self.table.loss {
+            if !self.overridden && !kinds.any(|known| known == kind) {
+                let what = format!("loss names the kind {kind:?}, which no [[scheme]] has");
+                return Err(self.error("loss", what));
+            }
+            if self.table.relative_to.is_none() {
+                return Err(self.error("loss", "loss needs relative_to, what it is relative to"));
             }
         }
         let points = self.points().map_err(|error| self.error("[budget]", error))?;

@@ -7,6 +7,7 @@ mod config;
 mod memory;
 mod overrides;
 mod plan;
+mod plot;
 mod progress;
 mod record;
 mod report;

@@ -10,6 +10,9 @@ use embc_core::metric::Metric;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
+mod loss;
+mod tuning;
+
 /// Mean, deviation and number of values.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Summary {
@@ -85,6 +88,23 @@ impl<'a> Grid<'a> {
         Ok(Self { schemes, budgets, cells, others, records: used })
     }
 
+    /// A metric of a cell by seed.
+    fn by_seed(&self, scheme: &str, budget: &str, key: &str) -> BTreeMap<u64, f64> {
+        let records = self.cell(scheme, budget).into_iter().flat_map(|cell| &cell.records);
+        let ok = records.filter(|r| r.status == Status::Ok);
+        ok.filter_map(|r| Some((r.seed, *r.metrics.get(key)?))).collect()
+    }
+
+    /// What a cell without a value shows.
+    fn missing(&self, scheme: &str, budget: &str) -> &'static str {
+        let records = self.cell(scheme, budget).into_iter().flat_map(|cell| &cell.records);
+        match records.map(|r| r.status).find(|status| *status != Status::Ok) {
+            Some(Status::Infeasible) => "infeasible",
+            Some(_) => "failed",
+            None => "…",
+        }
+    }
+
     fn cell(&self, scheme: &str, budget: &str) -> Option<&Cell<'a>> {
         let at = |budget: Option<String>| self.cells.get(&(scheme.to_string(), budget));
         at(Some(budget.into())).or_else(|| at(None))
@@ -115,6 +135,7 @@ pub fn markdown(experiment: &Experiment, records: &[Record]) -> Result<String> {
     let axis = experiment.points()?.first().map(|p| p.axis);
     let title = grid.records.first().map_or(&experiment.dataset, |r| &r.dataset_title);
     let mut text = format!("## {}\n\n", experiment.title);
+    let references = references(experiment)?;
     writeln!(
         text,
         "Data: {}. Model: {}. Epoch picked by validation {}.",
@@ -137,6 +158,12 @@ pub fn markdown(experiment: &Experiment, records: &[Record]) -> Result<String> {
         Some(axis) => format!("{axis} {b}"),
         None => key.clone(),
     }));
+    let (losses, values) =
+        references.iter().cloned().partition::<Vec<_>, _>(|r| r.metric == RELATIVE_LOSS);
+    let losses = loss::section(experiment, &grid, &key, axis, &header, &losses)?;
+    if !losses.is_empty() {
+        write!(text, "\n{losses}")?;
+    }
     let baseline = experiment.table.relative_to.as_deref();
     let seeds = experiment.train.seeds.len();
     let spread = match seeds {
@@ -172,8 +199,10 @@ pub fn markdown(experiment: &Experiment, records: &[Record]) -> Result<String> {
     }
     writeln!(
         text,
-        "\nMemory of the embedding: trained parameters, bytes with pointers and codes, compression of parameters.\n"
+        "\nMemory of the embedding: trained parameters, bytes with pointers and codes, compression of its parameters and of the whole model's.\n"
     )?;
+    let model = |r: &Record| (r.params + r.model_params) as f64;
+    let whole = grid.records.iter().find(|r| r.scheme == "full" && r.params > 0).map(|r| model(r));
     let memory = |scheme: &String| {
         let mut row = vec![scheme.clone()];
         row.extend(budgets.iter().map(|budget| {
@@ -181,8 +210,9 @@ pub fn markdown(experiment: &Experiment, records: &[Record]) -> Result<String> {
                 .cell(scheme, budget)
                 .and_then(|c| c.records.iter().find(|r| r.status == Status::Ok));
             record.map_or("–".into(), |r| {
+                let whole = whole.map_or(String::new(), |all| format!(", {:.1}x", all / model(r)));
                 format!(
-                    "{}, {}, {:.1}x",
+                    "{}, {}, {:.1}x{whole}",
                     count(r.params),
                     bytes(r.param_bytes + r.index_bytes),
                     r.compression_params
@@ -195,16 +225,22 @@ pub fn markdown(experiment: &Experiment, records: &[Record]) -> Result<String> {
     if experiment.table.times {
         text += &times(&grid)?;
     }
-    text += &reference(experiment, &grid)?;
+    text += &reference(experiment, &grid, values);
+    let tuning = tuning::section(experiment, &grid, records)?;
+    text += &tuning;
     let (ok, missing) = (
         grid.records.len(),
         grid.cells.values().map(|c| c.seeds).sum::<usize>() - grid.records.len(),
     );
+    let took: f64 = grid.records.iter().map(|r| r.wall_s / r.jobs as f64).sum();
     write!(text, "\n{ok} trials")?;
+    if experiment.table.loss.is_some() {
+        write!(text, ", {:.0} minutes in all on {} cores", took / 60.0, cores(&grid))?;
+    }
     if missing > 0 {
         write!(text, ", {missing} still to run")?;
     }
-    if grid.others > 0 {
+    if grid.others > 0 && tuning.is_empty() {
         write!(text, "; {} records of other settings are left out", grid.others)?;
     }
     text.push_str(".\n\n");
@@ -254,13 +290,7 @@ fn cell_text(
     if let Some(failed) = failed {
         notes.push(format!("{scheme} {budget}: {}", failed.error.as_deref().unwrap_or("failed")));
     }
-    let Some(summary) = cell.summary(key) else {
-        return match failed.map(|r| r.status) {
-            Some(Status::Infeasible) => "infeasible".into(),
-            Some(_) => "failed".into(),
-            None => "…".into(),
-        };
-    };
+    let Some(summary) = cell.summary(key) else { return grid.missing(scheme, budget).into() };
     let whole = |r: &&&Record| r.scheme != "full" && r.compression_params == 1.0;
     if cell.records.iter().find(whole).is_some_and(|r| r.index_bytes == 0) {
         notes.push(format!(
@@ -317,6 +347,15 @@ pub fn collisions(experiment: &Experiment, records: &[Record]) -> Result<String>
             let errors: Vec<f64> = tables.iter().filter_map(of).collect();
             Summary::of(&errors).map(|s| 100.0 * s.mean)
         };
+        let mates = |tables: &[TableCensus]| {
+            let largest = &tables.iter().max_by_key(|t| t.census.ids)?.census;
+            (largest.bucket_pairs > 0).then_some(100.0 * largest.bucket_equal)
+        };
+        let untrained = |tables: &[TableCensus]| {
+            let ids: u64 = tables.iter().map(|t| t.census.ids).sum();
+            let of: Option<u64> = tables.iter().map(|t| t.census.untrained_ids).sum();
+            Some(100.0 * of? as f64 / ids as f64)
+        };
         rows.push(vec![
             scheme.clone(),
             budget.as_deref().map_or(String::new(), |b| budget_text(axis, b)),
@@ -327,6 +366,8 @@ pub fn collisions(experiment: &Experiment, records: &[Record]) -> Result<String>
             mean(&load(|l| l.max as f64), 0),
             mean(&load(even), 1),
             mean(&error, 1),
+            mean(&mates, 1),
+            mean(&untrained, 1),
         ]);
     }
     let header = [
@@ -339,9 +380,11 @@ pub fn collisions(experiment: &Experiment, records: &[Record]) -> Result<String>
         "busiest",
         "evenness %",
         "k-means error %",
+        "equal mates %",
+        "untrained ids %",
     ];
     Ok(format!(
-        "Collisions. Own row: ids whose embedding equals no other id's, and the share of training lookups that go to them. Then the parameter whose rows serve most ids, in the table with most ids: how many ids read a row of it (a column's piece, a cell), on average and at the busiest one, and how evenly they spread (entropy, 100 % is even). K-means error: the share of the pieces' squared length that centroids lose.\n\n{}\n",
+        "Collisions. Own row: ids whose embedding equals no other id's, and the share of training lookups that go to them. Then the parameter whose rows serve most ids, in the table with most ids: how many ids read a row of it (a column's piece, a cell), on average and at the busiest one, and how evenly they spread (entropy, 100 % is even). K-means error: the share of the pieces' squared length that centroids lose. Equal mates: of the pairs of ids that read one row of the most shared wide parameter (where each id reads just one), those whose embeddings are closer than 1e-5. Untrained ids: those of no training row, so that no gradient reached a weight that is theirs alone.\n\n{}\n",
         md_table(&header.map(String::from), &rows)
     ))
 }
@@ -355,8 +398,16 @@ fn budget_text(axis: &str, value: &str) -> String {
     }
 }
 
+/// Cores of the machine that trained.
+fn cores(grid: &Grid<'_>) -> usize {
+    grid.records.first().map_or(1, |record| record.host.cores)
+}
+
+/// The metric of references that are losses against a baseline.
+const RELATIVE_LOSS: &str = "relative loss %";
+
 /// A value of a paper or another program.
-#[derive(serde::Deserialize)]
+#[derive(Clone, serde::Deserialize)]
 struct Reference {
     scheme: String,
     budget: Option<f64>,
@@ -364,33 +415,41 @@ struct Reference {
     value: f64,
 }
 
-/// Our values beside those of the reference file.
-fn reference(experiment: &Experiment, grid: &Grid<'_>) -> Result<String> {
-    let Some(config) = &experiment.reference else { return Ok(String::new()) };
+/// All values of the reference file.
+fn references(experiment: &Experiment) -> Result<Vec<Reference>> {
+    let Some(config) = &experiment.reference else { return Ok(Vec::new()) };
     let path = experiment.path.with_file_name("").join(&config.file);
     let place = || format!("{}: the reference file of {}", path.display(), experiment.name);
     let mut reader = csv::Reader::from_path(&path).with_context(place)?;
-    let mut rows = Vec::new();
-    for entry in reader.deserialize() {
-        let entry: Reference = entry.with_context(place)?;
+    reader.deserialize().map(|entry| entry.with_context(place)).collect()
+}
+
+/// Our values beside those of the reference file.
+fn reference(experiment: &Experiment, grid: &Grid<'_>, values: Vec<Reference>) -> String {
+    let Some(config) = experiment.reference.as_ref().filter(|_| !values.is_empty()) else {
+        return String::new();
+    };
+    let row = |entry: Reference| {
         let budget = entry.budget.map_or(String::new(), |b| b.to_string());
         let cell = grid.cell(&entry.scheme, &budget);
         let ours = cell.and_then(|cell| cell.summary(&entry.metric));
         let text = ours.map_or("…".into(), Summary::text);
         let gap = ours.map_or(String::new(), |ours| format!("{:+.4}", ours.mean - entry.value));
-        rows.push(vec![
-            entry.scheme,
-            budget,
-            entry.metric,
-            text,
-            format!("{:.4}", entry.value),
-            gap,
-        ]);
-    }
+        vec![entry.scheme, budget, entry.metric, text, format!("{:.4}", entry.value), gap]
+    };
+    let rows: Vec<Vec<String>> = values.into_iter().map(row).collect();
     let header =
         ["scheme", "budget", "metric", "embc", "reference", "difference"].map(String::from);
     let title = if config.title.is_empty() { "the reference" } else { &config.title };
-    Ok(format!("\nBeside {title}:\n\n{}", md_table(&header, &rows)))
+    format!("\nBeside {title}:\n\n{}", md_table(&header, &rows))
+}
+
+/// The experiment's plot as SVG, where it has one.
+pub fn svg(experiment: &Experiment, records: &[Record]) -> Result<Option<String>> {
+    let grid = Grid::new(experiment, records)?;
+    let key = metric_key(experiment, &grid.records);
+    let axis = experiment.points()?.first().map(|p| p.axis);
+    loss::svg(experiment, &grid, &key, axis)
 }
 
 /// The `[[expect]]` bounds that do not hold, in words.
@@ -419,6 +478,13 @@ pub fn check(experiment: &Experiment, records: &[Record]) -> Result<Vec<String>>
     Ok(failed)
 }
 
+/// −1 for metrics of which less is better.
+fn sign_of(key: &str) -> f64 {
+    let metric = key.rsplit_once("valid/").or(key.rsplit_once("test/")).map_or(key, |(_, m)| m);
+    let metric: Option<Metric> = metric.parse().ok();
+    if metric.is_some_and(|m| !m.higher_is_better()) { -1.0 } else { 1.0 }
+}
+
 /// How a bound is broken, if it is.
 fn broken(expect: &Expect, ours: f64, base: Option<f64>) -> Result<Option<String>> {
     let outside = |bound: Option<f64>, wrong: &dyn Fn(f64) -> bool, word: &str| {
@@ -431,7 +497,7 @@ fn broken(expect: &Expect, ours: f64, base: Option<f64>) -> Result<Option<String
             bail!("[[expect]] relative_loss_max needs [table] relative_to and its results")
         }
         (Some(most), Some(base)) => {
-            let sign = if expect.metric == Metric::LogLoss { -1.0 } else { 1.0 };
+            let sign = sign_of(&expect.metric.to_string());
             let loss = 100.0 * sign * (base - ours) / base.abs();
             (loss > most).then(|| format!("loses {loss:.2} %, more than {most} %"))
         }

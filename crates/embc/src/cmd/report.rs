@@ -33,6 +33,11 @@ pub fn run(args: &Report, global: &Global) -> Result<Outcome> {
         }
         match args.format {
             Format::Md => text.push_str(&report::markdown(&experiment, &records)?),
+            Format::Svg => {
+                let svg = report::svg(&experiment, &records)?;
+                let why = || format!("{}: no plot; [table] loss asks for one", experiment.name);
+                text.push_str(&svg.with_context(why)?);
+            }
         }
         if args.collisions {
             text.push_str(&report::collisions(&experiment, &records)?);

@@ -1,0 +1,293 @@
+//! What compression costs: relative losses with intervals, in words, as a table and as a plot.
+
+use super::{Grid, budget_text, sign_of};
+use crate::config::Experiment;
+use crate::plot::{Curve, Point};
+use crate::table::markdown as md_table;
+use anyhow::Result;
+use statrs::distribution::{ContinuousCDF, StudentsT};
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+/// A mean with its 95 % t-interval over seeds; no interval for one seed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Estimate {
+    mean: f64,
+    half: Option<f64>,
+}
+
+impl Estimate {
+    fn of(values: &[f64]) -> Option<Self> {
+        let n = values.len() as f64;
+        let mean = values.iter().sum::<f64>() / n;
+        let variance = values.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / (n - 1.0);
+        let t = StudentsT::new(0.0, 1.0, n - 1.0).ok().map(|t| t.inverse_cdf(0.975));
+        let half = t.map(|t| t * (variance / n).sqrt());
+        (!values.is_empty()).then_some(Self { mean, half })
+    }
+
+    fn text(self) -> String {
+        match self.half {
+            Some(half) => format!("{:.1} ± {half:.1}", self.mean),
+            None => format!("{:.1}", self.mean),
+        }
+    }
+
+    fn holds(self, x: f64) -> bool {
+        self.half.is_none_or(|half| (self.mean - x).abs() <= half)
+    }
+}
+
+/// The losses of an experiment's cells against its baseline, in per cent, by seed.
+pub struct Losses<'a> {
+    experiment: &'a Experiment,
+    grid: &'a Grid<'a>,
+    baseline: &'a str,
+    key: &'a str,
+}
+
+impl<'a> Losses<'a> {
+    /// None unless `[table] loss` names a kind of scheme.
+    pub fn new(experiment: &'a Experiment, grid: &'a Grid<'a>, key: &'a str) -> Option<Self> {
+        let baseline = experiment.table.relative_to.as_deref()?;
+        experiment.table.loss.as_ref()?;
+        Some(Self { experiment, grid, baseline, key })
+    }
+
+    /// By seed, where both the scheme and the baseline have a value.
+    fn of(&self, scheme: &str, budget: &str) -> BTreeMap<u64, f64> {
+        let base = self.grid.by_seed(self.baseline, budget, self.key);
+        let ours = self.grid.by_seed(scheme, budget, self.key);
+        let loss = |(seed, x): (u64, f64)| {
+            let base = base.get(&seed)?;
+            Some((seed, 100.0 * sign_of(self.key) * (base - x) / base.abs()))
+        };
+        ours.into_iter().filter_map(loss).collect()
+    }
+
+    fn estimate(&self, scheme: &str, budget: &str) -> Option<Estimate> {
+        Estimate::of(&self.of(scheme, budget).into_values().collect::<Vec<_>>())
+    }
+
+    fn schemes(&self) -> impl Iterator<Item = &'a String> {
+        let baseline = self.baseline;
+        self.grid.schemes.iter().filter(move |scheme| *scheme != baseline)
+    }
+
+    fn kind(&self, label: &str) -> &'a str {
+        let scheme = self.experiment.scheme.iter().find(|s| s.label() == label);
+        scheme.map_or("", |scheme| &scheme.kind)
+    }
+
+    /// The scheme of least mean loss at a budget, of those that `is` takes.
+    fn best(&self, budget: &str, is: impl Fn(&str) -> bool) -> Option<&'a String> {
+        let mean = |scheme: &&String| self.estimate(scheme, budget).map(|e| e.mean);
+        let candidates = self.schemes().filter(|s| is(self.kind(s)) && mean(s).is_some());
+        candidates.min_by(|a, b| mean(a).unwrap().total_cmp(&mean(b).unwrap()))
+    }
+
+    /// Who wins at each budget, from the numbers.
+    pub fn words(&self, axis: &str) -> String {
+        let subject = self.experiment.table.loss.as_deref().unwrap_or_default();
+        let mut text = String::new();
+        for budget in &self.grid.budgets {
+            let (ours, other) =
+                (self.best(budget, |kind| kind == subject), self.best(budget, |k| k != subject));
+            let at = budget_text(axis, budget);
+            let line = match (ours, other) {
+                (None, None) => continue,
+                (None, Some(other)) => format!(
+                    "`{subject}` has no result; `{other}` loses least, {} %",
+                    self.show(other, budget)
+                ),
+                (Some(ours), None) => format!("`{ours}` loses {} %", self.show(ours, budget)),
+                (Some(ours), Some(other)) => self.verdict(ours, other, budget),
+            };
+            let _ = writeln!(text, "- At {at}, {line}.");
+        }
+        text
+    }
+
+    fn show(&self, scheme: &str, budget: &str) -> String {
+        self.estimate(scheme, budget).map_or("–".into(), Estimate::text)
+    }
+
+    fn verdict(&self, ours: &str, other: &str, budget: &str) -> String {
+        let (a, b) = (self.of(ours, budget), self.of(other, budget));
+        let paired = a.iter().filter_map(|(seed, a)| Some(a - b.get(seed)?));
+        let gap = Estimate::of(&paired.collect::<Vec<_>>());
+        let (ours_text, other_text) = (self.show(ours, budget), self.show(other, budget));
+        let verdict = match gap {
+            Some(gap) if gap.half.is_none() => "one seed cannot tell them apart".into(),
+            Some(gap) if gap.holds(0.0) => {
+                format!("the difference, {} %, may be chance", gap.text())
+            }
+            Some(gap) => {
+                let better = if gap.mean < 0.0 { ours } else { other };
+                let gap = Estimate { mean: gap.mean.abs(), ..gap };
+                format!("`{better}` is better by {} %", gap.text())
+            }
+            None => "they share no seed".into(),
+        };
+        format!(
+            "`{ours}` loses {ours_text} %, the best other method, `{other}`, {other_text} %: {verdict}"
+        )
+    }
+
+    /// The table of losses, with values of the paper below.
+    pub fn table(&self, header: &[String], paper: &[super::Reference]) -> String {
+        let best: Vec<_> = self.grid.budgets.iter().map(|b| self.best(b, |_| true)).collect();
+        let row = |scheme: &String| {
+            let cell = |(budget, best): (&String, &Option<&String>)| match self.show(scheme, budget)
+            {
+                text if text == "–" => self.grid.missing(scheme, budget).into(),
+                text if *best == Some(scheme) => format!("**{text}**"),
+                text => text,
+            };
+            let cells = self.grid.budgets.iter().zip(&best).map(cell);
+            std::iter::once(scheme.clone()).chain(cells).collect::<Vec<_>>()
+        };
+        let mut rows: Vec<Vec<String>> = self.schemes().map(row).collect();
+        let mut names: Vec<&String> = paper.iter().map(|value| &value.scheme).collect();
+        names.dedup();
+        names.sort();
+        names.dedup();
+        for name in names {
+            let value = |budget: &String| {
+                let is = |r: &&super::Reference| {
+                    r.scheme == *name && r.budget.map(|b| b.to_string()).as_ref() == Some(budget)
+                };
+                paper.iter().find(is).map_or(String::new(), |value| value.value.to_string())
+            };
+            rows.push(
+                [name.clone()].into_iter().chain(self.grid.budgets.iter().map(value)).collect(),
+            );
+        }
+        md_table(header, &rows)
+    }
+
+    /// For each kind of scheme the curve of its best variant, the subject first.
+    pub fn curves(&self) -> Vec<Curve> {
+        let subject = self.experiment.table.loss.as_deref().unwrap_or_default();
+        let points = |scheme: &String| -> Vec<Point> {
+            let point = |budget: &String| {
+                let Estimate { mean, half } = self.estimate(scheme, budget)?;
+                Some(Point { x: budget.parse().ok()?, y: mean, half: half.unwrap_or(0.0) })
+            };
+            self.grid.budgets.iter().filter_map(point).collect()
+        };
+        let mut kinds: Vec<&str> = self.schemes().map(|scheme| self.kind(scheme)).collect();
+        kinds.sort_by_key(|kind| *kind != subject);
+        kinds.dedup();
+        let curve = |kind: &str| {
+            // Most budgets first, then the least loss over them.
+            let mean = |points: &[Point]| points.iter().map(|p| p.y).sum::<f64>();
+            self.schemes()
+                .filter(|scheme| self.kind(scheme) == kind)
+                .map(|scheme| Curve { name: scheme.clone(), points: points(scheme) })
+                .filter(|curve| !curve.points.is_empty())
+                .min_by(|a, b| {
+                    let lengths = b.points.len().cmp(&a.points.len());
+                    lengths.then(mean(&a.points).total_cmp(&mean(&b.points)))
+                })
+        };
+        let mut seen = std::collections::BTreeSet::new();
+        kinds.into_iter().filter(|kind| seen.insert(*kind)).filter_map(curve).collect()
+    }
+}
+
+/// The section of losses; nothing where the experiment does not ask for it.
+pub fn section(
+    experiment: &Experiment,
+    grid: &Grid<'_>,
+    key: &str,
+    axis: Option<&str>,
+    header: &[String],
+    paper: &[super::Reference],
+) -> Result<String> {
+    let (Some(losses), Some(axis)) = (Losses::new(experiment, grid, key), axis) else {
+        return Ok(String::new());
+    };
+    let mut text = losses.words(axis);
+    writeln!(
+        text,
+        "\nRelative loss of {key} against {} in %: mean and 95 % t-interval over {} seeds, paired by seed (initialisation and order; the data and its split are fixed). The best of several variants is picked by these numbers, which flatters it. Bold: the least loss.\n",
+        losses.baseline,
+        experiment.train.seeds.len()
+    )?;
+    text += &losses.table(header, paper);
+    if !paper.is_empty() {
+        let title = experiment.reference.as_ref().map_or("", |r| r.title.as_str());
+        writeln!(text, "\nThe paper's rows: {title}.")?;
+    }
+    text += &buckets(&losses, header);
+    writeln!(
+        text,
+        "\n![Relative loss against compression, the best variant of each kind]({}.svg)",
+        experiment.name
+    )?;
+    Ok(text)
+}
+
+/// The plot that the section shows.
+pub fn svg(
+    experiment: &Experiment,
+    grid: &Grid<'_>,
+    key: &str,
+    axis: Option<&str>,
+) -> Result<Option<String>> {
+    let (Some(losses), Some(axis)) = (Losses::new(experiment, grid, key), axis) else {
+        return Ok(None);
+    };
+    let y_name = format!("loss of {key} against {}, %", losses.baseline);
+    let x_name = if axis == "compression" { "compression, times" } else { axis };
+    let curves = losses.curves();
+    if curves.is_empty() {
+        return Ok(None);
+    }
+    crate::plot::svg(&experiment.title, x_name, &y_name, &curves).map(Some)
+}
+
+/// Mean losses of the positives in each popularity bucket, where trials have them.
+fn buckets(losses: &Losses<'_>, header: &[String]) -> String {
+    let keys = ["head", "torso", "tail"].map(|bucket| format!("{}/{bucket}", losses.key));
+    let cell = |scheme: &str, budget: &String| {
+        let of = |key: &String| {
+            let losses = Losses { key, ..*losses };
+            losses.estimate(scheme, budget).map(|e| format!("{:.1}", e.mean))
+        };
+        keys.iter().map(of).collect::<Option<Vec<_>>>().map(|means| means.join(" / "))
+    };
+    let budgets = &losses.grid.budgets;
+    let row = |scheme: &String| {
+        let cells = budgets
+            .iter()
+            .map(|b| cell(scheme, b).unwrap_or_else(|| losses.grid.missing(scheme, b).into()));
+        std::iter::once(scheme.clone()).chain(cells).collect::<Vec<_>>()
+    };
+    let any = losses.schemes().any(|s| budgets.iter().any(|b| cell(s, b).is_some()));
+    let rows: Vec<Vec<String>> = losses.schemes().map(row).collect();
+    match any {
+        false => String::new(),
+        true => format!(
+            "\nMean loss in % where the items to find are in the head / torso / tail: the most frequent items that make up a third of all training rows, those of the next third, and the rest.\n\n{}",
+            md_table(header, &rows)
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn t_intervals() {
+        // t(2, 0.975) = 4.3027, deviation 1, three values.
+        let three = Estimate::of(&[1.0, 2.0, 3.0]).unwrap();
+        assert!((three.half.unwrap() - 4.302_652_7 / 3f64.sqrt()).abs() < 1e-6);
+        assert_eq!(three.text(), "2.0 ± 2.5");
+        assert!(three.holds(0.0) && !three.holds(-1.0));
+        assert_eq!(Estimate::of(&[1.0]), Some(Estimate { mean: 1.0, half: None }));
+        assert_eq!(Estimate::of(&[]), None);
+    }
+}
