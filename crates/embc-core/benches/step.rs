@@ -51,7 +51,7 @@ fn main() {
                     fields: fields.collect(),
                     dense: (0..13 * size).map(|_| rng.symmetric(1.0)).collect(),
                     labels: (0..size).map(|_| rng.below(2) as f32).collect(),
-                    groups: Vec::new(),
+                    ..Batch::default()
                 }
             })
             .collect();

@@ -325,7 +325,9 @@ impl Table {
                             _ => {
                                 out.fill(0.0);
                                 let part = share(pooling, slots.len());
-                                slots.iter().for_each(|&slot| axpy(part, row(slot), out));
+                                for &slot in slots {
+                                    axpy(part, row(slot), out);
+                                }
                             }
                         }
                     }

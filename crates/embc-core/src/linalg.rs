@@ -193,6 +193,8 @@ fn each(x: &[f32], y: &mut [f32], f: impl Fn(f32, f32) -> f32) {
         16 => fixed::<16>(x, y, f),
         32 => fixed::<32>(x, y, f),
         64 => fixed::<64>(x, y, f),
+        128 => fixed::<128>(x, y, f),
+        256 => fixed::<256>(x, y, f),
         _ => y.iter_mut().zip(x).for_each(|(y, x)| *y = f(*x, *y)),
     }
 }

@@ -178,7 +178,11 @@ fn softmax(logits: &mut [f32], targets: &[u32], scale: f32) -> f64 {
         || {
             let top = top(logits);
             let wanted: f64 = targets.iter().map(|&t| f64::from(logits[t as usize] - top)).sum();
-            let total: f64 = logits.chunks_mut(BLOCK).map(|logits| exps(logits, top)).sum();
+            // A loop: what an adapter's closure calls would be compiled for the oldest machine.
+            let mut total = 0.0;
+            for block in logits.chunks_mut(BLOCK) {
+                total += exps(block, top);
+            }
             let n = targets.len() as f64;
             let share = (n * f64::from(scale) / total) as f32;
             logits.iter_mut().for_each(|d| *d *= share);
@@ -236,7 +240,9 @@ fn sampled_softmax(
             let top = top(own).max(top(head) + weight);
             let wanted: f64 = own.iter().map(|&x| f64::from(x - top)).sum();
             let mut total = exps(own, top);
-            total += head.chunks_mut(BLOCK).map(|head| exps(head, top - weight)).sum::<f64>();
+            for block in head.chunks_mut(BLOCK) {
+                total += exps(block, top - weight);
+            }
             let n = own.len() as f64;
             let share = (n * f64::from(scale) / total) as f32;
             head.iter_mut().for_each(|d| *d *= share);

@@ -1,28 +1,14 @@
 //! Splits, labels, vocabularies, negatives and shuffles on files small enough to check by hand.
 
 use embc_core::batch::{Batch, Data, Examples, Order, Split, Task};
-use embc_data::dataset::{DEFAULT_MEMORY, open};
-use embc_data::registry::Registry;
-use embc_data::view::{View, ViewSpec};
+use embc_data::view::View;
 use std::ops::ControlFlow;
 
-/// A data set of one or more files, as `spec` sees it.
+mod support;
+
+/// A data set as a model of rows sees it.
 fn view(format: &str, files: &[(&str, &str)], more: &str, spec: &str) -> Result<View, String> {
-    let folder = tempfile::tempdir().unwrap();
-    let mut text = format!("[it]\ntitle = \"t\"\nformat = \"{format}\"\n{more}\n");
-    for (name, rows) in files {
-        std::fs::write(folder.path().join(name), rows).unwrap();
-        text += &format!("files.{name} = {{ path = \"{name}\" }}\n");
-    }
-    let path = folder.path().join("datasets.toml");
-    std::fs::write(&path, text).unwrap();
-    let registry = Registry::load(&[path]).map_err(|e| e.to_string())?;
-    let spec: ViewSpec = toml::from_str(spec).map_err(|e| e.to_string())?;
-    let entry = registry.get("it").unwrap();
-    open(entry, &folder.path().join("data-dir"), DEFAULT_MEMORY, spec, Examples::Rows, &mut |_| {
-        Ok(())
-    })
-    .map_err(|e| e.to_string())
+    support::view(format, files, more, spec, Examples::Rows)
 }
 
 /// (ids of each field, label, group) of every example.

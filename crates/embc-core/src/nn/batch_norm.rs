@@ -64,12 +64,11 @@ impl BatchNorm {
                 }
             }
             let unbiased = rows / (rows - 1.0).max(1.0);
-            for i in 0..width {
-                let old = 1.0 - MOMENTUM;
-                self.running_mean[i] = old * self.running_mean[i] + MOMENTUM * self.mean[i];
-                self.running_variance[i] =
-                    old * self.running_variance[i] + MOMENTUM * unbiased * variance[i];
-                variance[i] = 1.0 / (variance[i] + EPSILON).sqrt();
+            let run = |running: &mut f32, now: f32| *running += MOMENTUM * (now - *running);
+            self.running_mean.iter_mut().zip(&self.mean).for_each(|(old, now)| run(old, *now));
+            for (old, variance) in self.running_variance.iter_mut().zip(variance) {
+                run(old, unbiased * *variance);
+                *variance = 1.0 / (*variance + EPSILON).sqrt();
             }
         }
         self.normal.resize(x.len(), 0.0);
