@@ -21,10 +21,18 @@ test:
 ci:
     .ci/run
 
-# Render every committed result anew
+# Render every committed result anew, with its plot where it has one
 report:
+    #!/usr/bin/env bash
+    set -euo pipefail
     cargo build --release
-    for results in results/*.jsonl; do name=$(basename "$results" .jsonl); ./target/release/embc report "$name" --output "results/$name.md"; done
+    for results in results/*.jsonl; do
+        name=$(basename "$results" .jsonl)
+        ./target/release/embc report "$name" --output "results/$name.md"
+        if grep -q "($name.svg)" "results/$name.md"; then
+            ./target/release/embc report "$name" --format svg --output "results/$name.svg"
+        fi
+    done
 
 # Lookups a second of each scheme beside the uncompressed table (bench-schemes memcom: only that)
 bench-schemes filter="":
@@ -45,8 +53,9 @@ bench *arguments:
     target/oracle/bin/pip install --quiet torch numpy faiss-cpu
     target/oracle/bin/python scripts/bench/bench.py {{arguments}}
 
-# Write the PyTorch oracle of the schemes anew (installs PyTorch under target/)
+# Write the PyTorch oracles of schemes and models anew (installs PyTorch under target/)
 oracle:
     python3 -m venv target/oracle
     target/oracle/bin/pip install --quiet torch numpy
     target/oracle/bin/python scripts/oracle/schemes.py
+    target/oracle/bin/python scripts/oracle/models.py

@@ -32,10 +32,31 @@ def shapes():
         yield "DLRM Kaggle", batch, dlrm(KAGGLE, batch, 'kind = "sgd", lr = 0.1', 0), {"optimizer": "sgd", **KAGGLE}
     yield "DLRM BARS, dense Adam", 4096, dlrm(BARS, 4096, 'kind = "adam", lr = 1e-3, touch = "all"', 10), {
         "optimizer": "adam", **BARS}
+    # 20,000 users with 20 training items on average, half of them history and half targets.
+    yield "softmax over 20 k items", 256, SOFTMAX, {"optimizer": "adam", "dim": 64, "items": 10}
     for batch in [256, 4096]:
         for scheme in GMF:
             config = gmf(scheme, batch)
             yield f"GMF {scheme}", batch, config, {"optimizer": "adamw", "dim": 32, "scheme": scheme, "rows": 1024}
+
+
+SOFTMAX = """
+title   = "bench"
+dataset = "bench-softmax"
+data    = { vocab = "all" }
+model   = { kind = "pointwise" }
+embedding = { dim = 64 }
+train   = { optimizer = { kind = "adam", lr = 1e-3, touch = "all" }, batch = 256, epochs = 1, select = "ndcg" }
+[[scheme]]
+kind = "full"
+"""
+REGISTRY = """
+[bench-softmax]
+title  = "a million uniform pairs of 20,000 users and items"
+format = "synth"
+split  = { rule = "random-per-user", valid = 0.1, test = 0.1, seed = 1 }
+synth  = { kind = "gmf", rows = 1000000, vocab = 20000, seed = 1 }
+"""
 
 
 def dlrm(shape, batch, optimizer, min_count):
@@ -102,6 +123,8 @@ def of_the_same_size(job, record):
     sizes = record["sizes"]
     if record["model"] == "dlrm":
         return job | {"work": "dlrm", "vocab": [int(re.search(r": (\d+) rows", size)[1]) for size in sizes]}
+    if record["model"] == "pointwise":
+        return job | {"work": "softmax", "vocab": [record["model_params"] // (job["dim"] + 1)]}
     knobs = {}
     if job["scheme"] == "tt":
         base, rank = map(int, re.search(r"base (\d+) and rank (\d+)", sizes[0]).groups())
@@ -139,7 +162,10 @@ def main():
     parser.add_argument("--datasets", action="append", default=[], help="registries for embc")
     parser.add_argument("--output", default=pathlib.Path(__file__).with_name("results.md"))
     arguments = parser.parse_args()
-    datasets = [x for path in arguments.datasets for x in ("--datasets", path)]
+    WORK.mkdir(parents=True, exist_ok=True)
+    (WORK / "datasets.toml").write_text(REGISTRY)
+    registries = [*arguments.datasets, WORK / "datasets.toml"]
+    datasets = [x for path in registries for x in ("--datasets", path)]
     wanted = [shape for shape in shapes() if re.search(arguments.only, f"{shape[0]} {shape[1]}")]
     roofs = {threads: roof(threads) for threads in (1, 2)}
     rows, speeds = [], {}

@@ -144,6 +144,20 @@ class Gmf(nn.Module):
         return (self.user(ids[0]) * self.item(ids[1])).sum(1)
 
 
+class Softmax(nn.Module):
+    """Mean of a history's rows, a logit for each item; the loss is that of all targets."""
+
+    def __init__(self, vocab, dim, items):
+        super().__init__()
+        self.history, self.output = nn.EmbeddingBag(vocab, dim, mode="mean"), nn.Linear(dim, vocab)
+        self.items = items
+
+    def forward(self, _, ids):
+        history, targets = ids.view(-1, 2 * self.items).split(self.items, 1)
+        logs = F.log_softmax(self.output(self.history(history)), 1)
+        return -logs.gather(1, targets).mean()
+
+
 def roof(seconds):
     """GFLOP/s of a product of 2048 x 2048 matrices."""
     a, b = torch.randn(2048, 2048), torch.randn(2048, 2048)
@@ -163,9 +177,14 @@ def main():
         return roof(job["seconds"])
     batch = job["batch"]
     loss_of = F.binary_cross_entropy_with_logits
+    if job["work"] == "softmax":
+        loss_of = lambda loss, _: loss
     vocab = job["vocab"]
     if job["work"] == "dlrm":
         model = Dlrm(vocab, job["dim"], job["bottom"], job["top"], job["optimizer"] == "sgd")
+    elif job["work"] == "softmax":
+        model = Softmax(vocab[0], job["dim"], job["items"])
+        vocab = vocab * 2 * job["items"]
     else:
         model = Gmf(vocab, job["dim"], job["scheme"], job["rows"], job.get("knobs", {}))
     weights = list(model.parameters())

@@ -99,8 +99,10 @@ pub struct Items {
     pub field: usize,
     /// Items below this are the head: the most frequent, with a third of all training rows.
     pub head: u32,
-    /// From here to the head's end is the torso, another third; the rest is the tail.
+    /// From the head's end to here is the torso, another third; the rest is the tail.
     pub torso: u32,
+    /// Items from here on are unknown: they cannot be ranked, and count as missed.
+    pub known: u32,
 }
 
 /// How a model wants its examples.

@@ -27,6 +27,8 @@ pub struct Settings {
     pub select: Metric,
     /// Stop after this many validations without a better one.
     pub patience: Option<u32>,
+    /// Epochs before which validations do not count against patience.
+    pub patient_until: u32,
     /// Validate every so many batches besides the ends of epochs.
     pub validate_every: Option<u64>,
     /// Most steps, for runs of less than an epoch.
@@ -289,7 +291,9 @@ impl Run<'_> {
     }
 
     fn out_of_patience(&self) -> bool {
-        let since = self.best.as_ref().map_or(0, |(i, _)| self.curve.len().saturating_sub(1 + i));
+        let since = self.best.as_ref().map_or(0, |(i, _)| 1 + i).min(self.curve.len());
+        let counts = |point: &&Point| point.epoch > self.s.patient_until;
+        let since = self.curve[since..].iter().filter(counts).count();
         self.s.patience.is_some_and(|patience| since as u32 >= patience.max(1))
     }
 }

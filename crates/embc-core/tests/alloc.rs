@@ -3,7 +3,7 @@
 //! Steps run on a thread of the pool, as in training: handing work to the pool from outside
 //! allocates now and then.
 
-use embc_core::batch::{Bag, Batch, FieldShape, Shape};
+use embc_core::batch::{Bag, Batch, Examples, FieldShape, Shape};
 use embc_core::budget::Budget;
 use embc_core::init::Init;
 use embc_core::layer::{Layer, LayerPlan, LayerSpec, Pooling};
@@ -39,53 +39,74 @@ unsafe impl GlobalAlloc for Counting {
 static ALLOCATOR: Counting = Counting;
 
 const VOCABS: [u32; 2] = [400, 90];
+/// Items of models that read a history.
+const ITEMS: u32 = 300;
 
-fn shape() -> Shape {
-    let field = |&vocab: &u32| FieldShape {
+fn shape(examples: Examples) -> Shape {
+    let field = |vocab: u32| FieldShape {
         name: format!("f{vocab}"),
         vocab,
         counts: vec![1; vocab as usize].into(),
     };
-    Shape {
-        dense: 3,
-        fields: VOCABS.iter().map(field).collect(),
-        classes: 2,
-        train_rows: 1,
-        items: None,
-    }
+    let (dense, vocabs, classes) = match examples {
+        Examples::Rows => (3, VOCABS.to_vec(), 2),
+        Examples::Pairs => (0, vec![ITEMS; 3], 2),
+        _ => (0, vec![ITEMS], ITEMS as usize),
+    };
+    let fields = vocabs.into_iter().map(field).collect();
+    Shape { dense, fields, classes, train_rows: 1, items: None }
 }
 
 /// A batch of other ids each time, of the same number.
-fn fill(batch: &mut Batch, step: u64) {
+fn fill(batch: &mut Batch, step: u64, shape: &Shape, examples: Examples) {
     let mut rng = Rng::stream(step, "batch");
     batch.clear();
-    batch.size = 256;
-    batch.fields.resize(2, Bag::default());
-    for (bag, vocab) in batch.fields.iter_mut().zip(VOCABS) {
-        bag.ids.extend((0..256).map(|_| rng.below(vocab.into()) as u32));
+    (batch.size, batch.key) = (256, step);
+    batch.fields.resize(shape.fields.len(), Bag::default());
+    for (f, (bag, field)) in batch.fields.iter_mut().zip(&shape.fields).enumerate() {
+        let each = if f == 0 && examples != Examples::Rows { 5 } else { 1 };
+        bag.ids.extend((0..256 * each).map(|_| rng.below(field.vocab.into()) as u32));
+        if each > 1 {
+            bag.offsets.extend((0..=256).map(|i| i * each));
+        }
+    }
+    if matches!(examples, Examples::Users | Examples::Events) {
+        batch.targets.ids.extend((0..256 * 3).map(|i| (i * 7 + step as u32) % ITEMS));
+        batch.targets.offsets.extend((0..=256).map(|i| i * 3));
     }
     batch.labels.extend((0..256).map(|_| rng.below(2) as f32));
-    batch.dense.extend((0..256 * 3).map(|_| rng.symmetric(1.0)));
+    batch.dense.extend((0..256 * shape.dense).map(|_| rng.symmetric(1.0)));
 }
 
 /// One test, since the counter is one for the whole process.
 #[test]
 fn steady_steps_allocate_nothing() {
-    let shape = shape();
-    rayon::scope(|_| ["gmf", "dlrm"].into_iter().for_each(|name| steps(name, &shape)));
+    let all: Vec<&str> = SCHEMES.iter().map(|scheme| scheme.name()).collect();
+    rayon::scope(|_| {
+        steps("gmf", "{}", &all);
+        steps("dlrm", "{}", &all);
+        let body = r#"{"hidden": [32], "dropout": 0.2, "batch_norm": true}"#;
+        steps("mlp", body, &["full", "memcom"]);
+        steps("ranknet", body, &["full", "memcom"]);
+        steps("pointwise", body, &["full", "memcom"]);
+        steps("pointwise", r#"{"samples": 40}"#, &["full", "memcom"]);
+    });
 }
 
-fn steps(model: &str, shape: &Shape) {
+fn steps(model: &str, knobs: &str, schemes: &[&str]) {
     let kind = model::find(model).unwrap();
-    for &scheme in SCHEMES {
+    let knobs: Knobs = serde_json::from_str(knobs).unwrap();
+    let examples = kind.examples(&knobs).unwrap();
+    let shape = &shape(examples);
+    let loss = if shape.classes > 2 { Loss::Multinomial } else { Loss::Bce };
+    for scheme in schemes.iter().map(|name| embc_core::scheme::find(name).unwrap()) {
         for optim in [Kind::Sgd, Kind::Adagrad, Kind::Adam] {
             for touch in [Touch::Touched, Touch::All] {
                 let optim = Optim::new(optim, 0.01, touch);
                 let inputs = kind.inputs(shape).unwrap();
                 let spec = LayerSpec { dim: 8, ..LayerSpec::default() };
-                let budget = Budget::Compression(2.0);
-                let knobs = Knobs::new();
-                let plan = LayerPlan::new(scheme, &knobs, shape, &inputs, spec, budget).unwrap();
+                let (budget, none) = (Budget::Compression(2.0), Knobs::new());
+                let plan = LayerPlan::new(scheme, &none, shape, &inputs, spec, budget).unwrap();
                 let layer = Layer::build(&plan, Init::UniformDim, None, Pooling::Mean, 1, None);
                 let mut rng = Rng::stream(1, "model");
                 let model = kind.build(shape, &plan.widths(), &knobs, &mut rng).unwrap();
@@ -93,9 +114,9 @@ fn steps(model: &str, shape: &Shape) {
                 let mut batch = Batch::default();
                 let mut counted = 0;
                 for step in 0..40 {
-                    fill(&mut batch, step);
+                    fill(&mut batch, step, shape, examples);
                     let before = ALLOCATIONS.load(Ordering::Relaxed);
-                    net.step(&batch, Loss::Bce, &optim);
+                    net.step(&batch, loss, &optim);
                     // The number of unique ids varies: buffers may grow in the first steps.
                     if step >= 30 {
                         counted += ALLOCATIONS.load(Ordering::Relaxed) - before;

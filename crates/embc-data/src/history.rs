@@ -8,16 +8,29 @@ use embc_core::param::IdSet;
 /// The items of every user of a data set, by the user's id in the cache.
 #[derive(Default)]
 pub(crate) struct Histories {
-    /// Where each user's items begin, [users + 1].
-    offsets: Vec<u32>,
-    /// View ids in time order, ties in file order; unknown items have the OOV id.
-    items: Vec<u32>,
-    /// The part of each.
+    /// All items in time order, ties in file order, and the part of each.
+    all: Lists,
     parts: Vec<u8>,
-    /// View ids from here on are not known.
+    /// Those of training that the vocabulary knows.
+    train: Lists,
+    /// Ids from here on are not known.
     known: u32,
     /// Rows of an item that the user already had.
     pub repeated: u64,
+}
+
+/// A list of items for each user.
+#[derive(Default)]
+struct Lists {
+    /// Where each user's items begin, [users + 1].
+    offsets: Vec<u32>,
+    items: Vec<u32>,
+}
+
+impl Lists {
+    fn range(&self, user: u32) -> std::ops::Range<usize> {
+        self.offsets[user as usize] as usize..self.offsets[user as usize + 1] as usize
+    }
 }
 
 /// The items that a query is about, and those that the user is known to have.
@@ -29,12 +42,11 @@ pub(crate) struct Held {
 }
 
 impl Histories {
-    /// From the columns of users and items, the view ids of items, and the rows that count.
+    /// From the columns of users and items and the rows that count. Items have their cache ids
+    /// until [`Histories::rename`].
     pub fn new(
         cache: &Cache,
         [user, item]: [usize; 2],
-        remap: &[u32],
-        known: u32,
         part: &[u8],
         positive: impl Fn(u32) -> bool,
     ) -> Self {
@@ -43,26 +55,54 @@ impl Histories {
         let counts = |row: &u32| part[*row as usize] != DROPPED && positive(*row);
         let mut rows: Vec<u32> = (0..part.len() as u32).filter(counts).collect();
         rows.sort_by_key(|&row| (users.id(row.into()), time(row)));
-        let all = cache.meta.columns[user].distinct as usize;
-        let mut lists = Self { offsets: vec![0; all + 1], known, ..Self::default() };
-        let mut seen = IdSet::with_universe(remap.len());
+        let count = cache.meta.columns[user].distinct as usize;
+        let (mut all, mut parts) =
+            (Lists { offsets: vec![0; count + 1], ..Lists::default() }, Vec::new());
+        let mut seen = IdSet::with_universe(cache.meta.columns[item].distinct as usize);
         for rows in rows.chunk_by(|&a, &b| users.id(a.into()) == users.id(b.into())) {
             seen.clear();
             for &row in rows {
                 let item = items.id(row.into());
                 if seen.insert(item).1 {
-                    lists.items.push(remap[item as usize]);
-                    lists.parts.push(part[row as usize]);
+                    all.items.push(item);
+                    parts.push(part[row as usize]);
                 }
             }
-            let user = users.id(rows[0].into()) as usize;
-            lists.offsets[user + 1] = seen.ids().len() as u32;
+            all.offsets[users.id(rows[0].into()) as usize + 1] = seen.ids().len() as u32;
         }
-        for user in 0..all {
-            lists.offsets[user + 1] += lists.offsets[user];
+        for user in 0..count {
+            all.offsets[user + 1] += all.offsets[user];
         }
-        lists.repeated = (rows.len() - lists.items.len()) as u64;
-        lists
+        let repeated = (rows.len() - all.items.len()) as u64;
+        Self { all, parts, repeated, ..Self::default() }
+    }
+
+    /// How often training sees each of `items` items: in lists of more than one, since a lone item
+    /// has nothing to predict it from; and which items occur in any part.
+    pub fn counts(&self, items: usize) -> (Vec<u32>, Vec<bool>) {
+        let (mut counts, mut occurs) = (vec![0; items], vec![false; items]);
+        for user in 0..self.users() {
+            let range = self.all.range(user);
+            let train = |&at: &usize| self.parts[at] == TRAIN;
+            let several = range.clone().filter(train).count() > 1;
+            for at in range {
+                let item = self.all.items[at] as usize;
+                occurs[item] = true;
+                counts[item] += u32::from(several && self.parts[at] == TRAIN);
+            }
+        }
+        (counts, occurs)
+    }
+
+    /// Gives items the ids of a view, of which the first `known` are not the OOV id.
+    pub fn rename(&mut self, remap: &[u32], known: u32) {
+        self.all.items.iter_mut().for_each(|item| *item = remap[*item as usize]);
+        (self.known, self.train) = (known, Lists { offsets: vec![0], items: Vec::new() });
+        for user in 0..self.users() {
+            let of = self.all.range(user).filter(|&at| self.parts[at] == TRAIN);
+            self.train.items.extend(of.map(|at| self.all.items[at]).filter(|&item| item < known));
+            self.train.offsets.push(self.train.items.len() as u32);
+        }
     }
 
     /// Ids below this are known items.
@@ -72,35 +112,42 @@ impl Histories {
 
     /// Number of users.
     pub fn users(&self) -> u32 {
-        self.offsets.len() as u32 - 1
-    }
-
-    /// Items of a user with their parts, in time order.
-    fn of(&self, user: u32) -> impl DoubleEndedIterator<Item = (u32, u8)> {
-        let [start, end] = [0, 1].map(|i| self.offsets[user as usize + i] as usize);
-        self.items[start..end].iter().copied().zip(self.parts[start..end].iter().copied())
+        self.all.offsets.len() as u32 - 1
     }
 
     /// The known training items of a user, in time order.
-    pub fn train(&self, user: u32) -> impl DoubleEndedIterator<Item = u32> {
-        let known = self.known;
-        self.of(user)
-            .filter(move |&(item, part)| part == TRAIN && item < known)
-            .map(|(item, _)| item)
+    pub fn train(&self, user: u32) -> &[u32] {
+        &self.train.items[self.train.range(user)]
+    }
+
+    /// The targets of a user in `split`; unknown ones have the OOV id.
+    pub fn targets(&self, user: u32, split: Split) -> impl Iterator<Item = u32> {
+        let wanted = part_of(split);
+        self.all
+            .range(user)
+            .filter(move |&at| self.parts[at] == wanted)
+            .map(|at| self.all.items[at])
     }
 
     /// What a query of `split` asks of a user.
     pub fn held(&self, user: u32, split: Split) -> Held {
-        let wanted = if split == Split::Valid { VALID } else { TEST };
-        let known = self.of(user).filter(|&(item, part)| part < wanted && item < self.known);
-        let targets = self.of(user).filter(|&(_, part)| part == wanted);
-        Held { known: known.map(|k| k.0).collect(), targets: targets.map(|t| t.0).collect() }
+        let wanted = part_of(split);
+        let before = self.all.range(user).filter(|&at| self.parts[at] < wanted);
+        let known = before.map(|at| self.all.items[at]).filter(|&item| item < self.known);
+        Held { known: known.collect(), targets: self.targets(user, split).collect() }
     }
 
-    /// All pairs of a user and a known item, of any part.
-    pub fn pairs(&self) -> Vec<(u32, u32)> {
-        let users = 0..self.users();
-        let pairs = users.flat_map(|user| self.of(user).map(move |(item, _)| (user, item)));
-        pairs.filter(|&(_, item)| item < self.known).collect()
+    /// All pairs of a user and a known item: of training, or of any part.
+    pub fn pairs(&self, training: bool) -> Vec<(u32, u32)> {
+        let lists = if training { &self.train } else { &self.all };
+        let of = |user| lists.range(user).map(move |at| (user, lists.items[at]));
+        (0..self.users()).flat_map(of).filter(|&(_, item)| item < self.known).collect()
+    }
+}
+
+fn part_of(split: Split) -> u8 {
+    match split {
+        Split::Valid => VALID,
+        Split::Test => TEST,
     }
 }

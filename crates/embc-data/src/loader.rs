@@ -1,5 +1,6 @@
 //! Batches of a view, prepared by a thread that runs ahead; their order depends on the seed alone.
 
+use crate::negative::Seen;
 use crate::view::{Candidates, Shuffle, View};
 use embc_core::batch::{Bag, Batch, Data, Examples, Order, Shape, Split, Task, Visit};
 use embc_core::rng::Rng;
@@ -29,8 +30,8 @@ struct Example {
 type Emit<'a> = &'a mut dyn FnMut(Example) -> bool;
 
 impl View {
-    /// A row, then its sampled negatives.
-    fn with_negatives(&self, row: u32, rng: &Rng, emit: Emit<'_>) -> bool {
+    /// A row, then its sampled negatives, which the user has not in `seen`.
+    fn with_negatives(&self, row: u32, seen: &Seen, rng: &Rng, emit: Emit<'_>) -> bool {
         if !emit(Example { row, item: None, group: 0, label: None }) {
             return false;
         }
@@ -41,24 +42,26 @@ impl View {
         let (user, items) = (self.id(user, row), self.fields[item].known);
         let mut rng = rng.fork(row.into());
         (0..self.negatives).all(|_| {
-            let item = Some(self.seen.unseen(user, items, &mut rng));
+            let item = Some(seen.unseen(user, items, &mut rng));
             emit(Example { row, item, group: 0, label: Some(0.0) })
         })
     }
 
     /// The training examples of an epoch, in order.
     fn epoch(&self, seed: u64, epoch: u32, emit: Emit<'_>) {
-        let rows = &self.parts[0];
+        // What is held out must not be spared: training knows nothing of it.
+        let (rows, seen) = (&self.parts[0], &self.known[0]);
         let mut shuffle = Rng::stream(seed, "shuffle").fork(epoch.into());
         let negatives = Rng::stream(seed, "negatives").fork(epoch.into());
         match self.spec.shuffle {
             Shuffle::None => {
-                let _ = (0..rows.len()).all(|i| self.with_negatives(rows.get(i), &negatives, emit));
+                let row = |i| self.with_negatives(rows.get(i), seen, &negatives, emit);
+                let _ = (0..rows.len()).all(row);
             }
             Shuffle::Full => {
                 let mut order: Vec<u32> = (0..rows.len()).map(|i| rows.get(i)).collect();
                 shuffle.shuffle(&mut order);
-                let _ = order.iter().all(|&row| self.with_negatives(row, &negatives, emit));
+                let _ = order.iter().all(|&row| self.with_negatives(row, seen, &negatives, emit));
             }
             Shuffle::Window(window) => {
                 let size = (window.max(1) as usize).min(rows.len());
@@ -69,7 +72,7 @@ impl View {
                         true => std::mem::replace(&mut held[at], rows.get(next)),
                         false => held.swap_remove(at),
                     };
-                    if !self.with_negatives(row, &negatives, emit) {
+                    if !self.with_negatives(row, seen, &negatives, emit) {
                         return;
                     }
                 }
@@ -81,7 +84,8 @@ impl View {
     fn pointwise(&self, split: Split, emit: Emit<'_>) {
         let rows = &self.parts[self.part(split)];
         let rng = Rng::stream(EVAL_SEED, "eval-negatives");
-        let _ = (0..rows.len()).all(|i| self.with_negatives(rows.get(i), &rng, emit));
+        let row = |i| self.with_negatives(rows.get(i), &self.seen, &rng, emit);
+        let _ = (0..rows.len()).all(row);
     }
 
     /// The positives of a split among their candidates, query after query.
@@ -117,7 +121,7 @@ impl View {
             wanted.sort_unstable();
             let known = known.items(self.id(user_field, rows[0]));
             let unseen = (0..items).filter(|item| known.binary_search(item).is_err());
-            // Unknown targets stand for themselves: they share the OOV id.
+            // Unknown targets share the OOV id, and count as missed.
             let unknown = wanted.iter().copied().filter(|&item| item >= items);
             for item in unseen.chain(unknown) {
                 let label = Some(f32::from(wanted.binary_search(&item).is_ok()));

@@ -9,8 +9,8 @@ use crate::history::Histories;
 use crate::loader::{EVAL_SEED, Stream, sampled};
 use crate::negative::Seen;
 use crate::registry::Entry;
-use crate::view::{Candidates, View, Word};
-use embc_core::batch::{Bag, Batch, Examples, Order, Split, Visit};
+use crate::view::{self, Candidates, Shuffle, View, ViewField, Word};
+use embc_core::batch::{Bag, Batch, Examples, FieldShape, Order, Split, Visit};
 use embc_core::rng::Rng;
 use sha2::{Digest, Sha256};
 
@@ -42,29 +42,27 @@ impl View {
         entry: &Entry,
         data_dir: &std::path::Path,
     ) -> Result<Self> {
-        let field = self.pair.expect("checked").1;
-        let (field, shape) = (self.fields.swap_remove(field), self.shape.fields.swap_remove(field));
         let positive = |row: u32| self.label(row) > 0.5;
-        self.histories =
-            Histories::new(&self.cache, [user, item], &field.remap, field.known, part, positive);
-        self.seen = Seen::new(self.histories.users(), self.histories.pairs());
+        self.histories = Histories::new(&self.cache, [user, item], part, positive);
+        let (counts, occurs) =
+            self.histories.counts(self.cache.meta.columns[item].distinct as usize);
+        let (remap, known, counts) = view::rank(&counts, &occurs, &self.spec);
+        self.histories.rename(&remap, known);
+        let users = self.histories.users();
+        let [train, all] = [true, false].map(|t| Seen::new(users, self.histories.pairs(t)));
+        (self.known[0], self.seen) = (train, all);
         if self.spec.candidates == Candidates::Word(Word::Files) {
-            self.read_candidates([user, item], &field.remap, entry, data_dir)?;
+            self.read_candidates([user, item], &remap, entry, data_dir)?;
         }
-        self.shape.dense = 0;
-        self.shape.classes = field.known as usize;
-        let items = self.shape.items.as_mut().expect("there is a pair");
-        let inputs = match self.examples {
-            Examples::Pairs => {
-                items.field = 1;
-                3
-            }
-            _ => 1,
-        };
-        self.fields = vec![field; inputs];
+        let name = self.cache.fields[item].name.clone();
+        let shape = FieldShape { name, vocab: counts.len() as u32, counts: counts.into() };
+        let (inputs, candidate) = if self.examples == Examples::Pairs { (3, 1) } else { (1, 0) };
+        self.shape.items = Some(view::items_of(candidate, &shape, known));
+        (self.shape.dense, self.shape.classes) = (0, known as usize);
         self.shape.fields = vec![shape; inputs];
+        self.fields = vec![ViewField { column: item, remap, known }; inputs];
         let lengths: Vec<u64> =
-            (0..self.histories.users()).map(|u| self.histories.train(u).count() as u64).collect();
+            (0..users).map(|user| self.histories.train(user).len() as u64).collect();
         self.shape.train_rows = lengths
             .iter()
             .filter(|&&n| n > 1)
@@ -82,6 +80,25 @@ impl View {
         Ok(self)
     }
 
+    /// Refuses settings that mean nothing to histories.
+    pub(crate) fn check_histories(&self) -> Result<()> {
+        let pairs_of_all = self.examples == Examples::Pairs
+            && self.spec.candidates == Candidates::Word(Word::All)
+            && self.spec.history.is_none();
+        let what = if self.spec.history == Some(0) {
+            "[data] history must be positive"
+        } else if self.spec.negatives.is_some() {
+            "[data] negatives is for models that read rows: this one draws its own; remove it"
+        } else if self.spec.shuffle != Shuffle::Full {
+            "[data] shuffle is for models that read rows: histories are always shuffled; remove it"
+        } else if pairs_of_all {
+            "ranking all items one by one needs [data] history, the most items of a history; or rank candidates = 99"
+        } else {
+            return Ok(());
+        };
+        Err(Error::Data(what.into()))
+    }
+
     /// Counts what examples and queries do not have, or not whole.
     fn count_left_out(&mut self, lengths: &[u64]) {
         let mut counts: Vec<(String, u64)> = Vec::new();
@@ -93,12 +110,15 @@ impl View {
         let cut = lengths.iter().filter(|&&n| n > most).count() as u64;
         count(format!("users with more training items than the {most} of a history"), cut);
         for split in [Split::Valid, Split::Test] {
-            let (mut unknown, mut blank) = (0, 0);
+            let (mut unknown, mut blank, mut unnamed) = (0, 0, 0);
             for user in 0..self.histories.users() {
                 let held = self.histories.held(user, split);
+                let asked = usize::from(!held.targets.is_empty());
                 unknown +=
                     held.targets.iter().filter(|&&t| t as usize >= self.shape.classes).count();
-                blank += usize::from(held.known.is_empty() && !held.targets.is_empty());
+                blank += if held.known.is_empty() { asked } else { 0 };
+                let given = self.given.get(user as usize).is_none_or(Option::is_some);
+                unnamed += if given || split == Split::Valid { 0 } else { asked };
             }
             let name = split.name();
             count(
@@ -106,6 +126,10 @@ impl View {
                 unknown as u64,
             );
             count(format!("{name} users without a history"), blank as u64);
+            let what = format!(
+                "{name} users whom the files of candidates do not name, among 99 sampled ones"
+            );
+            count(what, unnamed as u64);
         }
         self.left_out.extend(counts.into_iter().filter(|(_, n)| *n > 0));
     }
@@ -121,9 +145,9 @@ impl View {
         let given = candidates::read(&self.cache, columns, entry, data_dir)?;
         let sha256 = Sha256::digest(format!("{} {}", self.hash, given.hash));
         self.hash = crate::hex(&sha256)[..16].into();
-        let mut itself = 0;
+        let (mut itself, mut unknown) = (0, 0);
         for (user, given) in given.users.into_iter().enumerate() {
-            let targets = self.histories.held(user as u32, Split::Test).targets;
+            let targets: Vec<u32> = self.histories.targets(user as u32, Split::Test).collect();
             let mut view = |(held, mut items): (u32, Vec<u32>)| {
                 if targets != [remap[held as usize]] {
                     let what = "the files of candidates hold out other items than the split; choose the split that they belong to with [data] split";
@@ -133,35 +157,69 @@ impl View {
                 items.retain(|&item| item != held);
                 itself += (all - items.len()) as u64;
                 items.iter_mut().for_each(|item| *item = remap[*item as usize]);
-                // Unknown items cannot be ranked.
-                items.retain(|&item| item != targets[0] && item < self.histories.known());
+                let known = items.len();
+                items.retain(|&item| item < self.histories.known());
+                unknown += (known - items.len()) as u64;
                 Ok(items)
             };
             self.given.push(given.map(&mut view).transpose()?);
         }
-        if itself > 0 {
-            let what = "given negatives that are the test item itself, dropped";
-            self.left_out.insert(what.into(), itself);
+        for (n, what) in [
+            (itself, "given negatives that are the test item itself, dropped"),
+            (unknown, "given negatives outside the vocabulary, dropped"),
+        ] {
+            if n > 0 {
+                self.left_out.insert(what.into(), n);
+            }
         }
         Ok(())
     }
 
     /// True where a user has items of the split.
     pub(crate) fn has_queries(&self, split: Split) -> bool {
-        (0..self.histories.users()).any(|user| !self.histories.held(user, split).targets.is_empty())
+        let asked = |&user: &u32| self.asks(user, split);
+        let mut users = (0..self.histories.users()).filter(asked);
+        users.any(|user| self.histories.targets(user, split).next().is_some())
+    }
+
+    /// Ids of an example's bags, on average.
+    pub fn ids_per_example(&self) -> f64 {
+        if self.examples == Examples::Rows {
+            let each = |field: &ViewField| {
+                let offsets = &self.cache.coded[&field.column].offsets;
+                let ids = offsets.last().map_or(self.cache.meta.rows, |&end| end);
+                ids as f64 / self.cache.meta.rows as f64
+            };
+            return self.fields.iter().map(each).sum();
+        }
+        let lists = &self.histories;
+        let lengths = (0..lists.users()).map(|user| lists.train(user).len() as f64);
+        let squares = lengths.clone().map(|n| n * n).sum::<f64>();
+        let (users, rows) =
+            (lengths.clone().filter(|&n| n > 1.0).count() as f64, lengths.sum::<f64>());
+        let most = self.spec.history.map_or(f64::MAX, f64::from);
+        match self.examples {
+            Examples::Rows | Examples::Users => rows / users,
+            Examples::Events => (squares / rows / 2.0).min(most) + 1.0,
+            Examples::Pairs => (squares / rows).min(most) + 2.0,
+        }
+    }
+
+    /// Most items of a history.
+    fn most(&self) -> usize {
+        self.spec.history.map_or(usize::MAX, |n| n as usize)
     }
 
     /// The items of a history: the last ones.
     fn cut<'a>(&self, items: &'a [u32]) -> &'a [u32] {
-        let most = self.spec.history.map_or(usize::MAX, |n| n as usize);
-        &items[items.len().saturating_sub(most)..]
+        &items[items.len().saturating_sub(self.most())..]
     }
 
     pub(crate) fn train_histories(&self, order: Order, visit: Visit<'_>) {
         let lists = &self.histories;
         let mut cases: Vec<(u32, u32)> = Vec::new();
         for user in 0..lists.users() {
-            match (lists.train(user).count() as u32, self.examples) {
+            match (lists.train(user).len() as u32, self.examples) {
                 (0 | 1, _) => {}
                 (_, Examples::Users) => cases.push((user, ALL)),
                 (n, Examples::Events) => cases.extend((1..n).map(|at| (user, at))),
@@ -184,25 +242,33 @@ impl View {
     }
 
     fn training_example(&self, batch: &mut Batch, case: &Case, mut rng: Rng) {
-        let mut items: Vec<u32> = self.histories.train(case.user).collect();
+        let (items, at) = (self.histories.train(case.user), case.item as usize);
         match self.examples {
             Examples::Users => {
+                let mut items = items.to_vec();
                 rng.shuffle(&mut items);
-                let history = items.len() / 2;
-                push(&mut batch.fields[0], self.cut(&items[..history]));
-                push(&mut batch.targets, &items[history..]);
+                let (history, targets) = items.split_at(items.len() / 2);
+                push(&mut batch.fields[0], self.cut(history));
+                push(&mut batch.targets, targets);
             }
             Examples::Events => {
-                let at = case.item as usize;
                 push(&mut batch.fields[0], self.cut(&items[..at]));
                 push(&mut batch.targets, &items[at..=at]);
             }
             _ => {
-                let item = items.remove(case.item as usize);
-                let mut rng = rng.fork(case.item.into());
-                let other = self.seen.unseen(case.user, self.histories.known(), &mut rng);
-                push(&mut batch.fields[0], self.cut(&items));
-                batch.fields[1].ids.push(item);
+                let mut rng = rng.fork(at as u64);
+                // What is held out must not be spared: training knows nothing of it.
+                let known = self.histories.known();
+                let other = self.known[0].unseen(case.user, known, &mut rng);
+                let others = items.len() - 1;
+                // The last ones, without the item itself.
+                let start = others.saturating_sub(self.most());
+                let start = start + usize::from(at < start);
+                let [before, after] = [start.min(at)..at, (at + 1).max(start)..items.len()];
+                let history = &mut batch.fields[0];
+                history.ids.extend_from_slice(&items[before]);
+                push(history, &items[after]);
+                batch.fields[1].ids.push(items[at]);
                 batch.fields[2].ids.push(other);
             }
         }
@@ -229,8 +295,8 @@ impl View {
             self.start(batch, cases);
             batch.fields.iter_mut().skip(1).for_each(|bag| bag.offsets.push(0));
             for case in cases {
-                let items: Vec<u32> = self.histories.train(case.user).collect();
-                batch.fields.iter_mut().for_each(|bag| push(bag, &items));
+                let items = self.histories.train(case.user);
+                batch.fields.iter_mut().for_each(|bag| push(bag, items));
             }
         };
         self.stream(Stream::eval(4096), produce, fill, visit);
@@ -241,15 +307,17 @@ impl View {
         let pairs = self.examples == Examples::Pairs;
         let fill = |batch: &mut Batch, cases: &[Case]| {
             self.start(batch, cases);
-            for case in cases {
-                let held = self.histories.held(case.user, split);
-                push(&mut batch.fields[0], self.cut(&held.known));
-                if pairs {
-                    batch.fields[1].ids.push(case.item);
-                    batch.fields[2].ids.push(case.item);
-                    batch.groups.push(case.group);
-                } else {
-                    self.query(batch, case, held.known, &held.targets, split);
+            for of_user in cases.chunk_by(|a, b| a.user == b.user) {
+                let held = self.histories.held(of_user[0].user, split);
+                for case in of_user {
+                    push(&mut batch.fields[0], self.cut(&held.known));
+                    if pairs {
+                        batch.fields[1].ids.push(case.item);
+                        batch.fields[2].ids.push(case.item);
+                        batch.groups.push(case.group);
+                    } else {
+                        self.query(batch, case, held.known.clone(), &held.targets, split);
+                    }
                 }
             }
         };
@@ -259,15 +327,10 @@ impl View {
                 if !self.asks(user, split) {
                     continue;
                 }
-                let targets = self.histories.held(user, split).targets;
+                let targets = self.histories.targets(user, split).count() as u32;
                 let alone = self.spec.candidates != Candidates::Word(Word::All);
-                let queries = match targets.len() as u32 {
-                    0 => 0..0,
-                    n if alone => 0..n,
-                    _ => ALL..ALL,
-                };
-                let queries = queries.chain((!targets.is_empty() && !alone).then_some(ALL));
-                for item in queries {
+                let each = if alone { 0..targets } else { 0..0 };
+                for item in each.chain((targets > 0 && !alone).then_some(ALL)) {
                     let case = Case { user, item, group, label: 1.0 };
                     group += 1;
                     let more = match pairs {
@@ -320,7 +383,7 @@ impl View {
         let (mut known, mut targets) = (held.known, held.targets);
         known.sort_unstable();
         targets.sort_unstable();
-        // Unknown targets stand for themselves: they share the OOV id.
+        // Unknown targets share the OOV id, and count as missed.
         let unknown = targets.iter().filter(|&&item| item >= self.histories.known());
         (0..self.histories.known())
             .filter(|item| known.binary_search(item).is_err())
@@ -341,18 +404,17 @@ impl View {
         let rng = Rng::stream(EVAL_SEED, "candidates").fork(split as u64);
         let mut rng = rng.fork(case.user.into()).fork(target.into());
         let known = self.histories.known();
-        let mut drawn = Vec::with_capacity(n as usize);
-        // Each once, unless hardly any is left.
-        for _ in 0..4 * n {
-            let item = self.seen.unseen(case.user, known, &mut rng);
-            if item != target && !drawn.contains(&item) {
-                drawn.push(item);
-            }
-            if drawn.len() == n as usize {
-                break;
-            }
+        let free = known as usize - self.seen.items(case.user).len();
+        if n as usize >= free {
+            let seen = self.seen.items(case.user);
+            return (0..known).filter(|item| seen.binary_search(item).is_err()).collect();
         }
-        drawn
+        let mut drawn = std::collections::BTreeSet::new();
+        while drawn.len() < n as usize {
+            drawn.insert(self.seen.unseen(case.user, known, &mut rng));
+        }
+        drawn.remove(&target);
+        drawn.into_iter().collect()
     }
 }
 

@@ -92,7 +92,8 @@ pub struct View {
     pub(crate) negatives: u32,
     /// Fields of users and items, for negatives and rankings.
     pub(crate) pair: Option<(usize, usize)>,
-    /// Known pairs of all parts, and of what is known when a part is ranked.
+    /// Known pairs of all parts, and of what is known when a part is ranked: of training, which
+    /// its negatives are drawn against, and of validation too.
     pub(crate) seen: Seen,
     pub(crate) known: [Seen; 2],
     /// (shift, scale) of each dense feature.
@@ -217,7 +218,13 @@ impl View {
             left_out: BTreeMap::new(),
             hash,
         };
-        if examples != Examples::Rows {
+        if examples == Examples::Rows {
+            if view.spec.candidates == Candidates::Word(Word::Files) {
+                let what = "[data] candidates = \"files\" is for models that read histories, such as pointwise; use candidates = 99";
+                return Err(Error::Data(what.into()));
+            }
+        } else {
+            view.check_histories()?;
             let [user, item] = match pair {
                 Some((user, item)) => [columns[user], columns[item]],
                 None => {
@@ -383,14 +390,20 @@ fn remap(cache: &Cache, column: usize, part: &[u8], spec: &ViewSpec) -> (ViewFie
             counts[id] += u32::from(part == split::TRAIN);
         }
     }
+    let (remap, known, ranked) = rank(&counts, &occurs, spec);
+    (ViewField { column, remap, known }, ranked)
+}
+
+/// View ids by training count: that of each cache id, how many are known, and the count of each.
+pub(crate) fn rank(counts: &[u32], occurs: &[bool], spec: &ViewSpec) -> (Vec<u32>, u32, Vec<u32>) {
     let kept = |id: &u32| match spec.vocab {
         VocabRule::Train => counts[*id as usize] >= spec.min_count.max(1),
         VocabRule::All => occurs[*id as usize] && counts[*id as usize] >= spec.min_count,
     };
-    let mut order: Vec<u32> = (0..distinct as u32).filter(kept).collect();
+    let mut order: Vec<u32> = (0..counts.len() as u32).filter(kept).collect();
     order.sort_by_key(|&id| std::cmp::Reverse(counts[id as usize]));
     let known = order.len() as u32;
-    let mut remap = vec![known; distinct];
+    let mut remap = vec![known; counts.len()];
     let mut ranked = Vec::with_capacity(order.len() + 1);
     for (rank, &id) in order.iter().enumerate() {
         remap[id as usize] = rank as u32;
@@ -401,11 +414,11 @@ fn remap(cache: &Cache, column: usize, part: &[u8], spec: &ViewSpec) -> (ViewFie
         let inside: u64 = ranked.iter().map(|&n| u64::from(n)).sum();
         ranked.push((total - inside).min(u32::MAX.into()) as u32);
     }
-    (ViewField { column, remap, known }, ranked)
+    (remap, known, ranked)
 }
 
 /// Where head and torso of a field's items end, by training rows.
-fn items_of(field: usize, shape: &FieldShape, known: u32) -> Items {
+pub(crate) fn items_of(field: usize, shape: &FieldShape, known: u32) -> Items {
     let counts = &shape.counts[..known as usize];
     let third = counts.iter().map(|&n| u64::from(n)).sum::<u64>().div_ceil(3);
     let mut sum = 0;
@@ -417,7 +430,7 @@ fn items_of(field: usize, shape: &FieldShape, known: u32) -> Items {
         })
         .collect();
     let end = |part: u64| ends.iter().position(|&sum| sum >= part * third).map_or(0, |at| at + 1);
-    Items { field, head: end(1) as u32, torso: end(2) as u32 }
+    Items { field, head: end(1) as u32, torso: end(2) as u32, known }
 }
 
 fn standardise(cache: &Cache, train: &Rows, dense: Dense) -> Vec<(f32, f32)> {

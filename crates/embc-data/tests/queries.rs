@@ -133,6 +133,16 @@ fn a_pair_is_an_item_of_the_user_and_one_that_is_not() {
     assert_eq!(pairs.len(), 4 + 3 + 18);
     let others = |epoch| -> Vec<u32> { train(&view, epoch, 7).iter().map(|p| p[2][0]).collect() };
     assert_ne!(others(0), others(1));
+    // Held-out items are not spared: training knows nothing of them.
+    let test: Vec<u32> = queries(&view, Split::Test).iter().map(|query| query[1][0]).collect();
+    assert!((0..30).any(|epoch| others(epoch).iter().any(|other| test.contains(other))));
+    let whole = train(&view, 0, 7);
+    let spec = "candidates = 3\nhistory = 2";
+    let cut = support::view("movielens-dat", &files, SPLIT, spec, Examples::Pairs).unwrap();
+    for (whole, cut) in whole.iter().zip(train(&cut, 0, 7)) {
+        assert_eq!(cut[0], whole[0][whole[0].len().saturating_sub(2)..], "the last two others");
+        assert_eq!(cut[1..], whole[1..]);
+    }
     for pair in &pairs {
         assert!(!pair[0].contains(&pair[1][0]), "the item is not in its own history");
         assert!(!pair[0].contains(&pair[2][0]) && pair[1] != pair[2]);
@@ -189,8 +199,17 @@ fn what_histories_cannot_be_made_of() {
     let files = [("ratings", "1::1::5::1\n2::2::5::2\n3::1::5::3\n")];
     let error = support::view("movielens-dat", &files, SPLIT, "", Examples::Users).err().unwrap();
     assert!(error.contains("no user has two training items"), "{error}");
-    let error = view("valid_queries = 0.0", Examples::Users).err().unwrap();
-    assert!(error.contains("valid_queries must be above 0"), "{error}");
+    for (spec, examples, what) in [
+        ("valid_queries = 0.0", Examples::Users, "valid_queries must be above 0"),
+        ("history = 0", Examples::Users, "history must be positive"),
+        ("negatives = 2", Examples::Events, "negatives is for models that read rows"),
+        ("shuffle = \"none\"", Examples::Users, "histories are always shuffled"),
+        ("", Examples::Pairs, "needs [data] history"),
+        ("candidates = \"files\"", Examples::Rows, "is for models that read histories"),
+    ] {
+        let error = view(spec, examples).err().unwrap();
+        assert!(error.contains(what), "{error}");
+    }
 }
 
 #[test]

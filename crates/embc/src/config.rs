@@ -44,7 +44,12 @@ pub struct EmbeddingConfig {
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EarlyStop {
+    /// Validations without a better one.
     pub patience: u32,
+    /// Epochs before which nothing stops: some models learn nothing new for a while at first, and
+    /// compressed ones for longer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<u32>,
 }
 
 /// `[train]`.
@@ -341,6 +346,9 @@ impl Experiment {
             if !self.overridden && !kinds.any(|known| known == kind) {
                 let what = format!("loss names the kind {kind:?}, which no [[scheme]] has");
                 return Err(self.error("loss", what));
+            }
+            if self.budget.is_none() {
+                return Err(self.error("loss", "loss is shown by budget: add a [budget]"));
             }
             if self.table.relative_to.is_none() {
                 return Err(self.error("loss", "loss needs relative_to, what it is relative to"));

@@ -41,8 +41,9 @@ pub struct Bench<'a> {
     /// Train although the estimate exceeds the memory.
     pub overcommit: bool,
     full: FullSize,
-    /// Logits an example.
+    /// Logits an example, and items of a sampled softmax.
     outputs: usize,
+    samples: usize,
 }
 
 /// How a trial ended, and the trained network if it did well.
@@ -74,6 +75,13 @@ impl<'a> Bench<'a> {
                 true => embc_core::batch::Task::Ranking,
                 false => embc_core::batch::Task::Pointwise,
             };
+            let blind = !metric.is_ranking() && e.examples()? != Examples::Rows;
+            if blind {
+                bail!(e.error("select", format!(
+                    "select = \"{metric}\" is a metric of rows, and model {} ranks items: choose one such as \"ndcg@20\"",
+                    e.model.kind
+                )));
+            }
             if !data.has(Split::Valid, task) {
                 bail!(e.error("select", format!(
                     "select = \"{metric}\" needs validation rows{}, which the split of {} does not give",
@@ -117,8 +125,8 @@ impl<'a> Bench<'a> {
         let mut params = 0;
         model.params(&mut |param| params += param.value().len() as u64);
         let full = FullSize { tables: plan.full_params(), model: params };
-        let (title, outputs) = (&entry.title, model.outputs());
-        let bench = Self { experiment, data, title, overcommit, full, outputs };
+        let (title, outputs, samples) = (&entry.title, model.outputs(), model.samples());
+        let bench = Self { experiment, data, title, overcommit, full, outputs, samples };
         for trial in crate::plan::trials(e)? {
             if let Err(PlanError::Knob(mut what)) = bench.plan(&trial) {
                 // What every [[scheme]] takes beside its knobs.
@@ -175,8 +183,16 @@ impl<'a> Bench<'a> {
         let width: usize = plan.widths().iter().sum();
         // Looked up, pooled, joined, and the gradients of each; some loads of ids on their way.
         let floats = 6 * width + self.data.shape().dense;
-        let outputs = self.outputs;
-        let loads = 4 * 3 * (plan.widths().len() + self.data.shape().dense + 1) as u64;
+        let outputs = match self.samples {
+            0 => self.outputs,
+            samples => samples + self.data.ids_per_example() as usize,
+        };
+        let ids_each = self.data.ids_per_example().max(plan.widths().len() as f64) as u64;
+        let loads = 4 * 3 * (ids_each + self.data.shape().dense as u64 + 1);
+        let order = match presented(self.experiment) {
+            Examples::Rows => 4 * self.data.rows(0) as u64,
+            _ => 8 * self.data.shape().train_rows,
+        };
         Need {
             parameters: tables + model,
             optimizer: moments * (tables + model) + gradients + model,
@@ -192,7 +208,7 @@ impl<'a> Bench<'a> {
                 + loads * train.batch.max(1 << 13) as u64
                 + 4 * (self.outputs << 12).min(1 << 23) as u64,
             // The shuffled rows of an epoch, or a score and label of each that is evaluated.
-            rows: (4 * self.data.rows(0)).max(8 * self.data.rows(1).max(self.data.rows(2))) as u64,
+            rows: order.max(8 * self.data.rows(1).max(self.data.rows(2)) as u64),
             cache: self.data.cache_bytes(),
         }
     }
@@ -258,7 +274,7 @@ impl<'a> Bench<'a> {
         net.model.params(&mut |param| record.model_params += param.value().len() as u64);
         let settings = Settings {
             optimizer: e.train.optimizer,
-            loss: match e.examples().expect("checked") {
+            loss: match presented(e) {
                 Examples::Users | Examples::Events => Loss::Multinomial,
                 Examples::Rows if self.data.shape().classes > 2 => Loss::Softmax,
                 Examples::Rows | Examples::Pairs => Loss::Bce,
@@ -268,6 +284,7 @@ impl<'a> Bench<'a> {
             metrics: e.metrics(),
             select: e.train.select,
             patience: e.train.early_stop.map(|stop| stop.patience),
+            patient_until: e.train.early_stop.and_then(|stop| stop.after).unwrap_or(0),
             validate_every: e.train.validate_every,
             max_steps: e.train.max_steps,
             storage: trial.scheme.quantize.unwrap_or_default(),
@@ -293,8 +310,16 @@ impl<'a> Bench<'a> {
             }
             Ok(outcome) if outcome.valid.iter().all(|(metric, _)| *metric != e.train.select) => {
                 record.status = Status::Error;
+                let why = match e.train.select.is_ranking() {
+                    true => {
+                        "no validation query has an item to find among those it is about; choose another metric, split or valid_queries"
+                    }
+                    false => {
+                        "the validation rows have one class only; choose another split or select = \"logloss\""
+                    }
+                };
                 record.error = Some(format!(
-                    "valid/{} is not defined, so no epoch can be picked: the validation rows have one class only; choose another split or select = \"logloss\"",
+                    "valid/{} is not defined, so no epoch can be picked: {why}",
                     e.train.select
                 ));
                 Ended::Recorded(Box::new(record), None)
@@ -361,6 +386,11 @@ impl<'a> Bench<'a> {
             started,
         }
     }
+}
+
+/// How the model of a checked experiment wants its examples.
+fn presented(experiment: &Experiment) -> Examples {
+    experiment.examples().expect("checked")
 }
 
 /// An error about a knob, at its line if the message quotes it, else at that of `kind`.

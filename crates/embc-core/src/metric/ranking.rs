@@ -33,6 +33,8 @@ pub struct Ranking {
     /// Queries that have a positive for the metric.
     queries: Vec<u64>,
     group: Option<u32>,
+    /// Positives of the current query that are unknown items.
+    unknown: usize,
     /// Score, relevance and item of the current query's candidates.
     candidates: Vec<(f32, bool, u32)>,
 }
@@ -42,7 +44,7 @@ impl Ranking {
     pub fn new(metrics: impl Iterator<Item = Metric>, items: Option<Items>) -> Self {
         let metrics: Vec<Metric> = metrics.filter(|m| m.is_ranking()).collect();
         let (sums, queries) = (vec![0.0; metrics.len()], vec![0; metrics.len()]);
-        Self { metrics, items, sums, queries, group: None, candidates: Vec::new() }
+        Self { metrics, items, sums, queries, group: None, unknown: 0, candidates: Vec::new() }
     }
 
     /// Takes scores [B] of a batch of candidates; a query's come in one run, which may span
@@ -55,8 +57,12 @@ impl Ranking {
                 self.close();
                 self.group = Some(group);
             }
-            let item = ids.map_or(0, |ids| ids[i]);
-            self.candidates.push((score, batch.labels[i] > 0.5, item));
+            let (item, positive) = (ids.map_or(0, |ids| ids[i]), batch.labels[i] > 0.5);
+            if positive && self.items.is_some_and(|items| item >= items.known) {
+                self.unknown += 1;
+            } else {
+                self.candidates.push((score, positive, item));
+            }
         }
     }
 
@@ -115,7 +121,8 @@ impl Ranking {
             }));
             before += ties.len();
         }
-        let query = Query { hits: &hits, unknown: 0, candidates: before };
+        let unknown = std::mem::take(&mut self.unknown);
+        let query = Query { hits: &hits, unknown, candidates: before };
         let values: Vec<f64> = self.metrics.iter().map(|&m| query.value(m, self.items)).collect();
         self.count(&values);
         self.candidates.clear();
@@ -164,7 +171,7 @@ impl Query<'_> {
         if relevant == 0 {
             return f64::NAN;
         }
-        let k = if k == 0 { self.candidates } else { (k as usize).min(self.candidates) };
+        let k = if k == 0 { self.candidates } else { (k as usize).min(self.candidates) }.max(1);
         let (mut value, mut missed) = (0.0, 1.0);
         for tied in self.hits.chunk_by(|a, b| a.score == b.score) {
             let Hit { before, ties, .. } = tied[0];
@@ -214,7 +221,7 @@ mod tests {
     fn check(metric: &str, scores: &[f32], labels: &[f32], expect: f64) {
         let metric: Metric = metric.parse().unwrap();
         // Item 0 is the head, 1 and 2 are the torso.
-        let items = Some(Items { field: 0, head: 1, torso: 3 });
+        let items = Some(Items { field: 0, head: 1, torso: 3, known: 9 });
         let mut ranking = Ranking::new([metric].into_iter(), items);
         for range in [0..1, 1..scores.len()] {
             let ids = range.clone().map(|i| i as u32).collect();
@@ -263,7 +270,7 @@ mod tests {
     fn an_unknown_positive_is_a_miss() {
         let bag = |ids: Vec<u32>| Bag { offsets: vec![0, ids.len() as u32], ids };
         let metrics = ["recall@1", "ndcg@1/head", "hr@1/tail"].map(|name| name.parse().unwrap());
-        let items = Some(Items { field: 0, head: 1, torso: 2 });
+        let items = Some(Items { field: 0, head: 1, torso: 2, known: 2 });
         let mut ranking = Ranking::new(metrics.into_iter(), items);
         let (targets, known) = (bag(vec![0, 2]), bag(vec![]));
         let batch = Batch { size: 1, targets, known, ..Batch::default() };
@@ -271,6 +278,16 @@ mod tests {
         assert_eq!(ranking.queries, [1, 1, 0], "no positive is in the tail");
         let values: Vec<f64> = ranking.values().into_iter().map(|(_, value)| value).collect();
         assert!(values[..2] == [0.5, 1.0] && values[2].is_nan());
+        // The same by candidates, of which the unknown one has the best score.
+        let metrics = ["recall@1", "ndcg", "hr@1/tail"].map(|name| name.parse().unwrap());
+        let mut ranking = Ranking::new(metrics.into_iter(), items);
+        let fields = vec![Bag { ids: vec![1, 0, 2], offsets: Vec::new() }];
+        let (labels, groups) = (vec![0.0, 1.0, 1.0], vec![1; 3]);
+        let batch = Batch { size: 3, fields, labels, groups, ..Batch::default() };
+        ranking.add(&[0.5, 1.0, 9.0], &batch);
+        let values: Vec<f64> = ranking.values().into_iter().map(|(_, value)| value).collect();
+        let ideal = 1.0 + 1.0 / 3f64.log2();
+        assert!(values[0] == 0.5 && (values[1] - 1.0 / ideal).abs() < 1e-12 && values[2].is_nan());
     }
 
     #[test]

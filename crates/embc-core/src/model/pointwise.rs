@@ -15,12 +15,13 @@ enum Presented {
 }
 
 #[derive(Default, serde::Serialize, serde::Deserialize)]
-#[serde(default)]
+#[serde(deny_unknown_fields, default)]
 struct Knob {
     examples: Presented,
     samples: usize,
-    #[serde(flatten)]
-    body: Knobs,
+    hidden: Vec<usize>,
+    dropout: f32,
+    batch_norm: bool,
 }
 
 impl Knob {
@@ -54,9 +55,7 @@ impl ModelKind for Pointwise {
         }
     }
     fn defaults(&self) -> Knobs {
-        let mut knobs = crate::scheme::defaults::<Knob>();
-        knobs.extend(crate::scheme::defaults::<BodyKnobs>());
-        knobs
+        crate::scheme::defaults::<Knob>()
     }
     fn metrics(&self) -> &'static [&'static str] {
         RANKING
@@ -74,8 +73,9 @@ impl ModelKind for Pointwise {
         knobs: &Knobs,
         rng: &mut Rng,
     ) -> Result<Box<dyn Model>, String> {
-        let Knob { samples, body, .. } = Knob::read(knobs)?;
-        let body = Body::new(widths[0], &BodyKnobs::read(&body)?, rng);
+        let Knob { samples, hidden, dropout, batch_norm, .. } = Knob::read(knobs)?;
+        let body = BodyKnobs { hidden, dropout, batch_norm }.check()?;
+        let body = Body::new(widths[0], &body, rng);
         let items = shape.classes;
         if samples > items / 2 {
             return Err(format!(

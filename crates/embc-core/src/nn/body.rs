@@ -35,13 +35,18 @@ impl BodyKnobs {
     /// Reads and checks knobs. An error names the knob.
     pub fn read(knobs: &Knobs) -> Result<Self, String> {
         let knobs: Self = crate::scheme::knobs(knobs).map_err(|error| error.to_string())?;
-        if knobs.hidden.contains(&0) {
+        knobs.check()
+    }
+
+    /// Itself, if the values make sense.
+    pub fn check(self) -> Result<Self, String> {
+        if self.hidden.contains(&0) {
             return Err("model.hidden: every width must be positive".into());
         }
-        if !(0.0..1.0).contains(&knobs.dropout) {
+        if !(0.0..1.0).contains(&self.dropout) {
             return Err("model.dropout must be at least 0 and below 1".into());
         }
-        Ok(knobs)
+        Ok(self)
     }
 }
 

@@ -14,6 +14,7 @@ use std::fmt::Write;
 struct Estimate {
     mean: f64,
     half: Option<f64>,
+    n: usize,
 }
 
 impl Estimate {
@@ -23,7 +24,7 @@ impl Estimate {
         let variance = values.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / (n - 1.0);
         let t = StudentsT::new(0.0, 1.0, n - 1.0).ok().map(|t| t.inverse_cdf(0.975));
         let half = t.map(|t| t * (variance / n).sqrt());
-        (!values.is_empty()).then_some(Self { mean, half })
+        (!values.is_empty()).then_some(Self { mean, half, n: values.len() })
     }
 
     fn text(self) -> String {
@@ -59,7 +60,7 @@ impl<'a> Losses<'a> {
         let base = self.grid.by_seed(self.baseline, budget, self.key);
         let ours = self.grid.by_seed(scheme, budget, self.key);
         let loss = |(seed, x): (u64, f64)| {
-            let base = base.get(&seed)?;
+            let base = base.get(&seed).filter(|base| **base != 0.0)?;
             Some((seed, 100.0 * sign_of(self.key) * (base - x) / base.abs()))
         };
         ours.into_iter().filter_map(loss).collect()
@@ -69,9 +70,17 @@ impl<'a> Losses<'a> {
         Estimate::of(&self.of(scheme, budget).into_values().collect::<Vec<_>>())
     }
 
+    /// All that has a budget: not the baseline, nor other schemes that ignore it.
     fn schemes(&self) -> impl Iterator<Item = &'a String> {
-        let baseline = self.baseline;
-        self.grid.schemes.iter().filter(move |scheme| *scheme != baseline)
+        let (baseline, grid) = (self.baseline, self.grid);
+        let full = |label: &str| self.kind(label) == "full";
+        grid.schemes.iter().filter(move |scheme| *scheme != baseline && !full(scheme))
+    }
+
+    /// True where every seed has a value.
+    fn is_whole(&self, scheme: &str, budget: &str) -> bool {
+        let seeds = self.experiment.train.seeds.len();
+        self.estimate(scheme, budget).is_some_and(|estimate| estimate.n == seeds)
     }
 
     fn kind(&self, label: &str) -> &'a str {
@@ -82,7 +91,7 @@ impl<'a> Losses<'a> {
     /// The scheme of least mean loss at a budget, of those that `is` takes.
     fn best(&self, budget: &str, is: impl Fn(&str) -> bool) -> Option<&'a String> {
         let mean = |scheme: &&String| self.estimate(scheme, budget).map(|e| e.mean);
-        let candidates = self.schemes().filter(|s| is(self.kind(s)) && mean(s).is_some());
+        let candidates = self.schemes().filter(|s| is(self.kind(s)) && self.is_whole(s, budget));
         candidates.min_by(|a, b| mean(a).unwrap().total_cmp(&mean(b).unwrap()))
     }
 
@@ -97,7 +106,7 @@ impl<'a> Losses<'a> {
             let line = match (ours, other) {
                 (None, None) => continue,
                 (None, Some(other)) => format!(
-                    "`{subject}` has no result; `{other}` loses least, {} %",
+                    "`{subject}` is out of reach, or not done for every seed; `{other}` loses least, {} %",
                     self.show(other, budget)
                 ),
                 (Some(ours), None) => format!("`{ours}` loses {} %", self.show(ours, budget)),
@@ -109,7 +118,11 @@ impl<'a> Losses<'a> {
     }
 
     fn show(&self, scheme: &str, budget: &str) -> String {
-        self.estimate(scheme, budget).map_or("–".into(), Estimate::text)
+        let seeds = self.experiment.train.seeds.len();
+        self.estimate(scheme, budget).map_or("–".into(), |estimate| match estimate.n {
+            n if n < seeds => format!("{} [{n} of {seeds} seeds]", estimate.text()),
+            _ => estimate.text(),
+        })
     }
 
     fn verdict(&self, ours: &str, other: &str, budget: &str) -> String {
@@ -171,7 +184,7 @@ impl<'a> Losses<'a> {
         let subject = self.experiment.table.loss.as_deref().unwrap_or_default();
         let points = |scheme: &String| -> Vec<Point> {
             let point = |budget: &String| {
-                let Estimate { mean, half } = self.estimate(scheme, budget)?;
+                let Estimate { mean, half, .. } = self.estimate(scheme, budget)?;
                 Some(Point { x: budget.parse().ok()?, y: mean, half: half.unwrap_or(0.0) })
             };
             self.grid.budgets.iter().filter_map(point).collect()
@@ -287,7 +300,7 @@ mod tests {
         assert!((three.half.unwrap() - 4.302_652_7 / 3f64.sqrt()).abs() < 1e-6);
         assert_eq!(three.text(), "2.0 ± 2.5");
         assert!(three.holds(0.0) && !three.holds(-1.0));
-        assert_eq!(Estimate::of(&[1.0]), Some(Estimate { mean: 1.0, half: None }));
+        assert_eq!(Estimate::of(&[1.0]), Some(Estimate { mean: 1.0, half: None, n: 1 }));
         assert_eq!(Estimate::of(&[]), None);
     }
 }

@@ -36,10 +36,17 @@ fn difference(config: &Value, chosen: &Value) -> String {
     differs.chain(removed).collect::<Vec<_>>().join(", ")
 }
 
-/// The section; nothing where nothing else was tried.
-pub fn section(experiment: &Experiment, grid: &Grid<'_>, records: &[Record]) -> Result<String> {
+/// The section, and the number of records outside the grid that it lists; nothing where nothing
+/// else was tried.
+pub fn section(
+    experiment: &Experiment,
+    grid: &Grid<'_>,
+    records: &[Record],
+) -> Result<(String, usize)> {
     let full = |record: &&&Record| record.scheme == "full" && record.status == Status::Ok;
-    let Some(chosen) = grid.records.iter().find(full) else { return Ok(String::new()) };
+    let Some(chosen) = grid.records.iter().find(full) else {
+        return Ok((String::new(), 0));
+    };
     let key = format!("valid/{}", experiment.train.select);
     let mut tried: Vec<(String, &Record)> = records
         .iter()
@@ -47,7 +54,7 @@ pub fn section(experiment: &Experiment, grid: &Grid<'_>, records: &[Record]) -> 
         .map(|record| (difference(&record.config, &chosen.config), record))
         .collect();
     if tried.len() < 2 {
-        return Ok(String::new());
+        return Ok((String::new(), 0));
     }
     let sign = super::sign_of(&key);
     tried.sort_by(|a, b| (sign * b.1.metrics[&key]).total_cmp(&(sign * a.1.metrics[&key])));
@@ -62,7 +69,8 @@ pub fn section(experiment: &Experiment, grid: &Grid<'_>, records: &[Record]) -> 
     let mut text = String::new();
     writeln!(text, "\nSettings tried with `full`, seed {}, before the sweep:\n", chosen.seed)?;
     text += &md_table(&["changed", &key, "best epoch"].map(String::from), &rows);
-    Ok(text)
+    let others = tried.iter().filter(|(what, _)| !what.is_empty()).count();
+    Ok((text, others))
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The program as its users meet it: real files, real processes, exit codes and messages.
 
 mod fetch;
+mod histories;
 mod hostile;
 mod real;
 mod sandbox;

@@ -73,6 +73,12 @@ fn committed_results_are_readable_and_hold_their_expectations() {
         let rendered = results.with_extension("md");
         let rendered = std::fs::read_to_string(&rendered).unwrap();
         assert!(rendered == ran.stdout, "{name}.md is stale: run `just report`");
+        if rendered.contains(&format!("({name}.svg)")) {
+            let mut command = sandbox.command(&["report", &name, "--format", "svg"]);
+            let ran: crate::sandbox::Ran = command.current_dir(&root).output().unwrap().into();
+            let plot = std::fs::read_to_string(results.with_extension("svg")).unwrap_or_default();
+            assert!(plot == ran.fine().stdout, "{name}.svg is stale: run `just report`");
+        }
     }
 }
 
