@@ -238,7 +238,7 @@ pub fn markdown(experiment: &Experiment, records: &[Record]) -> Result<String> {
     let took: f64 = grid.records.iter().map(|r| r.wall_s / r.jobs as f64).sum();
     write!(text, "\n{ok} trials")?;
     if experiment.table.loss.is_some() {
-        write!(text, ", {:.0} minutes in all on {} cores", took / 60.0, cores(&grid))?;
+        write!(text, ", {:.1} minutes in all on {} cores", took / 60.0, cores(&grid))?;
     }
     if missing > 0 {
         write!(text, ", {missing} still to run")?;
