@@ -203,22 +203,33 @@ fn negatives_are_unseen_items_and_follow_their_positive() {
     assert_eq!(view.shape().train_rows, 15);
     let first = train(&view, 1, 0, 4);
     assert_eq!(first.len(), 15);
-    let known: std::collections::BTreeSet<(u32, u32)> = [train(&view, 1, 0, 9)]
+    type Pairs = std::collections::BTreeSet<(u32, u32)>;
+    let positives = |all: &[(Vec<u32>, f32, u32)]| -> Pairs {
+        all.iter().filter(|e| e.1 == 1.0).map(|e| (e.0[0], e.0[1])).collect()
+    };
+    let held: Vec<_> = [Split::Valid, Split::Test]
         .into_iter()
-        .chain(
-            [Split::Valid, Split::Test].map(|s| examples(|v| view.eval(s, Task::Pointwise, 9, v))),
-        )
-        .flatten()
-        .filter(|e| e.1 == 1.0)
-        .map(|e| (e.0[0], e.0[1]))
+        .flat_map(|split| examples(|visit| view.eval(split, Task::Pointwise, 9, visit)))
         .collect();
-    assert_eq!(known.len(), 11);
-    for triple in first.chunks(3) {
-        assert_eq!(triple.iter().map(|e| e.1).collect::<Vec<_>>(), [1.0, 0.0, 0.0]);
-        for negative in &triple[1..] {
-            assert_eq!(negative.0[0], triple[0].0[0], "the same user");
-            assert!(!known.contains(&(negative.0[0], negative.0[1])), "{negative:?}");
+    let (known, held_out) = (positives(&first), positives(&held));
+    assert_eq!((known.len(), held_out.len()), (5, 6));
+    let mut spared = held_out.clone();
+    for epoch in 0..20 {
+        for triple in train(&view, 1, epoch, 4).chunks(3) {
+            assert_eq!(triple.iter().map(|e| e.1).collect::<Vec<_>>(), [1.0, 0.0, 0.0]);
+            for negative in &triple[1..] {
+                assert_eq!(negative.0[0], triple[0].0[0], "the same user");
+                let pair = (negative.0[0], negative.0[1]);
+                assert!(!known.contains(&pair), "{negative:?}");
+                spared.remove(&pair);
+            }
         }
+    }
+    // Training does not know what is held out; evaluation does.
+    assert!(spared.len() < 3, "{spared:?}");
+    for negative in held.iter().filter(|e| e.1 == 0.0) {
+        let pair = (negative.0[0], negative.0[1]);
+        assert!(!known.contains(&pair) && !held_out.contains(&pair), "{negative:?}");
     }
     assert_ne!(first, train(&view, 1, 1, 4), "drawn anew each epoch");
 }
