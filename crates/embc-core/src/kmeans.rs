@@ -244,19 +244,46 @@ fn assign_by_products(
                 rows.zip(nearest.iter_mut().zip(distances))
             {
                 // |x − c|² = |x|² − 2⟨x, c⟩ + |c|²; the first term is the same for all.
-                let mut best = (f32::INFINITY, 0);
-                for (c, (product, norm)) in products.iter().zip(&norms).enumerate() {
-                    let distance = norm - 2.0 * product;
-                    if distance < best.0 {
-                        best = (distance, c as u32);
-                    }
-                }
+                let best = least(products, &norms);
                 *nearest = best.1;
                 *distance = (best.0 + dot(point, point)).max(0.0);
             }
         },
     );
     distances
+}
+
+/// The least of norm − 2 · product, and its index; the first of equals.
+fn least(products: &[f32], norms: &[f32]) -> (f32, u32) {
+    vectorised(
+        #[inline(always)]
+        || {
+            let (mut best, mut block_of) = ([f32::INFINITY; LANES], [0u32; LANES]);
+            let blocks = products.chunks_exact(LANES).zip(norms.chunks_exact(LANES));
+            for (b, (products, norms)) in blocks.enumerate() {
+                for lane in 0..LANES {
+                    let distance = norms[lane] - 2.0 * products[lane];
+                    let nearer = distance < best[lane];
+                    best[lane] = if nearer { distance } else { best[lane] };
+                    block_of[lane] = if nearer { b as u32 } else { block_of[lane] };
+                }
+            }
+            let mut found = (f32::INFINITY, 0);
+            for lane in 0..LANES {
+                let at = block_of[lane] * LANES as u32 + lane as u32;
+                if best[lane] < found.0 || (best[lane] == found.0 && at < found.1) {
+                    found = (best[lane], at);
+                }
+            }
+            for at in products.len() / LANES * LANES..products.len() {
+                let distance = norms[at] - 2.0 * products[at];
+                if distance < found.0 {
+                    found = (distance, at as u32);
+                }
+            }
+            found
+        },
+    )
 }
 
 /// k centroids [k × dim] of weighted points [n × dim], n ≥ k, after `iterations` of Lloyd's
@@ -358,6 +385,23 @@ mod tests {
     }
 
     /// Pruning finds what comparing all with all does, from good and from bad guesses.
+    /// Lanes and the rest after them, against the plain scan; values repeat, so that equals occur.
+    #[test]
+    fn the_least_is_the_first_of_equals() {
+        let mut rng = Rng::stream(1, "least");
+        for k in [1, 5, 16, 17, 48, 100, 333] {
+            let mut random =
+                |n: u64| -> Vec<f32> { (0..k).map(|_| rng.below(n) as f32 - 3.0).collect() };
+            let (products, norms) = (random(9), random(4));
+            let mut expect = (f32::INFINITY, 0);
+            for (c, (product, norm)) in products.iter().zip(&norms).enumerate() {
+                let distance = norm - 2.0 * product;
+                expect = if distance < expect.0 { (distance, c as u32) } else { expect };
+            }
+            assert_eq!(least(&products, &norms), expect);
+        }
+    }
+
     #[test]
     fn neighbours_hold_the_nearest() {
         for dim in [1, 2, 3, 4, 8] {
