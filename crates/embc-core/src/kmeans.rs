@@ -6,8 +6,11 @@
 //! several centroids at the very same distance is taken. Centroids are summed in the order of
 //! points. An empty cluster starts anew at the point that is farthest from its centroid.
 
+mod lanes;
+
 use crate::linalg::{Op, dot, gemm, vectorised};
 use crate::rng::Rng;
+use lanes::{LANES, Lanes};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -15,8 +18,6 @@ use serde::{Deserialize, Serialize};
 const BLOCK: usize = 256;
 /// Most dimensions in which neighbours prune enough to pay.
 const PRUNED: usize = 8;
-/// Centroids that are compared at once.
-const LANES: usize = 16;
 
 /// How the first centroids are chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,7 +26,8 @@ pub enum Start {
     /// Points drawn at random, as FAISS does.
     #[default]
     Random,
-    /// k-means++: points drawn in proportion to their squared distance from those chosen.
+    /// Greedy k-means++: each the best of 2 + ln k points drawn in proportion to their squared
+    /// distance from those chosen.
     PlusPlus,
 }
 
@@ -65,104 +67,6 @@ fn pruned(dim: usize, k: usize) -> bool {
 /// True without values whose squares are infinite, and without NaN.
 fn tame(values: &[f32]) -> bool {
     values.par_chunks(1 << 16).all(|values| values.iter().all(|x| x.abs() < 1e18))
-}
-
-/// Points as columns of 16 lanes, [n / 16 × dim × 16]; those that fill the last are infinitely far.
-struct Lanes {
-    dim: usize,
-    values: Vec<f32>,
-}
-
-impl Lanes {
-    fn new<'a>(dim: usize, rows: impl Iterator<Item = &'a [f32]>) -> Self {
-        let mut lanes = Self { dim, values: Vec::new() };
-        lanes.fill(rows);
-        lanes
-    }
-
-    fn fill<'a>(&mut self, rows: impl Iterator<Item = &'a [f32]>) {
-        let dim = self.dim;
-        self.values.clear();
-        for (i, row) in rows.enumerate() {
-            if i % LANES == 0 {
-                self.values.resize(self.values.len() + dim * LANES, f32::INFINITY);
-            }
-            let block = &mut self.values[i / LANES * dim * LANES..];
-            row.iter().enumerate().for_each(|(d, x)| block[d * LANES + i % LANES] = *x);
-        }
-    }
-
-    /// Squared distance and index of the nearest of the first `n`, or of some more that share
-    /// their lanes. The first of equals.
-    #[inline]
-    fn nearest(&self, point: &[f32], n: usize) -> (f32, usize) {
-        vectorised(
-            #[inline(always)]
-            || match self.dim {
-                1 => self.scan::<1>(point, n),
-                2 => self.scan::<2>(point, n),
-                4 => self.scan::<4>(point, n),
-                8 => self.scan::<8>(point, n),
-                _ => self.scan::<0>(point, n),
-            },
-        )
-    }
-
-    /// The points within `bound` of a point, with their squared distances.
-    fn within(&self, point: &[f32], bound: f32, found: &mut Vec<(f32, u32)>) {
-        found.clear();
-        vectorised(
-            #[inline(always)]
-            || {
-                for (b, block) in self.values.chunks_exact(self.dim * LANES).enumerate() {
-                    let squared = squared_distances::<0>(block, point);
-                    if squared.iter().fold(false, |any, &d| any | (d <= bound)) {
-                        let lanes = squared.iter().enumerate().filter(|(_, d)| **d <= bound);
-                        found.extend(lanes.map(|(i, &d)| (d, (b * LANES + i) as u32)));
-                    }
-                }
-            },
-        );
-    }
-
-    #[inline(always)]
-    fn scan<const DIM: usize>(&self, point: &[f32], n: usize) -> (f32, usize) {
-        let dim = if DIM == 0 { self.dim } else { DIM };
-        let point = &point[..dim];
-        let (mut best, mut block_of) = ([f32::INFINITY; LANES], [0u32; LANES]);
-        let blocks = self.values.chunks_exact(dim * LANES).take(n.div_ceil(LANES));
-        for (b, block) in blocks.enumerate() {
-            let squared = squared_distances::<DIM>(block, point);
-            for lane in 0..LANES {
-                let nearer = squared[lane] < best[lane];
-                best[lane] = if nearer { squared[lane] } else { best[lane] };
-                block_of[lane] = if nearer { b as u32 } else { block_of[lane] };
-            }
-        }
-        let mut found = (f32::INFINITY, 0);
-        for lane in 0..LANES {
-            let candidate = (best[lane], block_of[lane] as usize * LANES + lane);
-            if candidate.0 < found.0 || (candidate.0 == found.0 && candidate.1 < found.1) {
-                found = candidate;
-            }
-        }
-        found
-    }
-}
-
-/// Squared distances from a point to 16 others.
-#[inline(always)]
-fn squared_distances<const DIM: usize>(block: &[f32], point: &[f32]) -> [f32; LANES] {
-    let dim = if DIM == 0 { point.len() } else { DIM };
-    let mut squared = [0.0f32; LANES];
-    for (d, x) in point[..dim].iter().enumerate() {
-        let column = &block[d * LANES..][..LANES];
-        for lane in 0..LANES {
-            let difference = column[lane] - x;
-            squared[lane] += difference * difference;
-        }
-    }
-    squared
 }
 
 fn squared(a: &[f32], b: &[f32]) -> f32 {
@@ -346,28 +250,39 @@ fn plus_plus(
     points: &[f32],
     dim: usize,
     k: usize,
-    weight: &dyn Fn(usize) -> f64,
+    weight: &(dyn Fn(usize) -> f64 + Sync),
     rng: &mut Rng,
 ) -> Vec<f32> {
     let n = points.len() / dim;
     let point = |i: usize| &points[i * dim..][..dim];
-    let mut centroids = point(rng.below(n as u64) as usize).to_vec();
+    let tries = 2 + (k as f64).ln() as usize;
     let mut distance = vec![f64::INFINITY; n];
-    for _ in 1..k {
-        let last = &centroids[centroids.len() - dim..];
-        let mut total = 0.0;
-        for (i, distance) in distance.iter_mut().enumerate() {
-            let squares = point(i).iter().zip(last).map(|(a, b)| f64::from((a - b) * (a - b)));
-            *distance = distance.min(squares.sum());
-            total += *distance * weight(i);
-        }
-        let mut left = rng.unit() * total;
-        let pick = (0..n).find(|&i| {
-            left -= distance[i] * weight(i);
-            left < 0.0
+    let mut centroids = Vec::with_capacity(k * dim);
+    let mut picks = vec![rng.below(n as u64) as usize];
+    while centroids.len() < k * dim {
+        // The pick that leaves least, and what it leaves.
+        let tried = picks.par_iter().map(|&pick| {
+            let left: Vec<f64> = (0..n)
+                .map(|i| distance[i].min(f64::from(squared(point(i), point(pick)))))
+                .collect();
+            let total: f64 = (0..n).map(|i| left[i] * weight(i)).sum();
+            (total, pick, left)
         });
-        let pick = pick.unwrap_or_else(|| rng.below(n as u64) as usize);
+        let tried: Vec<_> = tried.collect();
+        let best = tried.into_iter().min_by(|a, b| a.0.total_cmp(&b.0)).expect("a pick");
+        let (total, pick);
+        (total, pick, distance) = best;
         centroids.extend_from_slice(point(pick));
+        picks = (0..tries)
+            .map(|_| {
+                let mut left = rng.unit() * total;
+                let pick = (0..n).find(|&i| {
+                    left -= distance[i] * weight(i);
+                    left < 0.0
+                });
+                pick.unwrap_or_else(|| rng.below(n as u64) as usize)
+            })
+            .collect();
     }
     centroids
 }
@@ -384,7 +299,6 @@ mod tests {
             .collect()
     }
 
-    /// Pruning finds what comparing all with all does, from good and from bad guesses.
     /// Lanes and the rest after them, against the plain scan; values repeat, so that equals occur.
     #[test]
     fn the_least_is_the_first_of_equals() {
@@ -402,6 +316,7 @@ mod tests {
         }
     }
 
+    /// Pruning finds what comparing all with all does, from good and from bad guesses.
     #[test]
     fn neighbours_hold_the_nearest() {
         for dim in [1, 2, 3, 4, 8] {

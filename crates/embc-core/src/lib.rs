@@ -15,6 +15,7 @@ pub mod kmeans;
 pub mod layer;
 pub mod linalg;
 pub mod loss;
+pub mod lsq;
 pub mod metric;
 pub mod model;
 pub mod net;

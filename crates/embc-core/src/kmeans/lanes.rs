@@ -1,0 +1,104 @@
+//! Centroids in lanes: sixteen of them are compared with a point at once.
+
+use crate::linalg::vectorised;
+
+/// Centroids that are compared at once.
+pub const LANES: usize = 16;
+
+/// Points as columns of 16 lanes, [n / 16 × dim × 16]; those that fill the last are infinitely far.
+pub struct Lanes {
+    pub dim: usize,
+    pub values: Vec<f32>,
+}
+
+impl Lanes {
+    pub fn new<'a>(dim: usize, rows: impl Iterator<Item = &'a [f32]>) -> Self {
+        let mut lanes = Self { dim, values: Vec::new() };
+        lanes.fill(rows);
+        lanes
+    }
+
+    pub fn fill<'a>(&mut self, rows: impl Iterator<Item = &'a [f32]>) {
+        let dim = self.dim;
+        self.values.clear();
+        for (i, row) in rows.enumerate() {
+            if i % LANES == 0 {
+                self.values.resize(self.values.len() + dim * LANES, f32::INFINITY);
+            }
+            let block = &mut self.values[i / LANES * dim * LANES..];
+            row.iter().enumerate().for_each(|(d, x)| block[d * LANES + i % LANES] = *x);
+        }
+    }
+
+    /// Squared distance and index of the nearest of the first `n`, or of some more that share
+    /// their lanes. The first of equals.
+    #[inline]
+    pub fn nearest(&self, point: &[f32], n: usize) -> (f32, usize) {
+        vectorised(
+            #[inline(always)]
+            || match self.dim {
+                1 => self.scan::<1>(point, n),
+                2 => self.scan::<2>(point, n),
+                4 => self.scan::<4>(point, n),
+                8 => self.scan::<8>(point, n),
+                _ => self.scan::<0>(point, n),
+            },
+        )
+    }
+
+    /// The points within `bound` of a point, with their squared distances.
+    pub fn within(&self, point: &[f32], bound: f32, found: &mut Vec<(f32, u32)>) {
+        found.clear();
+        vectorised(
+            #[inline(always)]
+            || {
+                for (b, block) in self.values.chunks_exact(self.dim * LANES).enumerate() {
+                    let squared = squared_distances::<0>(block, point);
+                    if squared.iter().fold(false, |any, &d| any | (d <= bound)) {
+                        let lanes = squared.iter().enumerate().filter(|(_, d)| **d <= bound);
+                        found.extend(lanes.map(|(i, &d)| (d, (b * LANES + i) as u32)));
+                    }
+                }
+            },
+        );
+    }
+
+    #[inline(always)]
+    fn scan<const DIM: usize>(&self, point: &[f32], n: usize) -> (f32, usize) {
+        let dim = if DIM == 0 { self.dim } else { DIM };
+        let point = &point[..dim];
+        let (mut best, mut block_of) = ([f32::INFINITY; LANES], [0u32; LANES]);
+        let blocks = self.values.chunks_exact(dim * LANES).take(n.div_ceil(LANES));
+        for (b, block) in blocks.enumerate() {
+            let squared = squared_distances::<DIM>(block, point);
+            for lane in 0..LANES {
+                let nearer = squared[lane] < best[lane];
+                best[lane] = if nearer { squared[lane] } else { best[lane] };
+                block_of[lane] = if nearer { b as u32 } else { block_of[lane] };
+            }
+        }
+        let mut found = (f32::INFINITY, 0);
+        for lane in 0..LANES {
+            let candidate = (best[lane], block_of[lane] as usize * LANES + lane);
+            if candidate.0 < found.0 || (candidate.0 == found.0 && candidate.1 < found.1) {
+                found = candidate;
+            }
+        }
+        found
+    }
+}
+
+/// Squared distances from a point to 16 others.
+#[inline(always)]
+fn squared_distances<const DIM: usize>(block: &[f32], point: &[f32]) -> [f32; LANES] {
+    let dim = if DIM == 0 { point.len() } else { DIM };
+    let mut squared = [0.0f32; LANES];
+    for (d, x) in point[..dim].iter().enumerate() {
+        let column = &block[d * LANES..][..LANES];
+        for lane in 0..LANES {
+            let difference = column[lane] - x;
+            squared[lane] += difference * difference;
+        }
+    }
+    squared
+}
