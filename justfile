@@ -34,6 +34,20 @@ report:
         fi
     done
 
+# Compute and render every study of `embc theory` anew (some minutes)
+theory:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    cargo build --release
+    for kind in lsq; do
+        for config in $(grep -l "^theory *= \"$kind\"" configs/*.toml); do
+            name=$(basename "$config" .toml)
+            for format in md svg csv; do
+                ./target/release/embc theory "$kind" --config "$config" --format "$format" --output "results/$name.$format"
+            done
+        done
+    done
+
 # Lookups a second of each scheme beside the uncompressed table (bench-schemes memcom: only that)
 bench-schemes filter="":
     cargo bench -p embc-core --bench schemes -- {{filter}}

@@ -67,6 +67,11 @@ pub enum Command {
     },
     /// List what there is to choose from
     List(List),
+    /// Check what is proved, without data or training
+    Theory {
+        #[command(subcommand)]
+        command: Theory,
+    },
 }
 
 /// Train one trial: the first scheme, budget and seed of a config, or those that --set names.
@@ -225,4 +230,40 @@ pub enum What {
     Datasets,
     Metrics,
     Optimizers,
+}
+
+#[derive(Subcommand)]
+pub enum Theory {
+    /// CCE on least squares: losses of iterations against the theorem's bound (CCE §3, Theorem 3.1)
+    ///
+    ///   embc theory lsq --config cce_lsq_dense
+    #[command(verbatim_doc_comment)]
+    Lsq(Study),
+}
+
+/// A study: what to compute, and how to show it.
+#[derive(Args)]
+pub struct Study {
+    /// The study: a path, or a name under configs/
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// How to render it
+    #[arg(long, value_enum, default_value = "md")]
+    pub format: StudyFormat,
+    /// Write to a file instead of stdout
+    #[arg(long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Threads; the numbers do not depend on it
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum StudyFormat {
+    /// Words and a table in Markdown.
+    Md,
+    /// The curves.
+    Svg,
+    /// All values: curve, x, mean, half the width of the interval.
+    Csv,
 }

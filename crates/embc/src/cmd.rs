@@ -14,6 +14,7 @@ pub mod data;
 pub mod list;
 pub mod report;
 pub mod sweep;
+pub mod theory;
 pub mod train;
 
 /// How a command that ran to its end went.

@@ -209,17 +209,36 @@ pub fn find(name: &Path) -> Result<PathBuf> {
     bail!("{}: no such config, here or under configs/{hint}", name.display())
 }
 
+/// The path and text of a config.
+pub fn read(name: &Path) -> Result<(PathBuf, String)> {
+    let path = find(name)?;
+    let text = std::fs::read_to_string(&path)
+        .with_context(|| format!("{}: cannot be read", path.display()))?;
+    Ok((path, text))
+}
+
+/// A config's text as what it describes; errors name the line.
+pub fn parse<T: serde::de::DeserializeOwned>(path: &Path, text: &str) -> Result<T> {
+    toml::from_str(text).map_err(|error: toml::de::Error| {
+        let line = error.span().map_or(1, |span| line_of(text, span.start));
+        anyhow!("{}:{line}: {}", path.display(), suggest::key(error.message()))
+    })
+}
+
+/// Which command of `embc theory` a config is for, if any.
+pub fn theory(text: &str) -> Option<String> {
+    let table: toml::Table = text.parse().ok()?;
+    table.get("theory")?.as_str().map(String::from)
+}
+
 impl Experiment {
     /// Reads and checks a config with the overrides of `--set`.
     pub fn load(name: &Path, sets: &[String]) -> Result<Self> {
-        let path = find(name)?;
-        let text = std::fs::read_to_string(&path)
-            .with_context(|| format!("{}: cannot be read", path.display()))?;
-        let parsed: Result<Self, toml::de::Error> = toml::from_str(&text);
-        let mut experiment = parsed.map_err(|error| {
-            let line = error.span().map_or(1, |span| line_of(&text, span.start));
-            anyhow!("{}:{line}: {}", path.display(), suggest::key(error.message()))
-        })?;
+        let (path, text) = read(name)?;
+        if let Some(kind) = theory(&text) {
+            bail!("{}: a study of `embc theory {kind}`, not an experiment", path.display());
+        }
+        let mut experiment: Self = parse(&path, &text)?;
         if !sets.is_empty() {
             let mut table: toml::Table = text.parse().expect("parsed above");
             for set in sets {

@@ -54,6 +54,7 @@ fn main() -> ExitCode {
         Command::Report(args) => cmd::report::run(args, &cli.global),
         Command::Data { command } => cmd::data::run(command, &cli.global),
         Command::List(args) => cmd::list::run(args, &cli.global),
+        Command::Theory { command } => cmd::theory::run(command, &cli.global),
     };
     cmd::exit(result)
 }

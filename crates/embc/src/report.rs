@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 mod collisions;
+pub mod estimate;
 mod loss;
 mod tuning;
 

@@ -1,43 +1,13 @@
 //! What compression costs: relative losses with intervals, in words, as a table and as a plot.
 
+use super::estimate::Estimate;
 use super::{Grid, budget_text, sign_of};
 use crate::config::Experiment;
-use crate::plot::{Curve, Point};
+use crate::plot::{Axis, Curve, Point};
 use crate::table::markdown as md_table;
 use anyhow::Result;
-use statrs::distribution::{ContinuousCDF, StudentsT};
 use std::collections::BTreeMap;
 use std::fmt::Write;
-
-/// A mean with its 95 % t-interval over seeds; no interval for one seed.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Estimate {
-    mean: f64,
-    half: Option<f64>,
-    n: usize,
-}
-
-impl Estimate {
-    fn of(values: &[f64]) -> Option<Self> {
-        let n = values.len() as f64;
-        let mean = values.iter().sum::<f64>() / n;
-        let variance = values.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / (n - 1.0);
-        let t = StudentsT::new(0.0, 1.0, n - 1.0).ok().map(|t| t.inverse_cdf(0.975));
-        let half = t.map(|t| t * (variance / n).sqrt());
-        (!values.is_empty()).then_some(Self { mean, half, n: values.len() })
-    }
-
-    fn text(self) -> String {
-        match self.half {
-            Some(half) => format!("{:.1} ± {half:.1}", self.mean),
-            None => format!("{:.1}", self.mean),
-        }
-    }
-
-    fn holds(self, x: f64) -> bool {
-        self.half.is_none_or(|half| (self.mean - x).abs() <= half)
-    }
-}
 
 /// The losses of an experiment's cells against its baseline, in per cent, by seed.
 pub struct Losses<'a> {
@@ -197,7 +167,7 @@ impl<'a> Losses<'a> {
             let mean = |points: &[Point]| points.iter().map(|p| p.y).sum::<f64>();
             self.schemes()
                 .filter(|scheme| self.kind(scheme) == kind)
-                .map(|scheme| Curve { name: scheme.clone(), points: points(scheme) })
+                .map(|scheme| Curve { name: scheme.clone(), points: points(scheme), beside: false })
                 .filter(|curve| !curve.points.is_empty())
                 .min_by(|a, b| {
                     let lengths = b.points.len().cmp(&a.points.len());
@@ -258,7 +228,8 @@ pub fn svg(
     if curves.is_empty() {
         return Ok(None);
     }
-    crate::plot::svg(&experiment.title, x_name, &y_name, &curves).map(Some)
+    let (x, y) = (Axis { name: x_name, log: true }, Axis { name: &y_name, log: false });
+    crate::plot::svg(&experiment.title, [x, y], &curves).map(Some)
 }
 
 /// Mean losses of the positives in each popularity bucket, where trials have them.
@@ -286,21 +257,5 @@ fn buckets(losses: &Losses<'_>, header: &[String]) -> String {
             "\nMean loss in % where the items to find are in the head / torso / tail: the most frequent items that make up a third of all training rows, those of the next third, and the rest.\n\n{}",
             md_table(header, &rows)
         ),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn t_intervals() {
-        // t(2, 0.975) = 4.3027, deviation 1, three values.
-        let three = Estimate::of(&[1.0, 2.0, 3.0]).unwrap();
-        assert!((three.half.unwrap() - 4.302_652_7 / 3f64.sqrt()).abs() < 1e-6);
-        assert_eq!(three.text(), "2.0 ± 2.5");
-        assert!(three.holds(0.0) && !three.holds(-1.0));
-        assert_eq!(Estimate::of(&[1.0]), Some(Estimate { mean: 1.0, half: None, n: 1 }));
-        assert_eq!(Estimate::of(&[]), None);
     }
 }

@@ -6,4 +6,5 @@ mod hostile;
 mod real;
 mod sandbox;
 mod smoke;
+mod theory;
 mod tidy;

@@ -1,0 +1,130 @@
+//! `embc theory`: studies of what is proved, rendered as words, a table, a plot or values.
+
+use super::Outcome;
+use crate::cli::{Global, Study as Args, StudyFormat, Theory};
+use crate::config;
+use crate::plot::{self, Axis, Curve, Point};
+use crate::report::estimate::Estimate;
+use crate::table::markdown;
+use anyhow::{Context, Result, bail};
+use serde::de::DeserializeOwned;
+use std::fmt::Write;
+use std::path::PathBuf;
+
+mod lsq;
+
+pub fn run(command: &Theory, global: &Global) -> Result<Outcome> {
+    let (args, study) = match command {
+        Theory::Lsq(args) => (args, lsq::run as fn(&Args, &Global) -> Result<Option<Study>>),
+    };
+    super::set_threads(args.threads)?;
+    let Some(study) = study(args, global)? else { return Ok(Outcome::Interrupted) };
+    let text = match args.format {
+        StudyFormat::Md => study.markdown(),
+        StudyFormat::Svg => study.svg()?,
+        StudyFormat::Csv => study.csv(),
+    };
+    match &args.output {
+        Some(path) => std::fs::write(path, text)
+            .with_context(|| format!("{}: cannot be written", path.display()))?,
+        None => super::print(&text)?,
+    }
+    Ok(Outcome::Fine)
+}
+
+/// Reads a study's config; `kind` is the command it must be for.
+fn load<T: DeserializeOwned>(args: &Args, kind: &str) -> Result<(PathBuf, T)> {
+    let (path, text) = config::read(&args.config)?;
+    match config::theory(&text) {
+        Some(theory) if theory == kind => {}
+        Some(theory) => bail!("{}: a study of `embc theory {theory}`", path.display()),
+        None => bail!("{}: no study: it has no theory = \"{kind}\"", path.display()),
+    }
+    let config = config::parse(&path, &text)?;
+    Ok((path, config))
+}
+
+/// What a study found.
+struct Study {
+    /// Its name, and that of its files.
+    name: String,
+    title: String,
+    /// What was done, in Markdown.
+    about: String,
+    /// What follows from the numbers, a line each.
+    findings: Vec<String>,
+    x_name: String,
+    y_name: String,
+    log: [bool; 2],
+    /// Columns of the table.
+    shown: Vec<f64>,
+    lines: Vec<Line>,
+}
+
+/// Values over x, of our own or of a paper.
+struct Line {
+    name: String,
+    /// A paper's values for the line before.
+    beside: bool,
+    points: Vec<(f64, Estimate)>,
+}
+
+impl Study {
+    fn markdown(&self) -> String {
+        let mut text = format!("## {}\n\n{}\n\n", self.title, self.about.trim());
+        for finding in &self.findings {
+            let _ = writeln!(text, "- {finding}");
+        }
+        if !self.findings.is_empty() {
+            text.push('\n');
+        }
+        let _ = writeln!(text, "**{}**:\n", self.y_name);
+        let mut header = vec![self.x_name.clone()];
+        header.extend(self.shown.iter().map(f64::to_string));
+        let row = |line: &Line| {
+            let at = |x: &f64| line.points.iter().find(|(at, _)| at == x);
+            let cells = self.shown.iter().map(|x| at(x).map_or(String::new(), |p| text_of(p.1)));
+            std::iter::once(line.name.clone()).chain(cells).collect()
+        };
+        text += &markdown(&header, &self.lines.iter().map(row).collect::<Vec<_>>());
+        let _ = writeln!(text, "\n![{}]({}.svg)", self.title, self.name);
+        text
+    }
+
+    fn csv(&self) -> String {
+        let mut text = "curve,x,mean,half_width\n".to_string();
+        for line in &self.lines {
+            for (x, Estimate { mean, half, .. }) in &line.points {
+                let half = half.map_or(String::new(), |half| format!("{half:e}"));
+                let _ = writeln!(text, "\"{}\",{x},{mean:e},{half}", line.name);
+            }
+        }
+        text
+    }
+
+    fn svg(&self) -> Result<String> {
+        let curve = |line: &Line| Curve {
+            name: line.name.clone(),
+            beside: line.beside,
+            points: line
+                .points
+                .iter()
+                .map(|&(x, y)| Point { x, y: y.mean, half: y.half.unwrap_or(0.0) })
+                .collect(),
+        };
+        let axes = [(&self.x_name, self.log[0]), (&self.y_name, self.log[1])];
+        let axes = axes.map(|(name, log)| Axis { name, log });
+        plot::svg(&self.title, axes, &self.lines.iter().map(curve).collect::<Vec<_>>())
+    }
+}
+
+/// Three digits that count.
+fn text_of(value: Estimate) -> String {
+    let digits = (2 - value.mean.abs().max(1e-300).log10().floor() as i32).max(0);
+    let (places, scale) = if digits > 6 { (2, true) } else { (digits as usize, false) };
+    let text = |x: f64| if scale { format!("{x:.places$e}") } else { format!("{x:.places$}") };
+    match value.half.filter(|half| *half > 1e-9 * value.mean.abs()) {
+        Some(half) => format!("{} ± {}", text(value.mean), text(half)),
+        None => text(value.mean),
+    }
+}
