@@ -110,6 +110,8 @@ pub struct TableConfig {
     pub relative_to: Option<String>,
     /// Show what training took: differs from run to run, and so is left out by default.
     pub times: bool,
+    /// Show where each scheme's curve meets that of `relative_to`.
+    pub crossing: bool,
     /// A kind of scheme: show how much each loses against `relative_to`, whether this kind loses
     /// least, and a plot.
     pub loss: Option<String>,

@@ -71,6 +71,9 @@ pub struct Record {
     /// What the data has that examples have not, or not whole.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub left_out: BTreeMap<String, u64>,
+    /// Ids of each table.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub vocab: Vec<u64>,
     /// The sizes that the scheme chose, for each table.
     #[serde(default)]
     pub sizes: Vec<String>,

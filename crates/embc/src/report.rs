@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 mod collisions;
+mod crossing;
 pub mod estimate;
 mod loss;
 mod tuning;
@@ -225,6 +226,7 @@ pub fn markdown(experiment: &Experiment, records: &[Record]) -> Result<String> {
         row
     };
     text += &md_table(&header, &grid.schemes.iter().map(memory).collect::<Vec<_>>());
+    text += &crossing::section(experiment, &grid, &key, axis, &references);
     if experiment.table.times {
         text += &times(&grid)?;
     }

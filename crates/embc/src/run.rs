@@ -235,6 +235,7 @@ impl<'a> Bench<'a> {
         record.params = footprint.params;
         record.param_bytes = footprint.param_bytes;
         record.index_bytes = footprint.index_bytes;
+        record.vocab = plan.tables.iter().map(|t| u64::from(t.vocab)).collect();
         record.compression_params = self.full.tables as f64 / footprint.params as f64;
         record.compression_bytes = 4.0 * self.full.tables as f64 / footprint.bytes() as f64;
         let need = self.need_of(&plan);
@@ -359,6 +360,7 @@ impl<'a> Bench<'a> {
             knobs: trial.knobs.clone().into(),
             budget: trial.budget_json(),
             left_out: self.data.left_out.clone(),
+            vocab: Vec::new(),
             sizes: Vec::new(),
             collisions: Vec::new(),
             compression_params: 0.0,
