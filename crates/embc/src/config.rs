@@ -123,6 +123,8 @@ pub struct TableConfig {
 pub enum TableSplit {
     Valid,
     Test,
+    /// A table of each.
+    Both,
 }
 
 /// `[reference]`: values of a paper or another program.
@@ -132,6 +134,9 @@ pub struct ReferenceConfig {
     pub file: PathBuf,
     #[serde(default)]
     pub title: String,
+    /// How far below the reference ours may lie by chance or by a detail; further than this and
+    /// than two standard errors of the difference, `report --check` fails.
+    pub tolerance: Option<f64>,
 }
 
 /// `[[expect]]`: a bound that `report --check` enforces.
@@ -340,6 +345,9 @@ impl Experiment {
         }
         let names_scheme = |name: &str| self.overridden || labels.contains(name);
         for expect in &self.expect {
+            if expect.split == TableSplit::Both {
+                return Err(self.error("split", "[[expect]] split is \"valid\" or \"test\""));
+            }
             if !names_scheme(&expect.scheme) {
                 let what = format!(
                     "[[expect]] names scheme {:?}, which is not in this experiment",
@@ -374,6 +382,10 @@ impl Experiment {
             if self.table.relative_to.is_none() {
                 return Err(self.error("loss", "loss needs relative_to, what it is relative to"));
             }
+        }
+        if self.table.crossing && self.table.relative_to.is_none() {
+            let what = "crossing needs relative_to, whose value curves are to meet";
+            return Err(self.error("crossing", what));
         }
         let points = self.points().map_err(|error| self.error("[budget]", error))?;
         for (i, point) in points.iter().enumerate() {

@@ -4,7 +4,7 @@ use crate::config::{Expect, Experiment, TableSplit};
 use crate::plan::{Trial, trials};
 use crate::record::{Host, Record, Status};
 use crate::table::{bytes, count, markdown as md_table};
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use embc_core::metric::Metric;
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -13,6 +13,7 @@ mod collisions;
 mod crossing;
 pub mod estimate;
 mod loss;
+mod reference;
 mod tuning;
 
 pub use collisions::collisions;
@@ -125,7 +126,7 @@ fn metric_key(experiment: &Experiment, records: &[&Record]) -> String {
     let test = format!("test/{metric}");
     let has_test = records.iter().any(|r| r.metrics.contains_key(&test));
     match experiment.table.split {
-        Some(TableSplit::Valid) => format!("valid/{metric}"),
+        Some(TableSplit::Valid | TableSplit::Both) => format!("valid/{metric}"),
         Some(TableSplit::Test) => test,
         None if has_test => test,
         None => format!("valid/{metric}"),
@@ -139,7 +140,7 @@ pub fn markdown(experiment: &Experiment, records: &[Record]) -> Result<String> {
     let axis = experiment.points()?.first().map(|p| p.axis);
     let title = grid.records.first().map_or(&experiment.dataset, |r| &r.dataset_title);
     let mut text = format!("## {}\n\n", experiment.title);
-    let references = references(experiment)?;
+    let references = reference::read(experiment)?;
     writeln!(
         text,
         "Data: {}. Model: {}. Epoch picked by validation {}.",
@@ -168,38 +169,10 @@ pub fn markdown(experiment: &Experiment, records: &[Record]) -> Result<String> {
     if !losses.is_empty() {
         write!(text, "\n{losses}")?;
     }
-    let baseline = experiment.table.relative_to.as_deref();
-    let seeds = experiment.train.seeds.len();
-    let spread = match seeds {
-        1 => "one seed".into(),
-        n => format!(
-            "mean ± standard deviation over {n} seeds (initialisation and order; the data and its split are fixed)"
-        ),
-    };
-    writeln!(
-        text,
-        "\n**{key}**, {spread}{}:\n",
-        match baseline {
-            Some(baseline) => format!("; in brackets the change against {baseline}"),
-            None => String::new(),
-        }
-    )?;
-    let base = |budget: &str| baseline.and_then(|b| grid.cell(b, budget)?.summary(&key));
-    let mut notes = Vec::new();
-    let mut rows = Vec::new();
-    for scheme in &grid.schemes {
-        let mut row = vec![scheme.clone()];
-        for budget in &budgets {
-            row.push(cell_text(&grid, scheme, budget, &key, base(budget), baseline, &mut notes));
-        }
-        rows.push(row);
-    }
-    text += &md_table(&header, &rows);
-    notes.sort();
-    notes.dedup();
-    if !notes.is_empty() {
-        text.push('\n');
-        notes.iter().for_each(|note| text.push_str(&format!("- {note}\n")));
+    text += &values_table(experiment, &grid, &key, &budgets, &header)?;
+    if experiment.table.split == Some(TableSplit::Both) {
+        let test = key.replacen("valid/", "test/", 1);
+        text += &values_table(experiment, &grid, &test, &budgets, &header)?;
     }
     writeln!(
         text,
@@ -230,7 +203,7 @@ pub fn markdown(experiment: &Experiment, records: &[Record]) -> Result<String> {
     if experiment.table.times {
         text += &times(&grid)?;
     }
-    text += &reference(experiment, &grid, values);
+    text += &reference::section(experiment, &grid, values);
     let (tuning, tried) = tuning::section(experiment, &grid, records)?;
     text += &tuning;
     let others = grid.others - tried;
@@ -250,6 +223,50 @@ pub fn markdown(experiment: &Experiment, records: &[Record]) -> Result<String> {
         write!(text, "; {others} records of other settings are left out")?;
     }
     text.push_str(".\n\n");
+    Ok(text)
+}
+
+/// The values of a metric: a scheme a line, a budget a column.
+fn values_table(
+    experiment: &Experiment,
+    grid: &Grid<'_>,
+    key: &str,
+    budgets: &[String],
+    header: &[String],
+) -> Result<String> {
+    let baseline = experiment.table.relative_to.as_deref();
+    let spread = match experiment.train.seeds.len() {
+        1 => "one seed".into(),
+        n => format!(
+            "mean ± standard deviation over {n} seeds (initialisation and order; the data and its split are fixed)"
+        ),
+    };
+    let mut text = String::new();
+    writeln!(
+        text,
+        "\n**{key}**, {spread}{}:\n",
+        match baseline {
+            Some(baseline) => format!("; in brackets the change against {baseline}"),
+            None => String::new(),
+        }
+    )?;
+    let base = |budget: &str| baseline.and_then(|b| grid.cell(b, budget)?.summary(key));
+    let mut notes = Vec::new();
+    let mut rows = Vec::new();
+    for scheme in &grid.schemes {
+        let mut row = vec![scheme.clone()];
+        for budget in budgets {
+            row.push(cell_text(grid, scheme, budget, key, base(budget), baseline, &mut notes));
+        }
+        rows.push(row);
+    }
+    text += &md_table(header, &rows);
+    notes.sort();
+    notes.dedup();
+    if !notes.is_empty() {
+        text.push('\n');
+        notes.iter().for_each(|note| text.push_str(&format!("- {note}\n")));
+    }
     Ok(text)
 }
 
@@ -330,44 +347,6 @@ fn cores(grid: &Grid<'_>) -> usize {
 /// The metric of references that are losses against a baseline.
 const RELATIVE_LOSS: &str = "relative loss %";
 
-/// A value of a paper or another program.
-#[derive(Clone, serde::Deserialize)]
-struct Reference {
-    scheme: String,
-    budget: Option<f64>,
-    metric: String,
-    value: f64,
-}
-
-/// All values of the reference file.
-fn references(experiment: &Experiment) -> Result<Vec<Reference>> {
-    let Some(config) = &experiment.reference else { return Ok(Vec::new()) };
-    let path = experiment.path.with_file_name("").join(&config.file);
-    let place = || format!("{}: the reference file of {}", path.display(), experiment.name);
-    let mut reader = csv::Reader::from_path(&path).with_context(place)?;
-    reader.deserialize().map(|entry| entry.with_context(place)).collect()
-}
-
-/// Our values beside those of the reference file.
-fn reference(experiment: &Experiment, grid: &Grid<'_>, values: Vec<Reference>) -> String {
-    let Some(config) = experiment.reference.as_ref().filter(|_| !values.is_empty()) else {
-        return String::new();
-    };
-    let row = |entry: Reference| {
-        let budget = entry.budget.map_or(String::new(), |b| b.to_string());
-        let cell = grid.cell(&entry.scheme, &budget);
-        let ours = cell.and_then(|cell| cell.summary(&entry.metric));
-        let text = ours.map_or("…".into(), Summary::text);
-        let gap = ours.map_or(String::new(), |ours| format!("{:+.4}", ours.mean - entry.value));
-        vec![entry.scheme, budget, entry.metric, text, format!("{:.4}", entry.value), gap]
-    };
-    let rows: Vec<Vec<String>> = values.into_iter().map(row).collect();
-    let header =
-        ["scheme", "budget", "metric", "embc", "reference", "difference"].map(String::from);
-    let title = if config.title.is_empty() { "the reference" } else { &config.title };
-    format!("\nBeside {title}:\n\n{}", md_table(&header, &rows))
-}
-
 /// The experiment's plot as SVG, where it has one.
 pub fn svg(experiment: &Experiment, records: &[Record]) -> Result<Option<String>> {
     let grid = Grid::new(experiment, records)?;
@@ -399,6 +378,7 @@ pub fn check(experiment: &Experiment, records: &[Record]) -> Result<Vec<String>>
         };
         failed.extend(what.map(|what| format!("{name} {what}{source}")));
     }
+    failed.extend(reference::below(experiment, &grid)?);
     Ok(failed)
 }
 

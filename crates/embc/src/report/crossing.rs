@@ -3,7 +3,8 @@
 //! The rule with which the CCE paper makes its Table 1 out of its figures: the mean curve, linear in
 //! the logarithm of the budget between its points, meets the full table's value.
 
-use super::{Grid, Reference, sign_of};
+use super::reference::Reference;
+use super::{Grid, sign_of};
 use crate::config::Experiment;
 use crate::table::{count, markdown as md_table};
 use std::fmt::Write;

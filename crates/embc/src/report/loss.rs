@@ -118,7 +118,7 @@ impl<'a> Losses<'a> {
     }
 
     /// The table of losses, with values of the paper below.
-    pub fn table(&self, header: &[String], paper: &[super::Reference]) -> String {
+    pub fn table(&self, header: &[String], paper: &[super::reference::Reference]) -> String {
         let best: Vec<_> = self.grid.budgets.iter().map(|b| self.best(b, |_| true)).collect();
         let row = |scheme: &String| {
             let cell = |(budget, best): (&String, &Option<&String>)| match self.show(scheme, budget)
@@ -137,7 +137,7 @@ impl<'a> Losses<'a> {
         names.dedup();
         for name in names {
             let value = |budget: &String| {
-                let is = |r: &&super::Reference| {
+                let is = |r: &&super::reference::Reference| {
                     r.scheme == *name && r.budget.map(|b| b.to_string()).as_ref() == Some(budget)
                 };
                 paper.iter().find(is).map_or(String::new(), |value| value.value.to_string())
@@ -186,7 +186,7 @@ pub fn section(
     key: &str,
     axis: Option<&str>,
     header: &[String],
-    paper: &[super::Reference],
+    paper: &[super::reference::Reference],
 ) -> Result<String> {
     let (Some(losses), Some(axis)) = (Losses::new(experiment, grid, key), axis) else {
         return Ok(String::new());

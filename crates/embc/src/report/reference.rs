@@ -1,0 +1,127 @@
+//! Our values beside those of a paper or another program.
+
+use super::{Grid, Summary, sign_of};
+use crate::config::Experiment;
+use crate::table::markdown as md_table;
+use anyhow::{Context, Result};
+
+/// A value of a paper or another program.
+#[derive(Clone, Debug, serde::Deserialize)]
+pub struct Reference {
+    pub scheme: String,
+    /// The budget's value; none for a scheme that ignores it.
+    pub budget: Option<f64>,
+    pub metric: String,
+    pub value: f64,
+    /// Its standard error, where it is known.
+    #[serde(default)]
+    pub error: Option<f64>,
+}
+
+/// All values of the reference file.
+pub fn read(experiment: &Experiment) -> Result<Vec<Reference>> {
+    let Some(config) = &experiment.reference else { return Ok(Vec::new()) };
+    let path = experiment.path.with_file_name("").join(&config.file);
+    let place = || format!("{}: the reference file of {}", path.display(), experiment.name);
+    let mut reader = csv::Reader::from_path(&path).with_context(place)?;
+    reader.deserialize().map(|entry| entry.with_context(place)).collect()
+}
+
+impl Reference {
+    fn budget_key(&self) -> String {
+        self.budget.map_or(String::new(), |b| b.to_string())
+    }
+
+    fn ours(&self, grid: &Grid<'_>) -> Option<Summary> {
+        grid.cell(&self.scheme, &self.budget_key())?.summary(&self.metric)
+    }
+
+    /// How much better ours is, if by more than `tolerance` and two standard errors.
+    fn gap(&self, ours: Summary, tolerance: f64) -> Option<f64> {
+        let of_ours = ours.deviation.map_or(0.0, |d| d / (ours.n as f64).sqrt());
+        let error = of_ours.hypot(self.error.unwrap_or(0.0));
+        let gap = sign_of(&self.metric) * (ours.mean - self.value);
+        (gap.abs() > tolerance.max(2.0 * error)).then_some(gap)
+    }
+}
+
+/// Our values beside those of the reference file.
+pub fn section(experiment: &Experiment, grid: &Grid<'_>, values: Vec<Reference>) -> String {
+    let Some(config) = experiment.reference.as_ref().filter(|_| !values.is_empty()) else {
+        return String::new();
+    };
+    let mut counts = [0; 3];
+    let row = |entry: Reference| {
+        let ours = entry.ours(grid);
+        let text = ours.map_or("…".into(), Summary::text);
+        let gap = ours.map_or(String::new(), |ours| format!("{:+.4}", ours.mean - entry.value));
+        let mut row = vec![
+            entry.scheme.clone(),
+            entry.budget_key(),
+            entry.metric.clone(),
+            text,
+            format!("{:.4}", entry.value),
+            gap,
+        ];
+        if let (Some(tolerance), Some(ours)) = (config.tolerance, ours) {
+            let (at, verdict) = match entry.gap(ours, tolerance) {
+                None => (0, "same"),
+                Some(gap) if gap > 0.0 => (1, "better"),
+                Some(_) => (2, "**worse**"),
+            };
+            counts[at] += 1;
+            row.push(verdict.into());
+        }
+        row
+    };
+    let rows: Vec<Vec<String>> = values.into_iter().map(row).collect();
+    let header = ["scheme", "budget", "metric", "embc", "reference", "difference", "verdict"];
+    let shown = if config.tolerance.is_some() { 7 } else { 6 };
+    let header: Vec<String> = header[..shown].iter().map(|name| name.to_string()).collect();
+    let title = if config.title.is_empty() { "the reference" } else { &config.title };
+    let verdict = config.tolerance.map_or(String::new(), |tolerance| {
+        let [same, better, worse] = counts;
+        format!(
+            " {same} values are the same, {better} of ours are better and {worse} worse by more than {tolerance} and by more than two standard errors of the difference."
+        )
+    });
+    format!("\nBeside {title}.{verdict}\n\n{}", md_table(&header, &rows))
+}
+
+/// Values of ours that lie below the reference by more than `[reference] tolerance`, in words.
+pub fn below(experiment: &Experiment, grid: &Grid<'_>) -> Result<Vec<String>> {
+    let Some(tolerance) = experiment.reference.as_ref().and_then(|r| r.tolerance) else {
+        return Ok(Vec::new());
+    };
+    let text = |entry: &Reference| {
+        let gap = entry.gap(entry.ours(grid)?, tolerance).filter(|gap| *gap < 0.0)?;
+        let (name, budget) = (&experiment.name, entry.budget_key());
+        let Reference { scheme, metric, value, .. } = entry;
+        Some(format!("{name}: {scheme} {budget} {metric} is {gap:.4} off the reference's {value}"))
+    };
+    Ok(read(experiment)?.iter().filter_map(text).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gaps_beyond_tolerance_and_chance() {
+        let reference = |metric: &str, error| Reference {
+            scheme: "hash".into(),
+            budget: None,
+            metric: metric.into(),
+            value: 0.5,
+            error,
+        };
+        let ours = |mean, deviation| Summary { mean, deviation: Some(deviation), n: 4 };
+        let auc = reference("valid/auc", None);
+        assert_eq!(auc.gap(ours(0.51, 0.0), 0.012), None);
+        assert!(auc.gap(ours(0.52, 0.0), 0.012).unwrap() > 0.0);
+        assert!(auc.gap(ours(0.48, 0.0), 0.012).unwrap() < 0.0);
+        assert_eq!(auc.gap(ours(0.48, 0.022), 0.012), None);
+        assert_eq!(reference("valid/auc", Some(0.011)).gap(ours(0.48, 0.0), 0.012), None);
+        assert!(reference("test/logloss", None).gap(ours(0.48, 0.0), 0.012).unwrap() > 0.0);
+    }
+}
