@@ -79,13 +79,13 @@ pub fn section(experiment: &Experiment, grid: &Grid<'_>, values: Vec<Reference>)
     let shown = if config.tolerance.is_some() { 7 } else { 6 };
     let header: Vec<String> = header[..shown].iter().map(|name| name.to_string()).collect();
     let title = if config.title.is_empty() { "the reference" } else { &config.title };
-    let verdict = config.tolerance.map_or(String::new(), |tolerance| {
+    let verdict = config.tolerance.map_or(":".into(), |tolerance| {
         let [same, better, worse] = counts;
         format!(
-            " {same} values are the same, {better} of ours are better and {worse} worse by more than {tolerance} and by more than two standard errors of the difference."
+            ". {same} values are the same, {better} of ours are better and {worse} worse by more than {tolerance} and by more than two standard errors of the difference."
         )
     });
-    format!("\nBeside {title}.{verdict}\n\n{}", md_table(&header, &rows))
+    format!("\nBeside {title}{verdict}\n\n{}", md_table(&header, &rows))
 }
 
 /// Values of ours that lie below the reference by more than `[reference] tolerance`, in words.
