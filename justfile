@@ -39,7 +39,7 @@ theory:
     #!/usr/bin/env bash
     set -euo pipefail
     cargo build --release
-    for kind in lsq; do
+    for kind in lsq lma; do
         for config in $(grep -l "^theory *= \"$kind\"" configs/*.toml); do
             name=$(basename "$config" .toml)
             for format in md svg csv; do

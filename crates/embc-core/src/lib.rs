@@ -17,6 +17,7 @@ pub mod linalg;
 pub mod loss;
 pub mod lsq;
 pub mod metric;
+pub mod minhash;
 pub mod model;
 pub mod net;
 pub mod nn;

@@ -239,6 +239,11 @@ pub enum Theory {
     ///   embc theory lsq --config cce_lsq_dense
     #[command(verbatim_doc_comment)]
     Lsq(Study),
+    /// LMA: memory that two values share against how much their rows overlap (LMA §3)
+    ///
+    ///   embc theory lma --config lma_kernel
+    #[command(verbatim_doc_comment)]
+    Lma(Study),
 }
 
 /// A study: what to compute, and how to show it.

@@ -7,18 +7,22 @@ use crate::plot::{self, Axis, Curve, Point};
 use crate::report::estimate::Estimate;
 use crate::table::markdown;
 use anyhow::{Context, Result, bail};
+use indicatif::{ProgressBar, ProgressStyle};
 use serde::de::DeserializeOwned;
 use std::fmt::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+mod lma;
 mod lsq;
 
 pub fn run(command: &Theory, global: &Global) -> Result<Outcome> {
-    let (args, study) = match command {
-        Theory::Lsq(args) => (args, lsq::run as fn(&Args, &Global) -> Result<Option<Study>>),
-    };
+    let (Theory::Lsq(args) | Theory::Lma(args)) = command;
     super::set_threads(args.threads)?;
-    let Some(study) = study(args, global)? else { return Ok(Outcome::Interrupted) };
+    let study = match command {
+        Theory::Lsq(args) => lsq::run(args, global)?,
+        Theory::Lma(args) => lma::run(args, global)?,
+    };
+    let Some(study) = study else { return Ok(Outcome::Interrupted) };
     let text = match args.format {
         StudyFormat::Md => study.markdown(),
         StudyFormat::Svg => study.svg()?,
@@ -44,6 +48,20 @@ fn load<T: DeserializeOwned>(args: &Args, kind: &str) -> Result<(PathBuf, T)> {
     Ok((path, config))
 }
 
+/// The name of a study: its file's stem.
+fn name(path: &Path) -> String {
+    path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// Progress on stderr.
+fn bar(path: &Path, total: u64, what: &str, global: &Global) -> ProgressBar {
+    let bar = if global.quiet { ProgressBar::hidden() } else { ProgressBar::new(total) };
+    let style = format!("{{msg}} {{wide_bar}} {{pos}}/{{len}} {what}, {{eta}} left");
+    bar.set_style(ProgressStyle::with_template(&style).expect("a valid template"));
+    bar.set_message(name(path));
+    bar
+}
+
 /// What a study found.
 struct Study {
     /// Its name, and that of its files.
@@ -66,6 +84,8 @@ struct Line {
     name: String,
     /// A paper's values for the line before.
     beside: bool,
+    /// Whether the plot shows it; the table shows all.
+    plotted: bool,
     points: Vec<(f64, Estimate)>,
 }
 
@@ -114,7 +134,8 @@ impl Study {
         };
         let axes = [(&self.x_name, self.log[0]), (&self.y_name, self.log[1])];
         let axes = axes.map(|(name, log)| Axis { name, log });
-        plot::svg(&self.title, axes, &self.lines.iter().map(curve).collect::<Vec<_>>())
+        let plotted = self.lines.iter().filter(|line| line.plotted);
+        plot::svg(&self.title, axes, &plotted.map(curve).collect::<Vec<_>>())
     }
 }
 

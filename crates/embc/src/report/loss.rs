@@ -204,6 +204,7 @@ pub fn section(
         writeln!(text, "\nThe paper's rows: {title}.")?;
     }
     text += &buckets(&losses, header);
+    text += &speeds(&losses, header);
     writeln!(
         text,
         "\n![Relative loss against compression, the best variant of each kind]({}.svg)",
@@ -258,4 +259,30 @@ fn buckets(losses: &Losses<'_>, header: &[String]) -> String {
             md_table(header, &rows)
         ),
     }
+}
+
+/// How fast each scheme trains beside the baseline.
+fn speeds(losses: &Losses<'_>, header: &[String]) -> String {
+    let grid = losses.grid;
+    let speed = |scheme: &str, budget: &str| -> Option<f64> {
+        let records = grid.cell(scheme, budget)?.records.iter();
+        let speeds = records.map(|r| r.train_examples_per_s).filter(|speed| *speed > 0.0);
+        Estimate::of(&speeds.collect::<Vec<_>>()).map(|estimate| estimate.mean)
+    };
+    let cell = |scheme: &str, budget: &str| {
+        let ratio = Some(speed(scheme, budget)? / speed(losses.baseline, budget)?);
+        ratio.map(|ratio| format!("{ratio:.2}"))
+    };
+    let row = |scheme: &String| {
+        let cells = grid.budgets.iter().map(|budget| {
+            cell(scheme, budget).unwrap_or_else(|| grid.missing(scheme, budget).into())
+        });
+        std::iter::once(scheme.clone()).chain(cells).collect()
+    };
+    let rows: Vec<Vec<String>> = losses.schemes().map(row).collect();
+    format!(
+        "\nTraining examples a second over {}'s, clusterings included; rough, since trials ran side by side.\n\n{}",
+        losses.baseline,
+        md_table(header, &rows)
+    )
 }

@@ -41,6 +41,47 @@ fn a_study_is_the_same_on_any_number_of_threads() {
     assert_eq!(run("1", "csv").lines().count(), 1 + 5 * 12);
 }
 
+/// Jaccard similarities, powers, sizes: every point of `mix64` follows the law.
+const KERNEL: &str = r#"
+title = "Kernel"
+theory = "lma"
+paper = "none"
+draws = 10
+dim = 64
+cells = 1048576
+sample = 20000
+sizes = [10, 1000]
+jaccard = [0, 0.1, 0.25, 0.5, 0.75, 0.9, 1]
+powers = [1, 2, 4, 8]
+families = ["mix64", "paper-poly"]
+plot = 2
+"#;
+
+#[test]
+fn shared_memory_follows_the_law() {
+    let sandbox = Sandbox::new();
+    sandbox.write("kernel.toml", KERNEL);
+    let run = |threads, format| {
+        let args =
+            ["theory", "lma", "--config", "kernel", "--threads", threads, "--format", format];
+        sandbox.run(&args).fine().stdout
+    };
+    let text = run("1", "md");
+    assert_eq!(text, run("2", "md"));
+    assert!(text.contains("`mix64`: 56 of 56 points lie within three standard errors"), "{text}");
+    assert!(run("2", "svg").starts_with("<svg"));
+    sandbox.run(&["theory", "lsq", "--config", "kernel"]).refuses("a study of `embc theory lma`");
+    for (from, to, why) in [
+        ("[10, 1000]", "[10001]", "sizes must be positive and at most half of sample"),
+        ("0.25", "1.25", "jaccard must be between 0 and 1"),
+        ("plot = 2", "plot = 3", "plot must be one of powers"),
+        ("mix64", "md5", "kernel.toml:12: unknown variant `md5`"),
+    ] {
+        sandbox.write("kernel.toml", KERNEL.replace(from, to));
+        sandbox.run(&["theory", "lma", "--config", "kernel"]).refuses(why);
+    }
+}
+
 #[test]
 fn wrong_studies_are_refused() {
     let sandbox = Sandbox::new();

@@ -6,7 +6,7 @@ use crate::interrupted;
 use crate::report::estimate::Estimate;
 use anyhow::{Context, Result, ensure};
 use embc_core::lsq::{Method, Noise, Problem, Spec};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use rayon::prelude::*;
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
@@ -92,22 +92,15 @@ pub fn run(args: &Args, global: &Global) -> Result<Option<Study>> {
     let (path, config): (PathBuf, Config) = super::load(args, "lsq")?;
     check(&config).with_context(|| path.display().to_string())?;
     let papers = references(&config, &path)?;
-    let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let steps = config.draws as usize * config.curve.len() * config.iterations;
-    let bar = match global.quiet {
-        true => ProgressBar::hidden(),
-        false => ProgressBar::new(steps as u64),
-    };
-    let style = "{msg} {wide_bar} {pos}/{len} iterations, {eta} left";
-    bar.set_style(ProgressStyle::with_template(style).expect("a valid template"));
-    bar.set_message(name.clone());
+    let bar = super::bar(&path, steps as u64, "iterations", global);
     let draws: Vec<Draw> =
         (1..=config.draws).into_par_iter().map(|i| draw(&config, i, &bar)).collect();
     bar.finish_and_clear();
     if interrupted() {
         return Ok(None);
     }
-    Ok(Some(study(name, &config, &draws, papers)))
+    Ok(Some(study(super::name(&path), &config, &draws, papers)))
 }
 
 fn check(config: &Config) -> Result<()> {
@@ -155,6 +148,7 @@ fn study(name: String, config: &Config, draws: &[Draw], papers: Vec<(String, Poi
         Line {
             name: label.into(),
             beside: false,
+            plotted: true,
             points: (0..config.iterations).map(point).collect(),
         }
     };
@@ -163,6 +157,7 @@ fn study(name: String, config: &Config, draws: &[Draw], papers: Vec<(String, Poi
         lines.extend(papers.iter().filter(|(label, _)| *label == curve.label).map(
             |(_, points)| Line {
                 beside: true,
+                plotted: true,
                 name: format!("{}, the paper", curve.label),
                 points: points.clone(),
             },
@@ -193,7 +188,12 @@ fn study(name: String, config: &Config, draws: &[Draw], papers: Vec<(String, Poi
         }
         let x = |i| ((config.first + i) as f64, level);
         let points = (0..config.iterations).map(x).collect();
-        lines.push(Line { name: format!("optimum in {k} clusters"), beside: false, points });
+        lines.push(Line {
+            name: format!("optimum in {k} clusters"),
+            beside: false,
+            plotted: true,
+            points,
+        });
     }
     Study {
         about: about(config),
