@@ -2,13 +2,14 @@
 
 use crate::cache::{Cache, Meta, read_meta};
 use crate::error::{At, Error, Result};
-use crate::ingest::{self, Watch, stamp};
+use crate::ingest::{self, Progress, Watch, stamp};
 use crate::raw::{self, Role};
 use crate::registry::Entry;
 use crate::view::{View, ViewSpec};
 use embc_core::batch::Examples;
 use serde::Serialize;
 use std::collections::BTreeMap;
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -51,18 +52,16 @@ pub fn ingest(
     watch: Watch<'_>,
 ) -> Result<(PathBuf, Meta)> {
     let folder = cache_folder(entry, data_dir);
-    if folder.exists() {
-        let reason = match read_meta(&folder) {
-            Ok(meta) => match outdated(entry, data_dir, &meta)? {
-                None => return Ok((folder, meta)),
-                Some(reason) => reason,
-            },
-            Err(error) => error.to_string(),
-        };
-        tracing::warn!("building the cache of {} anew: {reason}", entry.name);
+    if let Some(meta) = current(entry, data_dir, &folder)? {
+        return Ok((folder, meta));
     }
     let parent = folder.parent().expect("a folder in the data dir");
     std::fs::create_dir_all(parent).at(parent)?;
+    let _lock = lock(parent, watch)?;
+    // Another process may have built it while this one waited.
+    if let Some(meta) = current(entry, data_dir, &folder)? {
+        return Ok((folder, meta));
+    }
     let prefix = format!(".building-{}-", entry.name);
     remove_stale(parent, &prefix);
     let temporary = tempfile::Builder::new().prefix(&prefix).tempdir_in(parent).at(parent)?;
@@ -73,6 +72,41 @@ pub fn ingest(
     }
     std::fs::rename(temporary.keep(), &folder).at(&folder)?;
     Ok((folder, meta))
+}
+
+/// The contents of a cache that is whole and up to date.
+fn current(entry: &Entry, data_dir: &Path, folder: &Path) -> Result<Option<Meta>> {
+    if !folder.exists() {
+        return Ok(None);
+    }
+    let reason = match read_meta(folder) {
+        Ok(meta) => match outdated(entry, data_dir, &meta)? {
+            None => return Ok(Some(meta)),
+            Some(reason) => reason,
+        },
+        Err(error) => error.to_string(),
+    };
+    tracing::warn!("building the cache of {} anew: {reason}", entry.name);
+    Ok(None)
+}
+
+/// Waits until no other process builds a cache in this folder.
+fn lock(path: &Path, watch: Watch<'_>) -> Result<File> {
+    let file = File::open(path).at(path)?;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) => {
+                watch(Progress {
+                    phase: "waiting for another embc to build it",
+                    done: 0,
+                    total: 1,
+                })?;
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            Err(TryLockError::Error(error)) => return Err(error).at(path),
+        }
+    }
 }
 
 fn remove_stale(parent: &Path, prefix: &str) {

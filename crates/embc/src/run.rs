@@ -409,9 +409,11 @@ fn fill(record: &mut Record, outcome: &Outcome) {
     record.metrics.extend(named("test", &outcome.test));
     for point in &outcome.curve {
         let mut entry = named("valid", &point.valid);
+        entry.extend(point.train_loss.map(|loss| ("train/loss".into(), loss)));
+        // Curves are most of a file of results, and are only looked at.
+        entry.values_mut().for_each(|x| *x = format!("{x:.5e}").parse().unwrap_or(*x));
         entry.insert("epoch".into(), point.epoch.into());
         entry.insert("step".into(), point.step as f64);
-        entry.extend(point.train_loss.map(|loss| ("train/loss".into(), loss)));
         record.curve.push(entry);
     }
     record.epochs = outcome.curve.last().map_or(0, |point| point.epoch);

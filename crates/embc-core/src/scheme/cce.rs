@@ -291,6 +291,28 @@ impl Clustered {
     }
 }
 
+impl Clustered {
+    /// The least entropy of a column's pointers, and of a pair of columns', each over the most that
+    /// it can be (CCE, Appendix H): 1 is as random as a hash, little is a table that collapsed.
+    fn entropies(&self) -> (f64, Option<f64>) {
+        let columns = self.tables.len();
+        let k = if self.drop_helper { 2 * self.rows } else { self.rows };
+        let bits = |most: f64, of: &(dyn Fn(u32) -> u64 + Sync)| {
+            let mut codes: Vec<u64> = (0..self.vocab).into_par_iter().map(of).collect();
+            codes.par_sort_unstable();
+            let n = f64::from(self.vocab);
+            let share = codes.chunk_by(|a, b| a == b).map(|equal| equal.len() as f64 / n);
+            share.map(|p| -p * p.log2()).sum::<f64>() / most.min(n.log2()).max(f64::MIN_POSITIVE)
+        };
+        let code = |id: u32, j: usize| u64::from(self.pointer(id, j));
+        let one = (0..columns).map(|j| bits(f64::from(k).log2(), &|id| code(id, j)));
+        let pairs = (0..columns).flat_map(|a| (0..a).map(move |b| (a, b)));
+        let two = pairs
+            .map(|(a, b)| bits(2.0 * f64::from(k).log2(), &|id| code(id, a) << 32 | code(id, b)));
+        (one.fold(f64::INFINITY, f64::min), two.reduce(f64::min))
+    }
+}
+
 impl Embedding for Clustered {
     fn gather(&self, ids: &[u32], out: &mut [f32], tape: &mut Tape) {
         let columns = self.tables.len();
@@ -336,8 +358,14 @@ impl Embedding for Clustered {
         Footprint { index_bytes, train_bytes: floats.train_bytes + index_bytes, ..floats }
     }
     fn figures(&self) -> Vec<(&'static str, f64)> {
-        let clustered = (self.done > 0).then(|| self.error.figure());
-        clustered.into_iter().chain([("clusterings", self.done as f64)]).collect()
+        let mut figures = vec![("clusterings", self.done as f64)];
+        if self.done > 0 {
+            figures.push(self.error.figure());
+            let (one, two) = self.entropies();
+            figures.push(("entropy", one));
+            figures.extend(two.map(|two| ("pair_entropy", two)));
+        }
+        figures
     }
     fn after_step(&mut self, at: Clock, mut rng: Rng) {
         let due = (self.done + 1) as f64 * self.knob.every * at.steps_per_epoch as f64;
@@ -427,5 +455,26 @@ mod tests {
         assert!(error(&before, &after) < zero, "residuals keep more");
         let (_, more) = clustered(r#"{"start": "plusplus", "weighting": "frequency"}"#, 2000, 128);
         assert!(more.iter().all(|x| x.is_finite()));
+    }
+
+    #[test]
+    fn entropies_of_pointers() {
+        let mut embedding = build(r#"{"columns": 2}"#, 2000, 128);
+        assert_eq!(embedding.figures(), [("clusterings", 0.0)]);
+        embedding
+            .after_step(Clock { step: 11, epoch: 0, steps_per_epoch: 10 }, Rng::stream(2, "s"));
+        let figures: std::collections::BTreeMap<_, _> = embedding.figures().into_iter().collect();
+        // Random pieces fall into clusters of similar size; pairs of columns are independent.
+        assert!((0.9..1.0).contains(&figures["entropy"]), "{figures:?}");
+        assert!((0.9..1.0).contains(&figures["pair_entropy"]), "{figures:?}");
+        // All ids in one cluster of each column: collapsed.
+        let mut state = embedding;
+        state.state(&mut |name, mut tensor| {
+            if let ("pointers", TensorMut::U64(bits)) = (name, &mut tensor) {
+                bits.fill(0);
+            }
+        });
+        let figures: std::collections::BTreeMap<_, _> = state.figures().into_iter().collect();
+        assert_eq!((figures["entropy"], figures["pair_entropy"]), (0.0, 0.0));
     }
 }

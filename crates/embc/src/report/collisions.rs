@@ -47,6 +47,12 @@ pub fn collisions(experiment: &Experiment, records: &[Record]) -> Result<String>
             let errors: Vec<f64> = tables.iter().filter_map(of).collect();
             Summary::of(&errors).map(|s| 100.0 * s.mean)
         };
+        let entropy = |name: &'static str| {
+            move |tables: &[TableCensus]| {
+                let of = |t: &TableCensus| t.census.figures.get(name).copied();
+                tables.iter().filter_map(of).reduce(f64::min).map(|least| 100.0 * least)
+            }
+        };
         let mates = |tables: &[TableCensus]| {
             let largest = &tables.iter().max_by_key(|t| t.census.ids)?.census;
             (largest.bucket_pairs > 0).then_some(100.0 * largest.bucket_equal)
@@ -66,6 +72,8 @@ pub fn collisions(experiment: &Experiment, records: &[Record]) -> Result<String>
             mean(&load(|l| l.max as f64), 0),
             mean(&load(even), 1),
             mean(&error, 1),
+            mean(&entropy("entropy"), 1),
+            mean(&entropy("pair_entropy"), 1),
             mean(&mates, 1),
             mean(&untrained, 1),
         ]);
@@ -80,11 +88,13 @@ pub fn collisions(experiment: &Experiment, records: &[Record]) -> Result<String>
         "busiest",
         "evenness %",
         "k-means error %",
+        "pointers' entropy %",
+        "in pairs %",
         "equal mates %",
         "untrained ids %",
     ];
     Ok(format!(
-        "Collisions. Own row: ids whose embedding equals no other id's, and the share of training lookups that go to them. Then the parameter whose rows serve most ids, in the table with most ids: how many ids read a row of it (a column's piece, a cell), on average and at the busiest one, and how evenly they spread (entropy, 100 % is even). K-means error: the share of the pieces' squared length that centroids lose. Equal mates: of the pairs of ids that read one row of the most shared wide parameter (where each id reads just one), those whose embeddings are closer than 1e-5. Untrained ids: those of no training row, so that no gradient reached a weight that is theirs alone.\n\n{}\n",
+        "Collisions. Own row: ids whose embedding equals no other id's, and the share of training lookups that go to them. Then the parameter whose rows serve most ids, in the table with most ids: how many ids read a row of it (a column's piece, a cell), on average and at the busiest one, and how evenly they spread (entropy, 100 % is even). K-means error: the share of the pieces' squared length that centroids lose. Pointers' entropy: of learned pointers, the least of a column and of a pair of columns, over the most it can be; near 100 % they are as random as hashes, and far below, tables have collapsed. Equal mates: of the pairs of ids that read one row of the most shared wide parameter (where each id reads just one), those whose embeddings are closer than 1e-5. Untrained ids: those of no training row, so that no gradient reached a weight that is theirs alone.\n\n{}\n",
         md_table(&header.map(String::from), &rows)
     ))
 }

@@ -1,4 +1,4 @@
-//! The settings that were tried with `full` before the sweep: what was chosen, and by which numbers.
+//! The settings that were tried with `full`: what was chosen, and by which numbers.
 
 use super::Grid;
 use crate::config::Experiment;
@@ -67,7 +67,11 @@ pub fn section(
     };
     let rows: Vec<Vec<String>> = tried.iter().map(row).collect();
     let mut text = String::new();
-    writeln!(text, "\nSettings tried with `full`, seed {}, before the sweep:\n", chosen.seed)?;
+    writeln!(
+        text,
+        "\nSettings tried with `full`, seed {}, to choose by validation:\n",
+        chosen.seed
+    )?;
     text += &md_table(&["changed", &key, "best epoch"].map(String::from), &rows);
     let others = tried.iter().filter(|(what, _)| !what.is_empty()).count();
     Ok((text, others))

@@ -178,6 +178,25 @@ fn a_damaged_cache_is_built_anew_and_a_changed_file_is_noticed() {
     assert_eq!(left, 1, "only the cache itself");
 }
 
+#[test]
+fn processes_that_need_the_same_cache_build_it_once() {
+    let sandbox = Sandbox::new();
+    sandbox.write("raw.txt", criteo_rows(20_000));
+    sandbox.registry("criteo", "raw.txt", "");
+    let start = |_| {
+        let mut command = sandbox.command(&["data", "info", "it", "--format", "json"]);
+        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+        command.spawn().unwrap()
+    };
+    let started: Vec<_> = (0..4).map(start).collect();
+    let ended: Vec<crate::sandbox::Ran> =
+        started.into_iter().map(|child| child.wait_with_output().unwrap().into()).collect();
+    let built = ended.iter().filter(|ran| ran.stderr.contains("it: encoding")).count();
+    assert_eq!(built, 1);
+    let first = ended[0].stdout.clone();
+    ended.into_iter().for_each(|ran| assert_eq!(ran.fine().stdout, first));
+}
+
 /// A config over the data set `it`.
 fn config(more: &str) -> String {
     format!(
