@@ -41,10 +41,7 @@ theory:
     cargo build --release
     for kind in lsq lma; do
         for config in $(grep -l "^theory *= \"$kind\"" configs/*.toml); do
-            name=$(basename "$config" .toml)
-            for format in md svg csv; do
-                ./target/release/embc theory "$kind" --config "$config" --format "$format" --output "results/$name.$format"
-            done
+            ./target/release/embc theory "$kind" --config "$config" --format all --output results
         done
     done
 

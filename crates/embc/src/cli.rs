@@ -255,8 +255,8 @@ pub struct Study {
     /// How to render it
     #[arg(long, value_enum, default_value = "md")]
     pub format: StudyFormat,
-    /// Write to a file instead of stdout
-    #[arg(long, value_name = "FILE")]
+    /// Write to a file instead of stdout; of --format all, the folder of the three files
+    #[arg(long, value_name = "PATH", required_if_eq("format", "all"))]
     pub output: Option<PathBuf>,
     /// Threads; the numbers do not depend on it
     #[arg(long, value_name = "N")]
@@ -271,4 +271,6 @@ pub enum StudyFormat {
     Svg,
     /// All values: curve, x, mean, half the width of the interval.
     Csv,
+    /// NAME.md, NAME.svg and NAME.csv, computed once.
+    All,
 }

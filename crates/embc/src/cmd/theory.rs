@@ -23,14 +23,23 @@ pub fn run(command: &Theory, global: &Global) -> Result<Outcome> {
         Theory::Lma(args) => lma::run(args, global)?,
     };
     let Some(study) = study else { return Ok(Outcome::Interrupted) };
+    let write = |path: &Path, text: String| {
+        std::fs::write(path, text).with_context(|| format!("{}: cannot be written", path.display()))
+    };
     let text = match args.format {
         StudyFormat::Md => study.markdown(),
         StudyFormat::Svg => study.svg()?,
         StudyFormat::Csv => study.csv(),
+        StudyFormat::All => {
+            let file = args.output.as_ref().expect("required").join(&study.name);
+            write(&file.with_extension("md"), study.markdown())?;
+            write(&file.with_extension("svg"), study.svg()?)?;
+            write(&file.with_extension("csv"), study.csv())?;
+            return Ok(Outcome::Fine);
+        }
     };
     match &args.output {
-        Some(path) => std::fs::write(path, text)
-            .with_context(|| format!("{}: cannot be written", path.display()))?,
+        Some(path) => write(path, text)?,
         None => super::print(&text)?,
     }
     Ok(Outcome::Fine)

@@ -261,12 +261,16 @@ fn crossing(
     levels: &[f64],
 ) -> String {
     let passes = |(draw, level): (&Draw, &f64)| draw.curves[curve].iter().position(|x| x < level);
-    let at = draws.iter().zip(levels).map(passes).map(|at| match at {
+    let passed: Vec<Option<usize>> = draws.iter().zip(levels).map(passes).collect();
+    if passed.iter().all(Option::is_none) {
+        return format!("`{label}` stays above the optimum in {k} clusters, in every draw.");
+    }
+    let at = passed.into_iter().map(|at| match at {
         Some(at) => (config.first + at).to_string(),
-        None => "never".into(),
+        None => "none".into(),
     });
     let at = at.collect::<Vec<_>>().join(", ");
-    format!("`{label}` is below the optimum in {k} clusters first at iteration {at} (each draw).")
+    format!("`{label}` passes below the optimum in {k} clusters at iteration {at}, draw by draw.")
 }
 
 type Points = Vec<(f64, Estimate)>;
