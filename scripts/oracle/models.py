@@ -129,6 +129,60 @@ def targets():
     return [sorted({t for t in bag}) for bag in bags(0, 3)]
 
 
+DENSE = 3
+
+
+def click(model, knobs, batches, extra, score):
+    """Models of two fields and dense features, on a binary label. `extra`: their other tensors."""
+    tables = [values(VOCAB, DIM).requires_grad_() for _ in range(2)]
+    body = Body(DENSE + 2 * DIM, knobs["hidden"], False)
+    extra = {name: values(*shape).requires_grad_() for name, shape in extra(body.width).items()}
+    params = {f"model/{name}": value for name, value in [*body.named(), *extra.items()]}
+    params |= {f"table{i}/table": table for i, table in enumerate(tables)}
+    state = {name: value.detach().flatten().tolist() for name, value in params.items()}
+    optimizer = torch.optim.Adam(params.values(), lr=0.01)
+
+    def logits(batch):
+        rows = [table[torch.tensor(field).squeeze(1)] for table, field in zip(tables, batch["fields"])]
+        dense = torch.tensor(batch["dense"]).reshape(BATCH, DENSE)
+        return score(extra, body, rows, dense, torch.cat([*rows, dense], 1))
+
+    losses = []
+    for step in range(STEPS):
+        batch = batches[step % len(batches)]
+        optimizer.zero_grad()
+        labels = torch.tensor(batch["labels"], dtype=torch.float64)
+        value = F.binary_cross_entropy_with_logits(logits(batch), labels)
+        value.backward()
+        optimizer.step()
+        losses.append(value.item())
+    with torch.no_grad():
+        scores = logits(batches[0]).tolist()
+    return {"model": model, "knobs": knobs, "state": state, "sgd": False, "batches": batches, "losses": losses, "scores": scores}
+
+
+def linear(of, name, x):
+    return x @ of[f"{name}.weight"] + of[f"{name}.bias"]
+
+
+def deepfm(of, body, rows, dense, joined):
+    first, second = rows
+    factors = (first[:, 1:] * second[:, 1:]).sum(1)
+    single = first[:, 0] + second[:, 0] + linear(of, "dense", dense).squeeze(1)
+    return single + factors + linear(of, "output", body(joined)).squeeze(1)
+
+
+def dcn(of, body, rows, dense, joined):
+    x = joined
+    for layer in range(2):
+        x = joined * linear(of, f"cross{layer}", x) + x
+    return (linear(of, "of_cross", x) + linear(of, "of_body", body(joined))).squeeze(1)
+
+
+def weights(**shapes):
+    return {f"{name}.{kind}": shape for name, (i, o) in shapes.items() for kind, shape in [("weight", (i, o)), ("bias", (o,))]}
+
+
 items = [{"fields": [bags(0, 4)], "targets": targets(), "labels": []} for _ in range(3)]
 labelled = [{"fields": [bags(0, 4)], "targets": [], "labels": [int(x) for x in random.integers(0, CLASSES, BATCH)]} for _ in range(3)]
 pairs = [{"fields": [bags(1, 4), ids(), ids()], "targets": [], "labels": [1] * BATCH} for _ in range(3)]
@@ -140,6 +194,12 @@ cases = [
     case("pointwise", {"hidden": [7, 5], "batch_norm": True}, DIM, lambda width: (VOCAB, width), items, softmax_over_items, multinomial),
     case("classifier", {"hidden": [7]}, DIM, lambda width: (width, CLASSES), labelled, classes, entropy),
     case("ranknet", {"hidden": [7]}, 3 * DIM, lambda width: (width, 1), pairs, pair, logistic),
+]
+clicks = [{"fields": [ids(), ids()], "targets": [], "labels": [int(x) for x in random.integers(0, 2, BATCH)], "dense": values(BATCH * DENSE).tolist()} for _ in range(3)]
+width = DENSE + 2 * DIM
+cases += [
+    click("deepfm", {"hidden": [7]}, clicks, lambda deep: weights(dense=(DENSE, 1), output=(deep, 1)), deepfm),
+    click("dcn", {"hidden": [7], "cross": 2}, clicks, lambda deep: weights(cross0=(width, width), cross1=(width, width), of_cross=(width, 1), of_body=(deep, 1)), dcn),
 ]
 path = pathlib.Path(__file__).parents[2] / "crates/embc-core/tests/oracle/models.json"
 path.write_text(json.dumps({"vocab": VOCAB, "dim": DIM, "classes": CLASSES, "cases": cases}))

@@ -318,10 +318,16 @@ impl Table {
             vectorised(
                 #[inline(always)]
                 || {
-                    for (i, out) in pooled.chunks_exact_mut(width).enumerate() {
-                        let slots = &slots[bag.range(i)];
+                    let mut before: &[u32] = &[];
+                    for i in 0..batch.size {
+                        let (done, out) = pooled.split_at_mut(i * width);
+                        let (out, slots) = (&mut out[..width], &slots[bag.range(i)]);
                         match slots {
                             [slot] => scale(1.0, row(*slot), out),
+                            // A history comes once for each candidate that it is ranked with.
+                            _ if i > 0 && slots == before => {
+                                out.copy_from_slice(&done[(i - 1) * width..]);
+                            }
                             _ => {
                                 out.fill(0.0);
                                 let part = share(pooling, slots.len());
@@ -330,6 +336,7 @@ impl Table {
                                 }
                             }
                         }
+                        before = slots;
                     }
                 },
             );

@@ -7,6 +7,8 @@ use crate::scheme::Knobs;
 use crate::state::State;
 use serde::Serialize;
 
+mod dcn;
+mod deepfm;
 mod dlrm;
 mod gmf;
 mod mlp;
@@ -31,6 +33,8 @@ const RANKING: &[&str] = &[
 pub static MODELS: &[&dyn ModelKind] = &[
     &gmf::Gmf,
     &dlrm::Dlrm,
+    &deepfm::DeepFm,
+    &dcn::Dcn,
     &mlp::Mlp,
     &mlp::Classifier,
     &pointwise::Pointwise,

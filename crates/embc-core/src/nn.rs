@@ -4,6 +4,7 @@ mod batch_norm;
 mod body;
 mod interaction;
 mod item_softmax;
+mod joined;
 mod linear;
 mod mlp;
 
@@ -11,5 +12,6 @@ pub use batch_norm::BatchNorm;
 pub use body::{BODY_KNOBS, Body, BodyKnobs};
 pub use interaction::DotInteraction;
 pub use item_softmax::ItemSoftmax;
+pub use joined::Joined;
 pub use linear::Linear;
 pub use mlp::Mlp;

@@ -32,7 +32,18 @@ impl Rng {
     /// The next 64 uniform bits.
     pub fn bits(&mut self) -> u64 {
         self.counter = self.counter.wrapping_add(1);
-        mix64(self.key.wrapping_add(self.counter.wrapping_mul(GOLDEN)))
+        self.draw(self.counter)
+    }
+
+    /// The bits of the `n`th call of [`Rng::bits`] from the stream's start, counted from 0.
+    #[inline(always)]
+    pub fn at(&self, n: u64) -> u64 {
+        self.draw(n.wrapping_add(1))
+    }
+
+    #[inline(always)]
+    fn draw(&self, counter: u64) -> u64 {
+        mix64(self.key.wrapping_add(counter.wrapping_mul(GOLDEN)))
     }
 
     /// Uniform in [0, 1), 53 bits.
@@ -95,6 +106,8 @@ mod tests {
         let root = Rng::stream(7, "a");
         assert_eq!(root.fork(3).bits(), root.fork(3).bits());
         assert_ne!(root.fork(3).bits(), root.fork(4).bits());
+        let (mut rng, whole) = (root.clone(), root);
+        (0..5).for_each(|n| assert_eq!(rng.bits(), whole.at(n)));
     }
 
     #[test]

@@ -82,11 +82,15 @@ fn fill(batch: &mut Batch, step: u64, shape: &Shape, examples: Examples) {
 #[test]
 fn steady_steps_allocate_nothing() {
     let all: Vec<&str> = SCHEMES.iter().map(|scheme| scheme.name()).collect();
+    // On a busy machine the pool's threads would still be starting, which allocates.
+    rayon::broadcast(|_| ());
     rayon::scope(|_| {
         steps("gmf", "{}", &all);
         steps("dlrm", "{}", &all);
         let body = r#"{"hidden": [32], "dropout": 0.2, "batch_norm": true}"#;
         steps("mlp", body, &["full", "memcom"]);
+        steps("deepfm", body, &["full", "memcom"]);
+        steps("dcn", body, &["full", "memcom"]);
         steps("ranknet", body, &["full", "memcom"]);
         steps("pointwise", body, &["full", "memcom"]);
         steps("pointwise", r#"{"samples": 40}"#, &["full", "memcom"]);

@@ -25,7 +25,8 @@ fn knobs(model: &str) -> Knobs {
     let text = match model {
         "gmf" => "{}",
         "dlrm" => r#"{"bottom":[7],"top":[6,5]}"#,
-        "mlp" | "classifier" => r#"{"hidden":[7,5],"batch_norm":true}"#,
+        "dcn" => r#"{"cross":2,"hidden":[7,5],"batch_norm":true}"#,
+        "mlp" | "classifier" | "deepfm" => r#"{"hidden":[7,5],"batch_norm":true}"#,
         _ => r#"{"hidden":[7,6],"dropout":0.25}"#,
     };
     serde_json::from_str(text).unwrap()

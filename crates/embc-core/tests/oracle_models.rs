@@ -42,6 +42,8 @@ struct Examples {
     fields: Vec<Vec<Vec<u32>>>,
     targets: Vec<Vec<u32>>,
     labels: Vec<f32>,
+    #[serde(default)]
+    dense: Vec<f32>,
 }
 
 fn bag(ids: &[Vec<u32>]) -> Bag {
@@ -59,6 +61,7 @@ impl Examples {
             fields: self.fields.iter().map(|field| bag(field)).collect(),
             targets: bag(&self.targets),
             labels: self.labels.clone(),
+            dense: self.dense.clone(),
             ..Batch::default()
         }
     }
@@ -71,10 +74,15 @@ impl Oracle {
             vocab: self.vocab,
             counts: vec![1; self.vocab as usize].into(),
         };
-        let (loss_of_items, fields) = (case.model == "pointwise", case.batches[0].fields.len());
-        let classes = if loss_of_items { self.vocab as usize } else { self.classes };
-        let shape =
-            Shape { dense: 0, fields: vec![field; fields], classes, train_rows: 1, items: None };
+        let first = &case.batches[0];
+        let dense = first.dense.len() / first.fields[0].len();
+        let classes = match case.model.as_str() {
+            "pointwise" => self.vocab as usize,
+            "deepfm" | "dcn" => 2,
+            _ => self.classes,
+        };
+        let fields = vec![field; first.fields.len()];
+        let shape = Shape { dense, fields, classes, train_rows: 1, items: None };
         let kind = find(&case.model).expect("registered");
         let inputs = kind.inputs(&shape).unwrap();
         let spec = LayerSpec { dim: self.dim, ..LayerSpec::default() };
@@ -96,7 +104,7 @@ impl Oracle {
 #[test]
 fn losses_and_scores_are_those_of_pytorch() {
     let oracle: Oracle = serde_json::from_str(include_str!("oracle/models.json")).unwrap();
-    assert_eq!(oracle.cases.len(), 4);
+    assert_eq!(oracle.cases.len(), 6);
     for case in &oracle.cases {
         let optim = match case.sgd {
             true => Optim::new(Kind::Sgd, 0.1, Touch::All),
@@ -106,7 +114,7 @@ fn losses_and_scores_are_those_of_pytorch() {
         let batches: Vec<Batch> = case.batches.iter().map(Examples::batch).collect();
         let loss = match case.model.as_str() {
             "pointwise" => Loss::Multinomial,
-            "ranknet" => Loss::Bce,
+            "ranknet" | "deepfm" | "dcn" => Loss::Bce,
             _ => Loss::Softmax,
         };
         for (step, theirs) in case.losses.iter().enumerate() {

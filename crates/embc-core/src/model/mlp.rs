@@ -3,7 +3,7 @@
 //! ours, the paper's are not published).
 
 use super::*;
-use crate::nn::{BODY_KNOBS, Body, BodyKnobs, Linear};
+use crate::nn::{BODY_KNOBS, Body, BodyKnobs, Joined, Linear};
 
 pub(super) struct Mlp;
 pub(super) struct Classifier;
@@ -21,13 +21,7 @@ fn build(
     let body = Body::new(inputs, &BodyKnobs::read(knobs)?, rng);
     let outputs = if shape.classes > 2 { shape.classes } else { 1 };
     let output = Linear::new("output", body.width(), outputs, rng);
-    Ok(Box::new(Network {
-        body,
-        output,
-        joined: Vec::new(),
-        djoined: Vec::new(),
-        dbody: Vec::new(),
-    }))
+    Ok(Box::new(Network { body, output, joined: Joined::default(), dbody: Vec::new() }))
 }
 
 impl ModelKind for Mlp {
@@ -96,9 +90,7 @@ impl ModelKind for Classifier {
 struct Network {
     body: Body,
     output: Linear,
-    /// All features [B × inputs], and their gradient.
-    joined: Vec<f32>,
-    djoined: Vec<f32>,
+    joined: Joined,
     /// Gradient of the body's output [B × width].
     dbody: Vec<f32>,
 }
@@ -108,34 +100,17 @@ impl Model for Network {
         self.output.outputs
     }
     fn forward(&mut self, x: &Features<'_>, mode: Mode, out: &mut [f32]) {
-        let parts = x.rows.iter().map(|rows| &rows[..]).chain([x.dense]);
-        let width: usize = parts.clone().map(|part| part.len() / x.batch).sum();
-        self.joined.resize(x.batch * width, 0.0);
-        let mut first = 0;
-        for part in parts.filter(|part| !part.is_empty()) {
-            let own = part.len() / x.batch;
-            for (joined, part) in self.joined.chunks_exact_mut(width).zip(part.chunks_exact(own)) {
-                joined[first..first + own].copy_from_slice(part);
-            }
-            first += own;
-        }
-        self.body.forward(x.batch, &self.joined, mode, x.key);
+        self.joined.fill(x);
+        self.body.forward(x.batch, &self.joined.values, mode, x.key);
         self.output.forward(x.batch, self.body.output(), out, false);
     }
     fn backward(&mut self, x: &Features<'_>, dout: &[f32], drows: &mut [Vec<f32>]) {
-        let Self { body, output, joined, djoined, dbody } = self;
+        let Self { body, output, joined, dbody } = self;
+        let (first, dfirst) = joined.grads();
         dbody.resize(x.batch * body.width(), 0.0);
-        djoined.resize(joined.len(), 0.0);
         output.backward(x.batch, body.output(), dout, Some(dbody), false);
-        body.backward(x.batch, joined, dbody, x.key, djoined);
-        let (width, mut first) = (joined.len() / x.batch, 0);
-        for drows in drows {
-            let own = drows.len() / x.batch;
-            for (drow, joined) in drows.chunks_exact_mut(own).zip(djoined.chunks_exact(width)) {
-                drow.copy_from_slice(&joined[first..first + own]);
-            }
-            first += own;
-        }
+        body.backward(x.batch, first, dbody, x.key, dfirst);
+        joined.split(x.batch, drows);
     }
     fn params(&mut self, visit: &mut dyn FnMut(&mut Param)) {
         self.body.params(visit);

@@ -2,6 +2,7 @@
 //! dropout of its input.
 
 use super::{BatchNorm, Linear};
+use crate::linalg::vectorised;
 use crate::model::Mode;
 use crate::param::Param;
 use crate::rng::Rng;
@@ -164,18 +165,33 @@ fn drop_out(share: f32, mode: Mode, rng: &Rng, width: usize, x: &mut [f32]) {
     if share == 0.0 || mode == Mode::Eval {
         return;
     }
-    let (below, scale) = ((share * 65536.0) as u64, 1.0 / (1.0 - share));
-    for (example, x) in x.chunks_exact_mut(width).enumerate() {
-        let mut rng = rng.fork(example as u64);
-        for four in x.chunks_mut(4) {
-            let bits = rng.bits();
-            for (i, x) in four.iter_mut().enumerate() {
-                let dropped = bits >> (16 * i) & 0xffff < below;
-                *x = if dropped { 0.0 } else { *x * scale };
+    let (below, scale) = ((share * 65536.0) as u16, 1.0 / (1.0 - share));
+    vectorised(
+        #[inline(always)]
+        || {
+            for (example, x) in x.chunks_exact_mut(width).enumerate() {
+                let rng = rng.fork(example as u64);
+                for (block, x) in x.chunks_mut(4 * DRAWS).enumerate() {
+                    // Four units share 64 bits.
+                    let mut bits = [0u64; DRAWS];
+                    for (i, bits) in bits.iter_mut().enumerate() {
+                        *bits = rng.at((block * DRAWS + i) as u64);
+                    }
+                    let mut draws = [0u16; 4 * DRAWS];
+                    for (i, draw) in draws.iter_mut().enumerate() {
+                        *draw = (bits[i / 4] >> (16 * (i % 4))) as u16;
+                    }
+                    for (x, draw) in x.iter_mut().zip(&draws) {
+                        *x = if *draw < below { 0.0 } else { *x * scale };
+                    }
+                }
             }
-        }
-    }
+        },
+    );
 }
+
+/// Numbers drawn at a time.
+const DRAWS: usize = 16;
 
 #[cfg(test)]
 mod tests {
