@@ -6,7 +6,7 @@ use crate::ingest::{self, Progress, Watch, stamp};
 use crate::raw::{self, Role};
 use crate::registry::Entry;
 use crate::view::{View, ViewSpec};
-use embc_core::batch::Examples;
+use embc_core::batch::{Data, Examples};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
@@ -172,6 +172,42 @@ pub struct Info {
     pub data_hash: String,
     /// What a generator knows about its data.
     pub facts: BTreeMap<String, f64>,
+    /// What a sample of training rows knows.
+    pub sample: SampleInfo,
+}
+
+/// What a uniform sample of training rows holds, in expectation: what LMA has minhashes of.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct SampleInfo {
+    /// Sampled rows: at most LMA's 125,000.
+    pub rows: u64,
+    /// Share of the values of training rows that are in a sampled one.
+    pub values: f64,
+    /// Share of training lookups that are of such values.
+    pub lookups: f64,
+}
+
+impl SampleInfo {
+    fn new(view: &View) -> Self {
+        let all = view.rows(0) as u64;
+        let rows = all.min(125_000);
+        let share = rows as f64 / all.max(1) as f64;
+        let (mut values, mut seen, mut lookups, mut of_seen) = (0.0, 0.0, 0.0, 0.0);
+        let counts = view.shape().fields.iter().flat_map(|field| field.counts.iter());
+        for &count in counts.filter(|count| **count > 0) {
+            let count = f64::from(count);
+            let sampled = 1.0 - (1.0 - share).powf(count);
+            values += 1.0;
+            seen += sampled;
+            lookups += count;
+            of_seen += sampled * count;
+        }
+        Self {
+            rows,
+            values: seen / f64::max(values, 1.0),
+            lookups: of_seen / f64::max(lookups, 1.0),
+        }
+    }
 }
 
 /// Rows of each part.
@@ -224,6 +260,7 @@ pub fn info(entry: &Entry, data_dir: &Path, memory: u64, watch: Watch<'_>) -> Re
         short_users: view.short_users,
         data_hash: meta.data_hash,
         facts: meta.facts,
+        sample: SampleInfo::new(&view),
     })
 }
 
@@ -234,7 +271,6 @@ pub fn vocabulary(
     view: &View,
     field: usize,
 ) -> Result<Vec<Option<String>>> {
-    use embc_core::batch::Data;
     let (column, remap) = view.remap(field);
     let shape = &view.shape().fields[field];
     let mut values = vec![None; shape.vocab as usize];

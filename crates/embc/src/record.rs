@@ -94,6 +94,9 @@ pub struct Record {
     pub metrics: BTreeMap<String, f64>,
     pub curve: Vec<BTreeMap<String, f64>>,
     pub train_examples_per_s: f64,
+    /// What building the tables took, an allocation that reads the data included.
+    #[serde(default)]
+    pub build_s: f64,
     pub wall_s: f64,
     pub peak_rss_bytes: u64,
     pub threads: usize,

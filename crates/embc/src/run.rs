@@ -260,6 +260,7 @@ impl<'a> Bench<'a> {
         let hash = e.embedding.hash;
         let layer =
             Layer::build(&plan, init, hash, e.embedding.pooling, trial.seed, Some(self.data));
+        record.build_s = clock.elapsed().as_secs_f64();
         let kind = model::find(&e.model.kind).expect("checked");
         let mut rng = Rng::stream(trial.seed, "init/model");
         let model = match kind.build(self.data.shape(), &plan.widths(), &e.model.knobs, &mut rng) {
@@ -377,6 +378,7 @@ impl<'a> Bench<'a> {
             metrics: BTreeMap::new(),
             curve: Vec::new(),
             train_examples_per_s: 0.0,
+            build_s: 0.0,
             wall_s: 0.0,
             peak_rss_bytes: 0,
             threads: rayon::current_num_threads(),

@@ -1,14 +1,15 @@
 //! LMA: memory shared in proportion to semantic overlap (arXiv 2103.06124). Any number of
-//! parameters, and a slot per component of every seen value.
+//! parameters, and a slot per block of components of every seen value.
 //!
 //! Component i of value v lives in the cell that the minhashes of D_v pick, D_v the set of sampled
 //! training rows that hold v: two values share a cell with probability J^power, J the Jaccard
 //! similarity of their sets, and otherwise only by chance. Values that the sample does not hold are
-//! hashed by themselves.
+//! hashed by themselves. With `block` = Z, minhashes pick Z consecutive cells (block-LMA): a Zth of
+//! the slots and of the work to find them, the same collision law block by block, more variance.
 //!
 //! `hash` picks how rows are permuted and cells found: see `minhash.rs`.
 
-use super::robe::cells_within;
+use super::robe::{Stretch, cells_within, visit};
 use super::*;
 use crate::batch::Batch;
 use crate::minhash::{Family, Places};
@@ -36,12 +37,13 @@ struct Knob {
     min_support: u32,
     signature: Signature,
     hash: Family,
+    block: usize,
 }
 
 impl Default for Knob {
     fn default() -> Self {
         let (signature, hash) = (Signature::Minhash, Family::Mix64);
-        Self { power: 2, sample_rows: 125_000, min_support: 1, signature, hash }
+        Self { power: 2, sample_rows: 125_000, min_support: 1, signature, hash, block: 1 }
     }
 }
 
@@ -55,13 +57,14 @@ impl Scheme for Lma {
             long: "Minhashes of the training rows that hold a value pick the cells of its embedding, so that values which occur together share memory. Slots are looked up for values of a sample of training rows, and hashed on the fly for all others. The paper's setting is sharing = \"global\": one memory for all fields. Slots are not trained parameters but they are memory: compare bytes too.",
             paper: "Desai et al., arXiv 2103.06124",
             equation: "E_v[i] = M[h(minhash_1(D_v, i), ..., minhash_p(D_v, i), i)]",
-            stores: "M [any number of cells], a slot per component of seen values [seen x dim], an index [vocab]",
+            stores: "M [any number of cells], a slot per block of seen values [seen x dim/Z], an index [vocab]",
             collisions: "two values share a component with probability J^p + (1 - J^p)/m, J the Jaccard similarity of the rows that hold them",
             knobs: &[
                 ("power", "p, minhashes a component: sharing falls as J^p (default 2)"),
                 ("sample_rows", "training rows whose values get slots (default 125000)"),
                 ("min_support", "sampled rows that a value needs for slots (default 1)"),
                 ("signature", "minhash (default) | random: the control without semantics"),
+                ("block", "Z, consecutive components that share a minhash (default 1)"),
                 (
                     "hash",
                     "mix64 (default) | paper-poly | paper-universal | linear: published code's",
@@ -73,19 +76,21 @@ impl Scheme for Lma {
         defaults::<Knob>()
     }
     fn plan_table(&self, t: &TableSpec, limit: Limit, knobs: &Knobs) -> Result<Plan, PlanError> {
-        let Knob { power, sample_rows, min_support, signature, hash } = super::knobs(knobs)?;
-        if power == 0 || sample_rows == 0 {
-            let what = "`power` and `sample_rows` must be positive";
+        let Knob { power, sample_rows, min_support, signature, hash, block } = super::knobs(knobs)?;
+        if power == 0 || sample_rows == 0 || block == 0 {
+            let what = "`power`, `sample_rows` and `block` must be positive";
             return Err(PlanError::Knob(what.into()));
         }
         let (dim, vocab) = (t.dim, t.vocab);
+        let block = block.min(dim);
+        let blocks = dim.div_ceil(block);
         // At most the values that occur in training often enough have slots.
         let enough = |count: &&u32| **count >= min_support.max(1);
         let seen = match signature {
             Signature::Minhash => t.counts.iter().filter(enough).count() as u64,
             Signature::Random => 0,
         };
-        let footprint = move |cells: u64| memory(cells, vocab, seen, dim);
+        let footprint = move |cells: u64| memory(cells, vocab, seen, blocks);
         let cells = match limit {
             Limit::Bytes(..) => limit.largest(u32::MAX.into(), footprint).ok_or_else(|| {
                 PlanError::Infeasible(format!(
@@ -113,30 +118,30 @@ impl Scheme for Lma {
                     .zip(&rows)
                     .filter(|(_, r)| r.len() >= min_support.max(1) as usize)
                     .collect();
-                let places = Places { family: hash, dim, power, key, cells, range };
+                let places = Places { family: hash, dim: blocks, power, key, cells, range };
                 let indexed = if kept.is_empty() { 0 } else { u64::from(vocab) };
                 let mut index = Packed::zeros(indexed, kept.len() as u64 + 1);
-                let mut slots = Packed::zeros((kept.len() * dim) as u64, cells);
+                let mut slots = Packed::zeros((kept.len() * blocks) as u64, cells);
                 let place = |(_, rows): &(u32, &Vec<u32>)| places.seen(rows);
                 let found: Vec<Vec<u32>> = kept.par_iter().map(place).collect();
                 for (row, ((id, _), found)) in kept.iter().zip(&found).enumerate() {
                     index.set(*id as usize, row as u32 + 1);
-                    let at = row * dim;
+                    let at = row * blocks;
                     found.iter().enumerate().for_each(|(i, &slot)| slots.set(at + i, slot));
                 }
-                let footprint = memory(cells, vocab, kept.len() as u64, dim);
+                let footprint = memory(cells, vocab, kept.len() as u64, blocks);
                 let cells = Param::rows("cells", 1, values);
-                Box::new(Shared { places, cells, index, slots, footprint })
+                Box::new(Shared { places, dim, block, cells, index, slots, footprint })
             }),
         })
     }
 }
 
-/// Memory of `cells` cells and the slots of `seen` of `vocab` values.
-fn memory(cells: u64, vocab: u32, seen: u64, dim: usize) -> Footprint {
+/// Memory of `cells` cells and `blocks` slots of each of `seen` of `vocab` values.
+fn memory(cells: u64, vocab: u32, seen: u64, blocks: usize) -> Footprint {
     // Where no value has slots, nothing has to be known about any.
     let vocab = if seen > 0 { u64::from(vocab) } else { 0 };
-    let index_bytes = Packed::bytes(vocab, seen + 1) + Packed::bytes(seen * dim as u64, cells);
+    let index_bytes = Packed::bytes(vocab, seen + 1) + Packed::bytes(seen * blocks as u64, cells);
     let floats = Footprint::floats(cells);
     Footprint { index_bytes, train_bytes: floats.train_bytes + index_bytes, ..floats }
 }
@@ -166,11 +171,15 @@ fn rows_of_values(cx: &BuildCx<'_>, vocab: u32, sample: u64) -> (Vec<Vec<u32>>, 
 }
 
 struct Shared {
+    /// Of blocks.
     places: Places,
+    dim: usize,
+    /// Components a block; the last one may be shorter.
+    block: usize,
     cells: Param,
     /// 1 + row of a value in `slots`, 0 where it has none, [vocab]; empty without slots.
     index: Packed,
-    /// Cells of seen values, [seen × dim].
+    /// First cells of the blocks of seen values, [seen × blocks].
     slots: Packed,
     footprint: Footprint,
 }
@@ -182,28 +191,46 @@ impl Shared {
         if self.index.is_empty() { 0 } else { self.index.get(id as usize) }
     }
 
-    /// The cell of component `i` of a value.
+    /// The first cell of block `b` of a value.
     #[inline]
-    fn cell(&self, id: u32, row: u32, i: usize) -> u32 {
+    fn first(&self, id: u32, row: u32, b: usize) -> u32 {
         match row {
-            0 => self.places.unseen(id, i),
-            _ => self.slots.get((row as usize - 1) * self.places.dim + i),
+            0 => self.places.unseen(id, b),
+            _ => self.slots.get((row as usize - 1) * self.places.dim + b),
         }
     }
 }
 
 impl Embedding for Shared {
     fn gather(&self, ids: &[u32], out: &mut [f32], tape: &mut Tape) {
-        let (dim, cells) = (self.places.dim, tape.first());
-        cells.resize(ids.len() * dim, 0);
-        for (&id, cells) in ids.iter().zip(cells.chunks_exact_mut(dim)) {
+        let (blocks, width, firsts) = (self.places.dim, self.block, tape.first());
+        firsts.resize(ids.len() * blocks, 0);
+        for (&id, firsts) in ids.iter().zip(firsts.chunks_exact_mut(blocks)) {
             let row = self.row(id);
-            cells.iter_mut().enumerate().for_each(|(i, cell)| *cell = self.cell(id, row, i));
+            firsts.iter_mut().enumerate().for_each(|(b, first)| *first = self.first(id, row, b));
         }
-        self.cells.copy_rows(cells, out);
+        visit(self.dim, width, self.cells.value().len(), firsts, |stretch| match stretch {
+            Stretch::Whole(blocks) => {
+                let out = &mut out[blocks.start * width..blocks.end * width];
+                self.cells.gather_runs(&firsts[blocks], width, out, |_, x| x);
+            }
+            Stretch::Part(_, first, run) => {
+                let cells = &self.cells.value()[first..first + run.len()];
+                out[run].copy_from_slice(cells);
+            }
+        });
     }
     fn scatter(&mut self, _: &[u32], grad: &[f32], tape: &mut Tape) {
-        self.cells.add_rows(tape.first(), grad);
+        let (width, length, firsts) = (self.block, self.cells.value().len(), tape.first());
+        visit(self.dim, width, length, firsts, |stretch| match stretch {
+            Stretch::Whole(blocks) => {
+                let grad = &grad[blocks.start * width..blocks.end * width];
+                self.cells.scatter_runs(&firsts[blocks], width, grad, |_, g| g);
+            }
+            Stretch::Part(_, first, run) => {
+                self.cells.scatter_runs(&[first as u32], run.len(), &grad[run], |_, g| g);
+            }
+        });
     }
     fn params(&mut self, visit: &mut dyn FnMut(&mut Param)) {
         visit(&mut self.cells);

@@ -96,7 +96,7 @@ struct Blocks {
 }
 
 /// A stretch of a batch's blocks.
-enum Stretch {
+pub(super) enum Stretch {
     /// Blocks of one width whose runs lie whole in the array.
     Whole(Range<usize>),
     /// A part of block .0: the first cell, and where it lies in a buffer [U × dim].
@@ -140,7 +140,13 @@ impl Blocks {
 
 /// Visits the blocks of embeddings `dim` wide in order: in long stretches, but for those that pass
 /// the end of the array, which has `length` cells.
-fn visit(dim: usize, width: usize, length: usize, firsts: &[u32], mut visit: impl FnMut(Stretch)) {
+pub(super) fn visit(
+    dim: usize,
+    width: usize,
+    length: usize,
+    firsts: &[u32],
+    mut visit: impl FnMut(Stretch),
+) {
     let (blocks, even) = (dim.div_ceil(width), dim.is_multiple_of(width));
     let apart = |&first: &u32| !even || first as usize + width > length;
     let mut block = 0;

@@ -40,6 +40,7 @@ fn variants() -> Vec<(&'static dyn Scheme, Knobs)> {
             "cce" => &[r#"{"columns":2,"helper":"residual","moments":"reset"}"#],
             "cqr" => &[r#"{"columns":2}"#],
             "lma" => &[
+                r#"{"block": 3}"#,
                 r#"{"signature":"random"}"#,
                 r#"{"hash":"paper-poly"}"#,
                 r#"{"hash":"paper-universal"}"#,

@@ -5,7 +5,7 @@ use crate::cli::{Data, Global, TextOrJson};
 use crate::progress::DataProgress;
 use crate::table::{bytes, count, text_table};
 use anyhow::Result;
-use embc_data::dataset::{self, DEFAULT_MEMORY, Info};
+use embc_data::dataset::{self, DEFAULT_MEMORY, Info, SampleInfo};
 use embc_data::fetch::{Fetched, fetch};
 use embc_data::registry::Entry;
 use embc_data::synth::Synth;
@@ -123,6 +123,16 @@ fn describe(entry: &Entry, info: &Info) -> String {
             count(distinct),
             info.fields.len(),
             count(repeated)
+        ),
+    );
+    let SampleInfo { rows, values, lookups } = info.sample;
+    line(
+        "sample",
+        format!(
+            "of {} training rows: {:.1} % of their values, {:.1} % of lookups (expected; what LMA has minhashes of)",
+            count(rows),
+            100.0 * values,
+            100.0 * lookups
         ),
     );
     for (name, values) in &info.tags {
