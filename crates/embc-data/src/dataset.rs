@@ -52,15 +52,17 @@ pub fn ingest(
     watch: Watch<'_>,
 ) -> Result<(PathBuf, Meta)> {
     let folder = cache_folder(entry, data_dir);
-    if let Some(meta) = current(entry, data_dir, &folder)? {
+    if let Ok(meta) = current(entry, data_dir, &folder)? {
         return Ok((folder, meta));
     }
     let parent = folder.parent().expect("a folder in the data dir");
     std::fs::create_dir_all(parent).at(parent)?;
     let _lock = lock(parent, watch)?;
     // Another process may have built it while this one waited.
-    if let Some(meta) = current(entry, data_dir, &folder)? {
-        return Ok((folder, meta));
+    match current(entry, data_dir, &folder)? {
+        Ok(meta) => return Ok((folder, meta)),
+        Err(Some(why)) => tracing::warn!("building the cache of {} anew: {why}", entry.name),
+        Err(None) => {}
     }
     let prefix = format!(".building-{}-", entry.name);
     remove_stale(parent, &prefix);
@@ -74,20 +76,23 @@ pub fn ingest(
     Ok((folder, meta))
 }
 
-/// The contents of a cache that is whole and up to date.
-fn current(entry: &Entry, data_dir: &Path, folder: &Path) -> Result<Option<Meta>> {
+/// The contents of a cache that is whole and up to date, or why there is none; no reason where
+/// there is no cache at all.
+fn current(
+    entry: &Entry,
+    data_dir: &Path,
+    folder: &Path,
+) -> Result<std::result::Result<Meta, Option<String>>> {
     if !folder.exists() {
-        return Ok(None);
+        return Ok(Err(None));
     }
-    let reason = match read_meta(folder) {
+    Ok(match read_meta(folder) {
         Ok(meta) => match outdated(entry, data_dir, &meta)? {
-            None => return Ok(Some(meta)),
-            Some(reason) => reason,
+            None => Ok(meta),
+            Some(reason) => Err(Some(reason)),
         },
-        Err(error) => error.to_string(),
-    };
-    tracing::warn!("building the cache of {} anew: {reason}", entry.name);
-    Ok(None)
+        Err(error) => Err(Some(error.to_string())),
+    })
 }
 
 /// Waits until no other process builds a cache in this folder.
