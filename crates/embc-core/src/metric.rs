@@ -18,8 +18,9 @@ pub use ranking::Ranking;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Metric {
-    /// Area under the ROC curve.
-    Auc,
+    /// Area under the ROC curve; of all examples, or of a third of them: the head's values are the
+    /// most frequent in training.
+    Auc(Bucket),
     /// Mean negative log likelihood, in nats.
     LogLoss,
     /// Share of examples whose likeliest class is right.
@@ -57,6 +58,10 @@ pub enum Bucket {
 }
 
 impl Bucket {
+    fn suffix(self) -> &'static str {
+        BUCKETS.iter().find(|(_, bucket)| *bucket == self).expect("all are named").0
+    }
+
     fn holds(self, item: u32, items: Option<Items>) -> bool {
         let of = |Items { head, torso, .. }| match item {
             item if item < head => Bucket::Head,
@@ -79,6 +84,10 @@ const BUCKETS: [(&str, Bucket); 4] = [
 /// What `embc list metrics` prints.
 pub const DOCS: &[(&str, &str)] = &[
     ("auc", "area under the ROC curve; equal scores count half"),
+    (
+        "auc/tail",
+        "of the third of examples whose values are the rarest in training, on average over fields; also /torso and /head",
+    ),
     ("logloss", "mean binary or multinomial cross-entropy in nats; lower is better"),
     ("accuracy", "share of examples whose likeliest class is right"),
     ("macro-f1", "F1 of each class, mean over classes"),
@@ -115,13 +124,13 @@ impl Metric {
 impl fmt::Display for Metric {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Metric::Auc => f.pad("auc"),
+            Metric::Auc(bucket) => f.pad(&format!("auc{}", bucket.suffix())),
             Metric::LogLoss => f.pad("logloss"),
             Metric::Accuracy => f.pad("accuracy"),
             Metric::MacroF1 => f.pad("macro-f1"),
             Metric::Ranked(rank, k, bucket) => {
                 let (name, _) = RANKS.iter().find(|(_, r)| r == rank).expect("all are named");
-                let (part, _) = BUCKETS.iter().find(|(_, b)| b == bucket).expect("all are named");
+                let part = bucket.suffix();
                 match k {
                     0 => f.pad(&format!("{name}{part}")),
                     k => f.pad(&format!("{name}@{k}{part}")),
@@ -135,23 +144,25 @@ impl FromStr for Metric {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
         let plain = match text {
-            "auc" => Some(Metric::Auc),
             "logloss" => Some(Metric::LogLoss),
             "accuracy" => Some(Metric::Accuracy),
             "macro-f1" => Some(Metric::MacroF1),
             _ => None,
         };
-        let ranked = || {
+        let bucketed = || {
             let (name, part) = text.split_at(text.find('/').unwrap_or(text.len()));
+            let (_, bucket) = BUCKETS.into_iter().find(|(known, _)| *known == part)?;
+            if name == "auc" {
+                return Some(Metric::Auc(bucket));
+            }
             let (name, k) = name.split_once('@').map_or((name, None), |(n, k)| (n, Some(k)));
             let k = k.map_or(Some(0), |k| k.parse().ok().filter(|&k| k > 0))?;
             let (_, rank) = RANKS.into_iter().find(|(known, _)| *known == name)?;
-            let (_, bucket) = BUCKETS.into_iter().find(|(known, _)| *known == part)?;
             // Uncut, these two are 1.
             let trivial = k == 0 && matches!(rank, Rank::Hr | Rank::Recall);
             (!trivial).then_some(Metric::Ranked(rank, k, bucket))
         };
-        plain.or_else(ranked).ok_or_else(|| {
+        plain.or_else(bucketed).ok_or_else(|| {
             let known: Vec<&str> = DOCS.iter().map(|(name, _)| *name).collect();
             format!("unknown metric \"{text}\", expected one of {}", known.join(", "))
         })
@@ -177,12 +188,20 @@ mod tests {
 
     #[test]
     fn names_round_trip() {
-        for name in
-            ["auc", "logloss", "accuracy", "macro-f1", "ndcg", "ndcg@10/tail", "hr@1", "mrr"]
-        {
+        for name in [
+            "auc",
+            "auc/tail",
+            "logloss",
+            "accuracy",
+            "macro-f1",
+            "ndcg",
+            "ndcg@10/tail",
+            "hr@1",
+            "mrr",
+        ] {
             assert_eq!(name.parse::<Metric>().unwrap().to_string(), name);
         }
-        for name in ["auk", "hr", "ndcg@0", "auc@3", "ndcg@x", "ndcg/feet", "auc/tail"] {
+        for name in ["auk", "hr", "ndcg@0", "auc@3", "ndcg@x", "ndcg/feet", "auc/feet"] {
             assert!(name.parse::<Metric>().is_err(), "{name}");
         }
     }

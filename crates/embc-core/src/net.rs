@@ -1,9 +1,9 @@
 //! The trained network: embedding layer, model, and one step of both.
 
-use crate::batch::{Batch, Data, Split, Task};
+use crate::batch::{Batch, Data, Shape, Split, Task};
 use crate::layer::Layer;
 use crate::loss::{Loss, MISS, Sampled};
-use crate::metric::{Metric, Pointwise, Ranking};
+use crate::metric::{Bucket, Metric, Pointwise, Ranking};
 use crate::model::{Features, Mode, Model, Sample};
 use crate::optim::Optim;
 use crate::param::{IdSet, Param};
@@ -135,6 +135,7 @@ impl Net {
     ) -> Option<Vec<(Metric, f64)>> {
         let (mut pointwise, mut finite) = (Pointwise::default(), true);
         let mut ranking = Ranking::new(metrics.iter().copied(), data.shape().items);
+        let thirds = metrics.iter().any(|m| matches!(m, Metric::Auc(b) if *b != Bucket::All));
         let size = (EVAL_LOGITS / self.model.outputs()).clamp(1, EVAL_BATCH);
         for task in [Task::Pointwise, Task::Ranking] {
             let wanted = metrics.iter().any(|m| m.is_ranking() == (task == Task::Ranking));
@@ -148,7 +149,12 @@ impl Net {
                     return ControlFlow::Break(());
                 }
                 match task {
-                    Task::Pointwise => pointwise.add(scores, &batch.labels),
+                    Task::Pointwise => {
+                        pointwise.add(scores, &batch.labels);
+                        if thirds {
+                            pointwise.add_frequency(frequencies(batch, data.shape()));
+                        }
+                    }
                     Task::Ranking if batch.groups.is_empty() => ranking.add_queries(scores, batch),
                     Task::Ranking => ranking.add(scores, batch),
                 }
@@ -164,6 +170,20 @@ impl Net {
         let values = metrics.iter().map(value).filter(|(_, value)| !value.is_nan()).collect();
         finite.then_some(values)
     }
+}
+
+/// How frequent the values of each example are in training: the mean over them of ln(1 + count).
+fn frequencies(batch: &Batch, shape: &Shape) -> impl Iterator<Item = f32> {
+    (0..batch.size).map(move |i| {
+        let (mut sum, mut values) = (0.0, 0);
+        for (bag, field) in batch.fields.iter().zip(&shape.fields) {
+            for &id in &bag.ids[bag.range(i)] {
+                sum += f64::from(field.counts.get(id as usize).copied().unwrap_or(0)).ln_1p();
+                values += 1;
+            }
+        }
+        (sum / f64::from(values.max(1))) as f32
+    })
 }
 
 /// What the model sees of a batch.

@@ -1,6 +1,6 @@
 //! Metrics of examples on their own: AUC, log loss, accuracy, macro-F1.
 
-use super::Metric;
+use super::{Bucket, Metric};
 use crate::loss::{bce, cross_entropy};
 use rayon::prelude::*;
 
@@ -43,6 +43,8 @@ pub struct Pointwise {
     loss: f64,
     right: u64,
     examples: u64,
+    /// How frequent each example's values are, where a metric asks for it.
+    frequency: Vec<f32>,
     /// Of each class: examples taken for it rightly, taken for it, and of it.
     classes: Vec<[u64; 3]>,
 }
@@ -71,10 +73,36 @@ impl Pointwise {
         }
     }
 
+    /// Takes how frequent the values of the examples added last are: for AUC by thirds.
+    pub fn add_frequency(&mut self, frequency: impl Iterator<Item = f32>) {
+        self.frequency.extend(frequency);
+    }
+
+    /// AUC of the third of examples that a bucket means: by how frequent their values are. Examples
+    /// as frequent as a bound are all on its frequent side.
+    fn auc_of_bucket(&self, bucket: Bucket) -> f64 {
+        let mut order = self.frequency.clone();
+        order.sort_unstable_by(|a, b| b.total_cmp(a));
+        if order.is_empty() {
+            return f64::NAN;
+        }
+        let [head, torso] =
+            [1, 2].map(|thirds| order[(thirds * order.len() / 3).saturating_sub(1)]);
+        let holds = |frequency: f32| match bucket {
+            Bucket::All => true,
+            Bucket::Head => frequency >= head,
+            Bucket::Torso => frequency < head && frequency >= torso,
+            Bucket::Tail => frequency < torso,
+        };
+        let examples = self.scored.iter().zip(&self.frequency);
+        auc_of(&mut examples.filter(|(_, f)| holds(**f)).map(|(s, _)| *s).collect::<Vec<_>>())
+    }
+
     /// The value of a pointwise metric; NaN where it is not defined.
-    pub fn value(&mut self, metric: Metric) -> f64 {
+    pub fn value(&self, metric: Metric) -> f64 {
         match metric {
-            Metric::Auc => auc_of(&mut self.scored),
+            Metric::Auc(Bucket::All) => auc_of(&mut self.scored.clone()),
+            Metric::Auc(bucket) => self.auc_of_bucket(bucket),
             Metric::LogLoss => self.loss / self.examples as f64,
             Metric::Accuracy => self.right as f64 / self.examples as f64,
             Metric::MacroF1 => {
@@ -119,6 +147,20 @@ mod tests {
             }
         }
         assert!((auc(&scores, &labels) - right / pairs).abs() < 1e-12);
+    }
+
+    #[test]
+    fn auc_by_thirds() {
+        let mut metrics = Pointwise::default();
+        // Six examples, from frequent to rare in pairs: right, tied, wrong.
+        metrics.add(&[2.0, 1.0, 1.0, 1.0, 0.0, 3.0], &[1.0, 0.0, 1.0, 0.0, 1.0, 0.0]);
+        metrics.add_frequency([9.0, 8.0, 5.0, 4.0, 1.0, 0.0].into_iter());
+        let value = |bucket| metrics.value(Metric::Auc(bucket));
+        assert_eq!([Bucket::Head, Bucket::Torso, Bucket::Tail].map(value), [1.0, 0.5, 0.0]);
+        // Without frequencies there are no thirds.
+        let mut metrics = Pointwise::default();
+        metrics.add(&[2.0, 1.0], &[1.0, 0.0]);
+        assert!(metrics.value(Metric::Auc(Bucket::Tail)).is_nan());
     }
 
     #[test]

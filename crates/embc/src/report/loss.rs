@@ -255,7 +255,13 @@ fn buckets(losses: &Losses<'_>, header: &[String]) -> String {
     match any {
         false => String::new(),
         true => format!(
-            "\nMean loss in % where the items to find are in the head / torso / tail: the most frequent items that make up a third of all training rows, those of the next third, and the rest.\n\n{}",
+            "\nMean loss in % {}\n\n{}",
+            match losses.key.ends_with("auc") {
+                true =>
+                    "of the third of the examples whose values are the most frequent in training, on average over fields / of the next third / of the rarest.",
+                false =>
+                    "where the items to find are in the head / torso / tail: the most frequent items that make up a third of all training rows, those of the next third, and the rest.",
+            },
             md_table(header, &rows)
         ),
     }
