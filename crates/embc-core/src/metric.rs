@@ -11,7 +11,7 @@ use std::str::FromStr;
 mod pointwise;
 mod ranking;
 
-pub use pointwise::{Pointwise, auc};
+pub use pointwise::{GROUPS, Pointwise, auc};
 pub use ranking::Ranking;
 
 /// A metric of the valid or test split.
@@ -70,6 +70,15 @@ impl Bucket {
         };
         self == Bucket::All || items.map(of) == Some(self)
     }
+}
+
+/// Metrics of a split.
+#[derive(Clone, Debug, Default)]
+pub struct Values {
+    /// Those that are defined.
+    pub all: Vec<(Metric, f64)>,
+    /// AUC and log loss without each of [`GROUPS`] groups of the examples, of the test split.
+    pub without_groups: Vec<(Metric, Vec<f64>)>,
 }
 
 const RANKS: [(&str, Rank); 4] =

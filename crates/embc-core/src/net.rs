@@ -3,7 +3,7 @@
 use crate::batch::{Batch, Data, Shape, Split, Task};
 use crate::layer::Layer;
 use crate::loss::{Loss, MISS, Sampled};
-use crate::metric::{Bucket, Metric, Pointwise, Ranking};
+use crate::metric::{Bucket, Metric, Pointwise, Ranking, Values};
 use crate::model::{Features, Mode, Model, Sample};
 use crate::optim::Optim;
 use crate::param::{IdSet, Param};
@@ -132,7 +132,7 @@ impl Net {
         data: &dyn Data,
         split: Split,
         metrics: &[Metric],
-    ) -> Option<Vec<(Metric, f64)>> {
+    ) -> Option<Values> {
         let (mut pointwise, mut finite) = (Pointwise::default(), true);
         let mut ranking = Ranking::new(metrics.iter().copied(), data.shape().items);
         let thirds = metrics.iter().any(|m| matches!(m, Metric::Auc(b) if *b != Bucket::All));
@@ -167,8 +167,12 @@ impl Net {
             (metric, of_ranking.map_or_else(|| pointwise.value(metric), |(_, value)| *value))
         };
         // A metric without examples of its kind, such as AUC of one class, is left out.
-        let values = metrics.iter().map(value).filter(|(_, value)| !value.is_nan()).collect();
-        finite.then_some(values)
+        let all = metrics.iter().map(value).filter(|(_, value)| !value.is_nan()).collect();
+        let without_groups = match split {
+            Split::Test if finite => pointwise.without_groups(),
+            _ => Vec::new(),
+        };
+        finite.then_some(Values { all, without_groups })
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::batch::{Data, Order, Split};
 use crate::loss::Loss;
-use crate::metric::Metric;
+use crate::metric::{Metric, Values};
 use crate::net::Net;
 use crate::optim::Optim;
 use crate::quantize::Storage;
@@ -62,7 +62,7 @@ pub struct Outcome {
     /// Validation metrics of the final weights.
     pub valid: Vec<(Metric, f64)>,
     /// Test metrics of the final weights.
-    pub test: Vec<(Metric, f64)>,
+    pub test: Values,
 }
 
 /// Why a run ended early.
@@ -159,7 +159,7 @@ fn trial(
     run.epoch = run.selected().map_or(0, |point| point.epoch - 1);
     let valid = match run.selected() {
         Some(point) if !changed => point.valid.clone(),
-        _ => run.evaluate(Split::Valid)?,
+        _ => run.evaluate(Split::Valid)?.all,
     };
     let test = run.evaluate(Split::Test)?;
     Ok(Outcome { curve: run.curve, best, valid, test })
@@ -254,7 +254,7 @@ impl Run<'_> {
     }
 
     /// Evaluates a split and turns a score that is not finite into the error that names it.
-    fn evaluate(&mut self, split: Split) -> Result<Vec<(Metric, f64)>, Stop> {
+    fn evaluate(&mut self, split: Split) -> Result<Values, Stop> {
         self.observer.evaluating(split, false);
         let values = self.net.evaluate(self.data, split, &self.s.metrics);
         self.observer.evaluating(split, true);
@@ -263,7 +263,7 @@ impl Run<'_> {
 
     /// Validates after (a part of) `epoch`, counted from 1.
     fn validate(&mut self, epoch: u32, train_loss: Option<f64>) -> Result<Point, Stop> {
-        let valid = self.evaluate(Split::Valid)?;
+        let valid = self.evaluate(Split::Valid)?.all;
         let point = Point { epoch, step: self.step, train_loss, valid };
         self.observer.point(&point);
         Ok(point)

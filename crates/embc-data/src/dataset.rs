@@ -10,6 +10,7 @@ use embc_core::batch::{Data, Examples};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -57,7 +58,7 @@ pub fn ingest(
     }
     let parent = folder.parent().expect("a folder in the data dir");
     std::fs::create_dir_all(parent).at(parent)?;
-    let _lock = lock(parent, watch)?;
+    let _lock = lock(&parent.join(format!(".lock-{}", entry.name)), watch)?;
     // Another process may have built it while this one waited.
     match current(entry, data_dir, &folder)? {
         Ok(meta) => return Ok((folder, meta)),
@@ -95,9 +96,10 @@ fn current(
     })
 }
 
-/// Waits until no other process builds a cache in this folder.
+/// Waits until no other process builds this cache. Where the file system has no locks there is
+/// none, and of two processes the later one's cache stays.
 fn lock(path: &Path, watch: Watch<'_>) -> Result<File> {
-    let file = File::open(path).at(path)?;
+    let file = File::create(path).at(path)?;
     loop {
         match file.try_lock() {
             Ok(()) => return Ok(file),
@@ -108,6 +110,9 @@ fn lock(path: &Path, watch: Watch<'_>) -> Result<File> {
                     total: 1,
                 })?;
                 std::thread::sleep(Duration::from_millis(100));
+            }
+            Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Unsupported => {
+                return Ok(file);
             }
             Err(TryLockError::Error(error)) => return Err(error).at(path),
         }

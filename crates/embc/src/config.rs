@@ -139,6 +139,25 @@ pub struct ReferenceConfig {
     pub tolerance: Option<f64>,
 }
 
+/// `[[compare]]`: pairs of schemes whose difference is of interest.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Compare {
+    pub title: String,
+    pub pairs: Vec<Pair>,
+    /// By how much the first is said to be better, on average over the pairs.
+    pub claim: Option<f64>,
+}
+
+/// A scheme, and another to take from it, at a budget where they have one.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pair {
+    pub scheme: String,
+    pub with: String,
+    pub budget: Option<f64>,
+}
+
 /// `[[expect]]`: a bound that `report --check` enforces.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -182,6 +201,8 @@ pub struct Experiment {
     #[serde(default)]
     pub table: TableConfig,
     pub reference: Option<ReferenceConfig>,
+    #[serde(default)]
+    pub compare: Vec<Compare>,
     #[serde(default)]
     pub expect: Vec<Expect>,
     /// True with `--set`, which may take schemes away that other keys name.
@@ -356,6 +377,13 @@ impl Experiment {
                 return Err(self.error(&expect.scheme, what));
             }
         }
+        let pairs = self.compare.iter().flat_map(|compare| &compare.pairs);
+        let mut compared = pairs.flat_map(|pair| [&pair.scheme, &pair.with]);
+        if let Some(name) = compared.find(|name| !names_scheme(name)) {
+            let what =
+                format!("[[compare]] names scheme {name:?}, which is not in this experiment");
+            return Err(self.error(name, what));
+        }
         if let Some(label) = self.table.relative_to.as_deref().filter(|label| !names_scheme(label))
         {
             let what =
@@ -383,9 +411,20 @@ impl Experiment {
                 return Err(self.error("loss", "loss needs relative_to, what it is relative to"));
             }
         }
-        if self.table.crossing && self.table.relative_to.is_none() {
-            let what = "crossing needs relative_to, whose value curves are to meet";
-            return Err(self.error("crossing", what));
+        if self.table.crossing {
+            let full =
+                |label: &str| self.scheme.iter().any(|s| s.label() == label && s.kind == "full");
+            let sizes = self.budget.as_ref().is_none_or(|budget| budget.compression.is_none());
+            let what = match self.table.relative_to.as_deref() {
+                None => Some("crossing needs relative_to, whose value curves are to meet"),
+                Some(label) if !self.overridden && !full(label) => {
+                    Some("crossing needs a relative_to of kind full, which has no budget")
+                }
+                _ => (!sizes).then_some("crossing needs a budget of sizes, not of compression"),
+            };
+            if let Some(what) = what {
+                return Err(self.error("crossing", what));
+            }
         }
         let points = self.points().map_err(|error| self.error("[budget]", error))?;
         for (i, point) in points.iter().enumerate() {

@@ -62,7 +62,9 @@ impl Scale {
         values.sort_by(f64::total_cmp);
         values.dedup();
         let (low, high) = (values.first().map_or(1.0, |x| *x), values.last().map_or(1.0, |x| *x));
-        let (low, high) = if axis.log { (low, high) } else { (low.min(0.0), high.max(1.0)) };
+        let (low, high) = if axis.log { (low, high) } else { (low.min(0.0), high.max(0.0)) };
+        // Something to divide where all values are the same.
+        let high = if high > low { high } else { low + 1.0 };
         let ticks = match (marked && values.len() <= MARKED, axis.log) {
             (true, _) => values,
             (_, true) => {
@@ -71,7 +73,10 @@ impl Scale {
                 let all: Vec<f64> = decades.filter(|x| (low..=high).contains(x)).collect();
                 let few = all.len() <= 10;
                 let is_decade = |x: &f64| x.log10().fract().abs() < 1e-9;
-                all.into_iter().filter(|x| few || is_decade(x)).collect()
+                match all.len() {
+                    0 | 1 => vec![low, high],
+                    _ => all.into_iter().filter(|x| few || is_decade(x)).collect(),
+                }
             }
             (_, false) => {
                 // 1, 2 or 5 times a power of ten, five to eleven of them.
@@ -119,12 +124,11 @@ impl Ranged for Scale {
 
 impl ValueFormatter<f64> for Scale {
     fn format_ext(&self, value: &f64) -> String {
+        let short = |digits: String| digits.trim_end_matches('0').trim_end_matches('.').to_string();
         match value.abs() {
-            0.001..1e6 | 0.0 => {
-                let text = format!("{value:.3}");
-                text.trim_end_matches('0').trim_end_matches('.').to_string()
-            }
-            _ => format!("{value:.0e}"),
+            0.001..1e6 | 0.0 => short(format!("{value:.3}")),
+            1e6..1e9 => short(format!("{:.3}", value / 1e6)) + " M",
+            _ => format!("{value:.2e}").replace(".00e", "e"),
         }
     }
 }

@@ -92,6 +92,10 @@ pub struct Record {
     pub epochs: u32,
     pub best_epoch: u32,
     pub metrics: BTreeMap<String, f64>,
+    /// Test metrics without each of 50 groups of the test rows, the same ones in every trial: the
+    /// error that comes with the choice of test rows.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub without_groups: BTreeMap<String, Vec<f64>>,
     pub curve: Vec<BTreeMap<String, f64>>,
     pub train_examples_per_s: f64,
     /// What building the tables took, an allocation that reads the data included.

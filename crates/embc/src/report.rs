@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 mod collisions;
+mod compare;
 mod crossing;
 pub mod estimate;
 mod loss;
@@ -133,6 +134,11 @@ fn metric_key(experiment: &Experiment, records: &[&Record]) -> String {
     }
 }
 
+/// An error where the experiment's reference file cannot be read.
+pub fn check_reference(experiment: &Experiment) -> Result<()> {
+    reference::read(experiment).map(drop)
+}
+
 /// The Markdown of an experiment.
 pub fn markdown(experiment: &Experiment, records: &[Record]) -> Result<String> {
     let grid = Grid::new(experiment, records)?;
@@ -199,6 +205,7 @@ pub fn markdown(experiment: &Experiment, records: &[Record]) -> Result<String> {
         row
     };
     text += &md_table(&header, &grid.schemes.iter().map(memory).collect::<Vec<_>>());
+    text += &compare::section(experiment, &grid, &key, axis);
     text += &crossing::section(experiment, &grid, &key, axis, &references);
     if experiment.table.times {
         text += &times(&grid)?;

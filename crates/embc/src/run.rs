@@ -376,6 +376,7 @@ impl<'a> Bench<'a> {
             epochs: 0,
             best_epoch: 0,
             metrics: BTreeMap::new(),
+            without_groups: BTreeMap::new(),
             curve: Vec::new(),
             train_examples_per_s: 0.0,
             build_s: 0.0,
@@ -408,7 +409,13 @@ fn fill(record: &mut Record, outcome: &Outcome) {
         values.iter().map(|(metric, value)| (format!("{split}/{metric}"), *value)).collect()
     };
     record.metrics = named("valid", &outcome.valid);
-    record.metrics.extend(named("test", &outcome.test));
+    record.metrics.extend(named("test", &outcome.test.all));
+    // Six digits, as curves have.
+    let six = |x: &f64| format!("{x:.5e}").parse().unwrap_or(*x);
+    for (metric, values) in &outcome.test.without_groups {
+        let values = values.iter().map(six).collect();
+        record.without_groups.insert(format!("test/{metric}"), values);
+    }
     for point in &outcome.curve {
         let mut entry = named("valid", &point.valid);
         entry.extend(point.train_loss.map(|loss| ("train/loss".into(), loss)));

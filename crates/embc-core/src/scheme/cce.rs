@@ -294,22 +294,26 @@ impl Clustered {
 impl Clustered {
     /// The least entropy of a column's pointers, and of a pair of columns', each over the most that
     /// it can be (CCE, Appendix H): 1 is as random as a hash, little is a table that collapsed.
-    fn entropies(&self) -> (f64, Option<f64>) {
+    /// None where there is only one row to point to, or one id.
+    fn entropies(&self) -> Option<(f64, Option<f64>)> {
         let columns = self.tables.len();
         let k = if self.drop_helper { 2 * self.rows } else { self.rows };
+        if k < 2 || self.vocab < 2 {
+            return None;
+        }
         let bits = |most: f64, of: &(dyn Fn(u32) -> u64 + Sync)| {
             let mut codes: Vec<u64> = (0..self.vocab).into_par_iter().map(of).collect();
             codes.par_sort_unstable();
             let n = f64::from(self.vocab);
             let share = codes.chunk_by(|a, b| a == b).map(|equal| equal.len() as f64 / n);
-            share.map(|p| -p * p.log2()).sum::<f64>() / most.min(n.log2()).max(f64::MIN_POSITIVE)
+            share.map(|p| -p * p.log2()).sum::<f64>() / most.min(n.log2())
         };
         let code = |id: u32, j: usize| u64::from(self.pointer(id, j));
         let one = (0..columns).map(|j| bits(f64::from(k).log2(), &|id| code(id, j)));
         let pairs = (0..columns).flat_map(|a| (0..a).map(move |b| (a, b)));
         let two = pairs
             .map(|(a, b)| bits(2.0 * f64::from(k).log2(), &|id| code(id, a) << 32 | code(id, b)));
-        (one.fold(f64::INFINITY, f64::min), two.reduce(f64::min))
+        Some((one.fold(f64::INFINITY, f64::min), two.reduce(f64::min)))
     }
 }
 
@@ -361,9 +365,10 @@ impl Embedding for Clustered {
         let mut figures = vec![("clusterings", self.done as f64)];
         if self.done > 0 {
             figures.push(self.error.figure());
-            let (one, two) = self.entropies();
-            figures.push(("entropy", one));
-            figures.extend(two.map(|two| ("pair_entropy", two)));
+            if let Some((one, two)) = self.entropies() {
+                figures.push(("entropy", one));
+                figures.extend(two.map(|two| ("pair_entropy", two)));
+            }
         }
         figures
     }

@@ -28,6 +28,8 @@ pub fn run(args: &Sweep, global: &Global) -> Result<Outcome> {
     }
     let mut outcome = Outcome::Fine;
     for experiment in &experiments {
+        // Before any training, not after it.
+        crate::report::check_reference(experiment)?;
         let entry = super::entry(&registry, &experiment.dataset)?;
         let data = super::open(entry, experiment, global)?;
         let bench = Bench::new(experiment, entry, &data, global.overcommit)?;

@@ -29,12 +29,13 @@ pub fn run(command: &Theory, global: &Global) -> Result<Outcome> {
     let text = match args.format {
         StudyFormat::Md => study.markdown(),
         StudyFormat::Svg => study.svg()?,
-        StudyFormat::Csv => study.csv(),
+        StudyFormat::Csv => study.csv()?,
         StudyFormat::All => {
-            let file = args.output.as_ref().expect("required").join(&study.name);
-            write(&file.with_extension("md"), study.markdown())?;
-            write(&file.with_extension("svg"), study.svg()?)?;
-            write(&file.with_extension("csv"), study.csv())?;
+            let folder = args.output.as_ref().expect("required");
+            let file = |extension: &str| folder.join(format!("{}.{extension}", study.name));
+            write(&file("md"), study.markdown())?;
+            write(&file("svg"), study.svg()?)?;
+            write(&file("csv"), study.csv()?)?;
             return Ok(Outcome::Fine);
         }
     };
@@ -48,6 +49,7 @@ pub fn run(command: &Theory, global: &Global) -> Result<Outcome> {
 /// Reads a study's config; `kind` is the command it must be for.
 fn load<T: DeserializeOwned>(args: &Args, kind: &str) -> Result<(PathBuf, T)> {
     let (path, text) = config::read(&args.config)?;
+    config::parse::<toml::Table>(&path, &text)?;
     match config::theory(&text) {
         Some(theory) if theory == kind => {}
         Some(theory) => bail!("{}: a study of `embc theory {theory}`", path.display()),
@@ -120,15 +122,16 @@ impl Study {
         text
     }
 
-    fn csv(&self) -> String {
-        let mut text = "curve,x,mean,half_width\n".to_string();
+    fn csv(&self) -> Result<String> {
+        let mut csv = csv::Writer::from_writer(Vec::new());
+        csv.write_record(["curve", "x", "mean", "half_width"])?;
         for line in &self.lines {
             for (x, Estimate { mean, half, .. }) in &line.points {
                 let half = half.map_or(String::new(), |half| format!("{half:e}"));
-                let _ = writeln!(text, "\"{}\",{x},{mean:e},{half}", line.name);
+                csv.write_record([&line.name, &x.to_string(), &format!("{mean:e}"), &half])?;
             }
         }
-        text
+        Ok(String::from_utf8(csv.into_inner()?)?)
     }
 
     fn svg(&self) -> Result<String> {

@@ -79,11 +79,27 @@ pub fn section(
         }
         _ => count(x.round() as u64),
     };
+    // A cell's mean, if all its seeds have a value.
+    let mean = |scheme: &str, budget: &str| {
+        let cell = grid.cell(scheme, budget)?;
+        cell.summary(key).filter(|s| s.n == cell.seeds).map(|s| s.mean)
+    };
     let ours = |scheme: &str| {
-        let level = grid.cell(baseline, "")?.summary(key)?.mean;
-        let point = |b: &String| Some((b.parse().ok()?, grid.cell(scheme, b)?.summary(key)?.mean));
+        let level = mean(baseline, "")?;
+        let point = |b: &String| Some((b.parse::<f64>().ok()?, mean(scheme, b)?));
         let points: Vec<_> = grid.budgets.iter().filter_map(point).collect();
-        (!points.is_empty()).then(|| Crossing::of(points, level, sign).text(show))
+        let missing = |b: &&String| mean(scheme, b).is_none();
+        if grid.budgets.iter().any(|b| missing(&b) && grid.missing(scheme, b) != "infeasible") {
+            return Some("…".into());
+        }
+        let found = (!points.is_empty()).then(|| Crossing::of(points, level, sign))?;
+        let smaller = |x: f64, b: &&String| b.parse::<f64>().is_ok_and(|b| b < x);
+        Some(match found {
+            Crossing::Below(x) if grid.budgets.iter().filter(missing).any(|b| smaller(x, &b)) => {
+                format!("{}, the smallest that is feasible", show(x))
+            }
+            found => found.text(show),
+        })
     };
     let paper = |scheme: &str| {
         let level = values(references, baseline, key).first()?.1;
@@ -91,13 +107,16 @@ pub fn section(
         let points: Vec<_> = points.filter_map(|(budget, y)| Some((budget?, y))).collect();
         (!points.is_empty()).then(|| Crossing::of(points, level, sign).text(show))
     };
-    let schemes = grid.schemes.iter().filter(|scheme| *scheme != baseline);
+    let is_full =
+        |label: &str| experiment.scheme.iter().any(|s| s.label() == label && s.kind == "full");
+    let schemes = grid.schemes.iter().filter(|scheme| !is_full(scheme));
     let row = |scheme: &String| {
         let text = |text: Option<String>| text.unwrap_or("–".into());
         vec![scheme.clone(), text(ours(scheme)), text(paper(scheme))]
     };
     let mut rows: Vec<Vec<String>> = schemes.map(row).collect();
-    let mut header = vec!["scheme".to_string(), format!("{axis} that suffices"), "paper".into()];
+    let mut header =
+        vec!["scheme".to_string(), format!("{axis} that suffices"), "reference".into()];
     if rows.iter().all(|row| row[2] == "–") {
         header.pop();
         rows.iter_mut().for_each(|row| row.truncate(2));

@@ -36,7 +36,8 @@ impl Reference {
         grid.cell(&self.scheme, &self.budget_key())?.summary(&self.metric)
     }
 
-    /// How much better ours is, if by more than `tolerance` and two standard errors.
+    /// How much better ours is, if by more than `tolerance` and two standard errors; of the sides
+    /// whose error is not known, none.
     fn gap(&self, ours: Summary, tolerance: f64) -> Option<f64> {
         let of_ours = ours.deviation.map_or(0.0, |d| d / (ours.n as f64).sqrt());
         let error = of_ours.hypot(self.error.unwrap_or(0.0));
@@ -47,6 +48,14 @@ impl Reference {
 
 /// Our values beside those of the reference file.
 pub fn section(experiment: &Experiment, grid: &Grid<'_>, values: Vec<Reference>) -> String {
+    // Only cells that the experiment has.
+    let all = values.len();
+    let known = |r: &Reference| match r.budget {
+        Some(_) => grid.cells.contains_key(&(r.scheme.clone(), Some(r.budget_key()))),
+        None => grid.cells.contains_key(&(r.scheme.clone(), None)),
+    };
+    let values: Vec<Reference> = values.into_iter().filter(known).collect();
+    let others = all - values.len();
     let Some(config) = experiment.reference.as_ref().filter(|_| !values.is_empty()) else {
         return String::new();
     };
@@ -82,10 +91,14 @@ pub fn section(experiment: &Experiment, grid: &Grid<'_>, values: Vec<Reference>)
     let verdict = config.tolerance.map_or(":".into(), |tolerance| {
         let [same, better, worse] = counts;
         format!(
-            ". {same} values are the same, {better} of ours are better and {worse} worse by more than {tolerance} and by more than two standard errors of the difference."
+            ". {same} values are the same, {better} of ours are better and {worse} worse by more than {tolerance} and, as far as they are known, two standard errors of the difference."
         )
     });
-    format!("\nBeside {title}{verdict}\n\n{}", md_table(&header, &rows))
+    let others = match others {
+        0 => String::new(),
+        n => format!("\n{n} of its values are of schemes or sizes that this experiment has not.\n"),
+    };
+    format!("\nBeside {title}{verdict}\n\n{}{others}", md_table(&header, &rows))
 }
 
 /// Values of ours that lie below the reference by more than `[reference] tolerance`, in words.

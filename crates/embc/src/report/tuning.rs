@@ -51,6 +51,8 @@ pub fn section(
     let mut tried: Vec<(String, &Record)> = records
         .iter()
         .filter(|r| full(&r) && r.seed == chosen.seed && r.metrics.contains_key(&key))
+        // Other full tables of the experiment are results, not tries.
+        .filter(|r| r.trial == chosen.trial || grid.records.iter().all(|g| g.trial != r.trial))
         .map(|record| (difference(&record.config, &chosen.config), record))
         .collect();
     if tried.len() < 2 {

@@ -108,8 +108,14 @@ impl Sandbox {
     /// True if a cache folder, whole or not, is left.
     pub fn has_cache(&self) -> bool {
         let folder = self.path("data/cache");
-        folder.exists() && std::fs::read_dir(folder).unwrap().next().is_some()
+        folder.exists() && caches(&folder) > 0
     }
+}
+
+/// Entries of a folder of caches but for its locks.
+pub fn caches(folder: &Path) -> usize {
+    let entries = std::fs::read_dir(folder).unwrap().flatten();
+    entries.filter(|entry| !entry.file_name().to_string_lossy().starts_with(".lock")).count()
 }
 
 /// `rows` lines in Criteo's layout.

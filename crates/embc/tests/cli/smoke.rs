@@ -82,6 +82,7 @@ fn records(sandbox: &Sandbox) -> Vec<Value> {
 fn bare(mut records: Vec<Value>) -> Vec<Value> {
     let volatile = [
         "train_examples_per_s",
+        "build_s",
         "wall_s",
         "peak_rss_bytes",
         "threads",

@@ -99,6 +99,8 @@ fn wrong_studies_are_refused() {
         ("clusters = [10]", "clusters = [61]", "clusters must be between 1 and ids"),
         ("theory = \"lsq\"", "theory = \"lma\"", "a study of `embc theory lma`"),
         ("theory = \"lsq\"", "", "it has no theory"),
+        ("theory = \"lsq\"", "theory = \"lsq", "small.toml:3"),
+        ("kind = \"dense\"", "kind = \"dense\", fresh = 0", "dense: fresh must be positive"),
         ("first = 1", "reference = \"none.csv\"", "none.csv: the study's reference file"),
     ] {
         let text = SMALL.replace(from, to);

@@ -4,7 +4,7 @@ use super::{Line, Study};
 use crate::cli::{Global, Study as Args};
 use crate::interrupted;
 use crate::report::estimate::Estimate;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use embc_core::lsq::{Method, Noise, Problem, Spec};
 use indicatif::ProgressBar;
 use rayon::prelude::*;
@@ -115,8 +115,13 @@ fn check(config: &Config) -> Result<()> {
     let wrong = config.clusters.iter().find(|k| **k == 0 || **k > ids);
     ensure!(wrong.is_none(), "clusters must be between 1 and ids");
     for CurveConfig { label, method } in &config.curve {
-        if let Method::Sparse { ones, .. } = method {
-            ensure!(*ones > 0 && *ones <= rows, "{label}: ones must be 1 to {rows}");
+        match method {
+            Method::Sparse { ones, .. } => {
+                ensure!(*ones > 0 && *ones <= rows, "{label}: ones must be 1 to {rows}");
+            }
+            Method::Dense { fresh, .. } => {
+                ensure!(*fresh != Some(0), "{label}: fresh must be positive");
+            }
         }
     }
     Ok(())
@@ -236,7 +241,10 @@ fn against_bound(
     bound: &dyn Fn(usize, &Draw) -> f64,
 ) -> String {
     let shares = draws.iter().flat_map(|draw| {
-        draw.curves[curve].iter().enumerate().map(move |(i, x)| (i, x / bound(i, draw)))
+        let points = draw.curves[curve].iter().enumerate();
+        // Below this, both are rounding.
+        let told = points.filter(move |(i, _)| bound(*i, draw) > 1e-20 * bound(0, draw));
+        told.map(move |(i, x)| (i, x / bound(i, draw)))
     });
     let (at, share) = shares.max_by(|a, b| a.1.total_cmp(&b.1)).expect("an iteration");
     let at = at + config.first;
@@ -263,7 +271,10 @@ fn crossing(
     let passes = |(draw, level): (&Draw, &f64)| draw.curves[curve].iter().position(|x| x < level);
     let passed: Vec<Option<usize>> = draws.iter().zip(levels).map(passes).collect();
     if passed.iter().all(Option::is_none) {
-        return format!("`{label}` stays above the optimum in {k} clusters, in every draw.");
+        return format!(
+            "`{label}` stays above the optimum in {k} clusters in all {} iterations, in every draw.",
+            config.iterations
+        );
     }
     let at = passed.into_iter().map(|at| match at {
         Some(at) => (config.first + at).to_string(),
@@ -289,6 +300,10 @@ fn references(config: &Config, beside: &Path) -> Result<Vec<(String, Points)>> {
             Some((_, points)) => points.push(point),
             None => curves.push((label, vec![point])),
         }
+    }
+    let known = |label: &String| config.curve.iter().any(|curve| curve.label == *label);
+    if let Some((label, _)) = curves.iter().find(|(label, _)| !known(label)) {
+        bail!("{}: there is no [[curve]] called {label:?}", path.display());
     }
     Ok(curves)
 }

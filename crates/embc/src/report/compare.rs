@@ -1,0 +1,236 @@
+//! Differences between schemes, with intervals over seeds and test rows together.
+//!
+//! Trials of one seed share initial values and order, and all share the test rows: differences are
+//! paired by both. The rows' part of the error is the delete-a-group jackknife's.
+
+use super::{Grid, budget_text, sign_of};
+use crate::config::{Compare, Experiment, Pair};
+use crate::table::markdown as md_table;
+use statrs::distribution::{ContinuousCDF, StudentsT};
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+/// How much one scheme's metric lies above another's.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Difference {
+    by_seed: BTreeMap<u64, f64>,
+    /// Without each group of test rows, the mean over seeds; empty where trials do not know.
+    without: Vec<f64>,
+}
+
+impl Difference {
+    fn of(grid: &Grid<'_>, pair: &Pair, key: &str) -> Option<Self> {
+        let budget = pair.budget.map_or(String::new(), |b| b.to_string());
+        let (ours, theirs) =
+            (grid.by_seed(&pair.scheme, &budget, key), grid.by_seed(&pair.with, &budget, key));
+        let both = |(seed, x): (u64, f64)| Some((seed, x - theirs.get(&seed)?));
+        let by_seed: BTreeMap<u64, f64> = ours.into_iter().filter_map(both).collect();
+        let groups = |scheme: &str| -> BTreeMap<u64, Vec<f64>> {
+            let records = grid.cell(scheme, &budget).into_iter().flat_map(|cell| &cell.records);
+            records.filter_map(|r| Some((r.seed, r.without_groups.get(key)?.clone()))).collect()
+        };
+        let (ours, theirs) = (groups(&pair.scheme), groups(&pair.with));
+        let mut without: Vec<f64> = Vec::new();
+        for seed in by_seed.keys() {
+            let (Some(a), Some(b)) = (ours.get(seed), theirs.get(seed)) else {
+                without.clear();
+                break;
+            };
+            without.resize(a.len(), 0.0);
+            for (sum, (a, b)) in without.iter_mut().zip(a.iter().zip(b)) {
+                *sum += (a - b) / by_seed.len() as f64;
+            }
+        }
+        (!by_seed.is_empty()).then_some(Self { by_seed, without })
+    }
+
+    /// The mean of several, seed by seed and group by group.
+    fn mean_of(all: &[Self]) -> Option<Self> {
+        let n = all.len() as f64;
+        let mut mean = Self::default();
+        for &seed in all.first()?.by_seed.keys() {
+            let of_seed: Option<Vec<f64>> =
+                all.iter().map(|d| d.by_seed.get(&seed).copied()).collect();
+            mean.by_seed.extend(of_seed.map(|values| (seed, values.iter().sum::<f64>() / n)));
+        }
+        if all.iter().all(|d| !d.without.is_empty()) {
+            let groups = all.iter().map(|d| d.without.len()).min()?;
+            mean.without =
+                (0..groups).map(|g| all.iter().map(|d| d.without[g]).sum::<f64>() / n).collect();
+        }
+        (!mean.by_seed.is_empty()).then_some(mean)
+    }
+
+    fn mean(&self) -> f64 {
+        self.by_seed.values().sum::<f64>() / self.by_seed.len() as f64
+    }
+
+    /// Half the width of the 95 % interval; none for one seed without groups.
+    fn half(&self) -> Option<f64> {
+        let squares = |values: &mut dyn Iterator<Item = f64>, mean: f64| -> f64 {
+            values.map(|x| (x - mean).powi(2)).sum()
+        };
+        // Variance of the mean, and degrees of freedom.
+        let mut parts = Vec::new();
+        let n = self.by_seed.len() as f64;
+        if n > 1.0 {
+            let sum = squares(&mut self.by_seed.values().copied(), self.mean());
+            parts.push((sum / (n - 1.0) / n, n - 1.0));
+        }
+        let groups = self.without.len() as f64;
+        if groups > 1.0 {
+            let mean = self.without.iter().sum::<f64>() / groups;
+            let sum = squares(&mut self.without.iter().copied(), mean);
+            parts.push((sum * (groups - 1.0) / groups, groups - 1.0));
+        }
+        let variance: f64 = parts.iter().map(|(v, _)| v).sum();
+        // Welch and Satterthwaite.
+        let freedom = variance.powi(2) / parts.iter().map(|(v, f)| v * v / f).sum::<f64>();
+        match variance > 0.0 {
+            true => StudentsT::new(0.0, 1.0, freedom)
+                .ok()
+                .map(|t| t.inverse_cdf(0.975) * variance.sqrt()),
+            false => (!parts.is_empty()).then_some(0.0),
+        }
+    }
+
+    fn text(&self) -> String {
+        match self.half() {
+            Some(half) => format!("{:+.4} ± {half:.4}", self.mean()),
+            None => format!("{:+.4}", self.mean()),
+        }
+    }
+
+    /// Whether it is better by more than `claim`; `sign` is −1 where less is better.
+    fn verdict(&self, claim: f64, sign: f64) -> &'static str {
+        let mean = sign * self.mean();
+        match self.half() {
+            Some(half) if mean - half > claim => "reproduced: the interval lies above it",
+            Some(half) if mean + half < claim => "not reproduced: the interval lies below it",
+            _ => "undecided: the interval holds it",
+        }
+    }
+}
+
+/// The `[[compare]]` sections.
+pub fn section(experiment: &Experiment, grid: &Grid<'_>, key: &str, axis: Option<&str>) -> String {
+    let text = |compare: &Compare| one(experiment, grid, key, axis, compare);
+    experiment.compare.iter().map(text).collect()
+}
+
+fn one(
+    experiment: &Experiment,
+    grid: &Grid<'_>,
+    key: &str,
+    axis: Option<&str>,
+    compare: &Compare,
+) -> String {
+    let seeds = experiment.train.seeds.len();
+    // The table's metric, and log loss beside it.
+    let mut keys = vec![key.to_string()];
+    if let Some((split, metric)) = key.split_once('/')
+        && metric != "logloss"
+    {
+        keys.push(format!("{split}/logloss"));
+    }
+    let all: Vec<Vec<Option<Difference>>> = keys
+        .iter()
+        .map(|key| compare.pairs.iter().map(|pair| Difference::of(grid, pair, key)).collect())
+        .collect();
+    let show = |difference: Option<&Difference>| match difference {
+        None => "…".into(),
+        Some(d) if d.by_seed.len() < seeds => {
+            format!("{} [{} of {seeds} seeds]", d.text(), d.by_seed.len())
+        }
+        Some(d) => d.text(),
+    };
+    let mut rows = Vec::new();
+    for (i, pair) in compare.pairs.iter().enumerate() {
+        let at = match (pair.budget, axis) {
+            (Some(budget), Some(axis)) => format!(" at {}", budget_text(axis, &budget.to_string())),
+            _ => String::new(),
+        };
+        let mut row = vec![format!("{} − {}{at}", pair.scheme, pair.with)];
+        row.extend(all.iter().map(|differences| show(differences[i].as_ref())));
+        rows.push(row);
+    }
+    let mean = |differences: &Vec<Option<Difference>>| {
+        let whole: Option<Vec<Difference>> = differences.iter().cloned().collect();
+        whole.and_then(|all| Difference::mean_of(&all))
+    };
+    let means: Vec<Option<Difference>> = all.iter().map(mean).collect();
+    if compare.pairs.len() > 1 {
+        let mut row = vec!["**mean**".to_string()];
+        row.extend(means.iter().map(|mean| show(mean.as_ref())));
+        rows.push(row);
+    }
+    let mut text = format!("\n**{}**", compare.title);
+    if let (Some(claim), Some(mean)) = (compare.claim, &means[0]) {
+        let _ = write!(
+            text,
+            ". The claim is a {key} better by more than {claim}; here the difference is {}: {}",
+            mean.text(),
+            mean.verdict(claim, sign_of(key))
+        );
+    }
+    let rows_count = means[0].as_ref().is_some_and(|mean| !mean.without.is_empty());
+    let covers = match rows_count {
+        true => "seeds and the choice of test rows together",
+        false => "seeds alone: these records do not know what test rows add",
+    };
+    let _ = writeln!(
+        text,
+        ". Differences with 95 % intervals, paired by seed and test row, over {covers}; the training rows are fixed.\n"
+    );
+    let header: Vec<String> = std::iter::once("difference".to_string()).chain(keys).collect();
+    text + &md_table(&header, &rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn difference(by_seed: &[f64], without: &[f64]) -> Difference {
+        Difference {
+            by_seed: (1..).zip(by_seed.iter().copied()).collect(),
+            without: without.to_vec(),
+        }
+    }
+
+    #[test]
+    fn intervals_over_seeds_and_rows() {
+        // t(2, 0.975) = 4.3027, deviation 1, three values.
+        let seeds = difference(&[1.0, 2.0, 3.0], &[]);
+        assert!((seeds.half().unwrap() - 4.302_652_7 / 3f64.sqrt()).abs() < 1e-6);
+        // One seed: rows alone. The jackknife of a mean is its standard error: here of 2, 4 and 6,
+        // which are without one 5, 4 and 3; its variance 4/3.
+        let rows = difference(&[4.0], &[5.0, 4.0, 3.0]);
+        assert!((rows.half().unwrap() - 4.302_652_7 * (4.0 / 3.0f64).sqrt()).abs() < 1e-6);
+        // Both: variances 1/3 and 4/3, 2.94 degrees of freedom.
+        let both = difference(&[1.0, 2.0, 3.0], &[5.0, 4.0, 3.0]);
+        let t = StudentsT::new(0.0, 1.0, 50.0 / 17.0).unwrap().inverse_cdf(0.975);
+        assert!((both.half().unwrap() - t * (5.0 / 3.0f64).sqrt()).abs() < 1e-6);
+        assert_eq!(difference(&[1.0], &[]).half(), None);
+    }
+
+    #[test]
+    fn verdicts() {
+        let of =
+            |mean: f64| difference(&[mean - 0.001, mean, mean + 0.001], &[]).verdict(0.003, 1.0);
+        assert!(of(0.006).starts_with("reproduced"));
+        assert!(of(0.0).starts_with("not reproduced"));
+        assert!(of(0.004).starts_with("undecided"));
+        let loss = difference(&[-0.005, -0.006, -0.007], &[]);
+        assert!(loss.verdict(0.003, -1.0).starts_with("reproduced"));
+        assert!(difference(&[0.1], &[]).verdict(0.003, 1.0).starts_with("undecided"));
+    }
+
+    #[test]
+    fn means_need_what_all_have() {
+        let (a, b) = (difference(&[1.0, 3.0], &[1.0, 2.0]), difference(&[3.0], &[3.0, 4.0]));
+        assert_eq!(Difference::mean_of(&[a.clone(), b]), Some(difference(&[2.0], &[2.0, 3.0])));
+        let c = difference(&[3.0, 5.0], &[]);
+        assert_eq!(Difference::mean_of(&[a, c]), Some(difference(&[2.0, 4.0], &[])));
+        assert_eq!(Difference::mean_of(&[]), None);
+    }
+}
