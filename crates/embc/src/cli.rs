@@ -150,6 +150,12 @@ pub enum Format {
     Md,
     /// The plot of an experiment with `[table] loss`.
     Svg,
+    /// Every metric of every cell, over its seeds, a line each.
+    Csv,
+    /// The same as JSON, an object a line.
+    Json,
+    /// The table of values, for a paper.
+    Latex,
 }
 
 #[derive(Subcommand)]

@@ -13,6 +13,7 @@ mod collisions;
 mod compare;
 mod crossing;
 pub mod estimate;
+pub mod export;
 mod loss;
 mod reference;
 mod tuning;
@@ -257,6 +258,25 @@ fn values_table(
             None => String::new(),
         }
     )?;
+    let (rows, mut notes) = values_rows(experiment, grid, key, budgets);
+    text += &md_table(header, &rows);
+    notes.sort();
+    notes.dedup();
+    if !notes.is_empty() {
+        text.push('\n');
+        notes.iter().for_each(|note| text.push_str(&format!("- {note}\n")));
+    }
+    Ok(text)
+}
+
+/// The rows of that table, and what has to be said about its cells.
+fn values_rows(
+    experiment: &Experiment,
+    grid: &Grid<'_>,
+    key: &str,
+    budgets: &[String],
+) -> (Vec<Vec<String>>, Vec<String>) {
+    let baseline = experiment.table.relative_to.as_deref();
     let base = |budget: &str| baseline.and_then(|b| grid.cell(b, budget)?.summary(key));
     let mut notes = Vec::new();
     let mut rows = Vec::new();
@@ -267,14 +287,7 @@ fn values_table(
         }
         rows.push(row);
     }
-    text += &md_table(header, &rows);
-    notes.sort();
-    notes.dedup();
-    if !notes.is_empty() {
-        text.push('\n');
-        notes.iter().for_each(|note| text.push_str(&format!("- {note}\n")));
-    }
-    Ok(text)
+    (rows, notes)
 }
 
 /// What the trials took, a line each.

@@ -33,6 +33,11 @@ pub fn run(args: &Report, global: &Global) -> Result<Outcome> {
         }
         match args.format {
             Format::Md => text.push_str(&report::markdown(&experiment, &records)?),
+            Format::Csv => {
+                text.push_str(&report::export::csv(&experiment, &records, text.is_empty())?);
+            }
+            Format::Json => text.push_str(&report::export::json(&experiment, &records)?),
+            Format::Latex => text.push_str(&report::export::latex(&experiment, &records)?),
             Format::Svg => {
                 let svg = report::svg(&experiment, &records)?;
                 let why = || format!("{}: no plot; [table] loss asks for one", experiment.name);

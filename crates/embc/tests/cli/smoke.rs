@@ -141,8 +141,30 @@ fn one_and_two_threads_give_identical_records() {
     assert_eq!(again.stdout, first.stdout);
     assert_eq!(records(&one).len(), 46);
     assert_eq!(one.run(&["report"]).fine().stdout, first.stdout);
+    exports(&one, &one_records);
     let why = one.run(&["report", "--collisions"]).fine().stdout;
     assert!(why.starts_with(&first.stdout) && why.contains("own row: ids %"), "{why}");
+}
+
+/// The same numbers for other programs, and a table for a paper.
+fn exports(sandbox: &Sandbox, records: &[Value]) {
+    let report = |format| sandbox.run(&["report", "smoke", "--format", format]).fine().stdout;
+    let aucs = records.iter().filter(|r| r["label"] == "full");
+    let aucs: Vec<f64> = aucs.map(|r| r["metrics"]["test/auc"].as_f64().unwrap()).collect();
+    let mean = (aucs[0] + aucs[1]) / 2.0;
+    let json: Vec<Value> =
+        report("json").lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let full = json.iter().find(|row| row["label"] == "full" && row["metric"] == "test/auc");
+    let full = full.unwrap();
+    assert!((full["mean"].as_f64().unwrap() - mean).abs() < 1e-12);
+    assert_eq!((&full["seeds"], &full["budget"]), (&Value::from(2), &Value::Null));
+    // A heading, then as many lines as JSON has.
+    let csv = report("csv");
+    assert_eq!(csv.lines().count(), 1 + json.len());
+    assert!(csv.starts_with("experiment,data_hash,model,scheme,label,axis,budget,metric,mean"));
+    let latex = report("latex");
+    assert!(latex.contains("\\toprule\nscheme & 2x & 4x \\\\\n\\midrule\nfull & "), "{latex}");
+    assert!(latex.contains("reduce\\_dim & ") && latex.ends_with("\\end{tabular}\n"), "{latex}");
 }
 
 #[test]
