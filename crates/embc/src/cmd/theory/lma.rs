@@ -97,16 +97,18 @@ fn common(size: u32, jaccard: f64) -> u32 {
 }
 
 fn measure(place: &mut Place, config: &Config) {
+    // Points have nothing in common but the law, so that a chance is not seen in all of them.
+    let point = format!("{} {} {}", place.power, place.size, place.jaccard[0]);
     for draw in 1..=config.draws {
         if interrupted() {
             return;
         }
         let mut rows: Vec<u32> = (0..config.sample).collect();
-        Rng::stream(draw, "sample").shuffle(&mut rows);
+        Rng::stream(draw, &format!("sample {point}")).shuffle(&mut rows);
         let size = place.size as usize;
         let from = size - common(place.size, place.jaccard[0]) as usize;
         let (family, power) = (place.family, place.power);
-        let key = Rng::stream(draw, "functions").bits();
+        let key = Rng::stream(draw, &format!("functions {point}")).bits();
         let (dim, cells, range) = (config.dim, config.cells, config.sample.into());
         let places = Places { family, dim, power, key, cells, range };
         let [a, b] = [&rows[..size], &rows[from..from + size]].map(|rows| places.seen(rows));
