@@ -157,7 +157,10 @@ fn draw(
     [x, y]: [Scale; 2],
     curves: &[Curve],
 ) -> Result<()> {
-    let root = SVGBackend::with_string(text, (900, 520)).into_drawing_area();
+    // Room for the longest name, at about so many pixels a letter.
+    let letters = curves.iter().map(|curve| curve.name.chars().count()).max().unwrap_or(0);
+    let width = 900.max(720 + 13 * letters as u32 / 2);
+    let root = SVGBackend::with_string(text, (width, 520)).into_drawing_area();
     let (plot, legend) = root.split_horizontally(680);
     let font = |size: i32| ("sans-serif", size).into_font().color(&GREY);
     let mut chart = ChartBuilder::on(&plot)
