@@ -108,7 +108,7 @@ pub enum Clusters {
     Codebook,
 }
 
-/// Lloyd's iterations; with 300 the curves are the same.
+/// Lloyd's iterations of each k-means.
 const LLOYD: usize = 20;
 
 impl Problem {
@@ -309,7 +309,7 @@ mod tests {
         p.iterate(method, k, seed).take(iterations).collect()
     }
 
-    /// Theorem 3.1 and the curve of the paper's Fig. 8, which (1 − 1/d1)^ik describes.
+    /// Theorem 3.1, and the curve of the paper's Fig. 8, close to (1 − 1/d1)^ik at first.
     #[test]
     fn dense_stays_below_the_theorem() {
         let p = Problem::draw(&PAPER, 1);
