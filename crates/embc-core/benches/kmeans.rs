@@ -3,7 +3,7 @@
 //!
 //! `just bench --only kmeans` runs FAISS on the same work beside it.
 
-use embc_core::kmeans::{Start, assign, kmeans};
+use embc_core::kmeans::{Lloyd, Start, assign, kmeans};
 use embc_core::rng::Rng;
 use std::time::Instant;
 
@@ -16,7 +16,7 @@ fn main() {
     let points: Vec<f32> = (0..IDS * DIM).map(|_| rng.normal() as f32).collect();
     let sample = &points[..256 * CENTROIDS * DIM];
     let start = Instant::now();
-    let centroids = kmeans(sample, DIM, CENTROIDS, None, Start::Random, 20, &mut rng);
+    let centroids = kmeans(sample, DIM, CENTROIDS, None, Lloyd::new(Start::Random, 20), &mut rng);
     let trained = start.elapsed().as_secs_f64();
     let start = Instant::now();
     let mut nearest = vec![0; IDS];

@@ -79,6 +79,7 @@ impl Lane {
             hash: None,
             fields: &[(0, 0)],
             examples: Some(&sample),
+            cancel: Default::default(),
         });
         let (width, params) = (plan.out_dim, plan.footprint.params);
         let rows = vec![0.0; BATCH * width];

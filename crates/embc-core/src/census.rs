@@ -233,7 +233,15 @@ mod tests {
         let scheme = find(scheme).unwrap();
         let plan = scheme.plan_table(&table, Limit::Params(params), &knobs).unwrap();
         let (rng, init) = (Rng::stream(1, "t"), Default::default());
-        let cx = BuildCx { rng, table: 0, init, hash: None, fields: &[], examples: None };
+        let cx = BuildCx {
+            rng,
+            table: 0,
+            init,
+            hash: None,
+            fields: &[],
+            examples: None,
+            cancel: Default::default(),
+        };
         let mut built = (plan.build)(&mut { cx });
         // Dense gradients must not hide who touches what.
         let optim = Optim::new(Kind::Adam, 0.1, Touch::All);

@@ -8,6 +8,7 @@
 
 mod lanes;
 
+use crate::cancel::Cancel;
 use crate::linalg::{Op, dot, gemm, vectorised};
 use crate::rng::Rng;
 use lanes::{LANES, Lanes};
@@ -29,6 +30,28 @@ pub enum Start {
     /// Greedy k-means++: each the best of 2 + ln k points drawn in proportion to their squared
     /// distance from those chosen.
     PlusPlus,
+}
+
+/// How k-means is run.
+#[derive(Clone, Copy)]
+pub struct Lloyd<'a> {
+    /// The first centroids.
+    pub start: Start,
+    /// Lloyd's iterations.
+    pub iterations: usize,
+    /// Ends it early; what it returns is then of no use.
+    pub cancel: Option<&'a Cancel>,
+}
+
+impl Lloyd<'_> {
+    /// Without an early end.
+    pub fn new(start: Start, iterations: usize) -> Self {
+        Self { start, iterations, cancel: None }
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.cancel.is_some_and(Cancel::is_set)
+    }
 }
 
 /// Writes the nearest centroid of each of the points [n × dim] into `nearest` [n]; returns the
@@ -190,20 +213,19 @@ fn least(products: &[f32], norms: &[f32]) -> (f32, u32) {
     )
 }
 
-/// k centroids [k × dim] of weighted points [n × dim], n ≥ k, after `iterations` of Lloyd's
-/// algorithm. Without weights each point counts once.
+/// k centroids [k × dim] of weighted points [n × dim], n ≥ k, by Lloyd's algorithm. Without weights
+/// each point counts once.
 pub fn kmeans(
     points: &[f32],
     dim: usize,
     k: usize,
     weights: Option<&[f32]>,
-    start: Start,
-    iterations: usize,
+    lloyd: Lloyd<'_>,
     rng: &mut Rng,
 ) -> Vec<f32> {
     let n = points.len() / dim;
     let weight = |i: usize| f64::from(weights.map_or(1.0, |w| w[i]));
-    let mut centroids = match start {
+    let mut centroids = match lloyd.start {
         Start::Random => {
             let mut order: Vec<usize> = (0..n).collect();
             // The first k of a shuffle.
@@ -212,11 +234,14 @@ pub fn kmeans(
             }
             order[..k].iter().flat_map(|&i| &points[i * dim..][..dim]).copied().collect()
         }
-        Start::PlusPlus => plus_plus(points, dim, k, &weight, rng),
+        Start::PlusPlus => plus_plus(points, dim, k, &weight, lloyd, rng),
     };
     let mut nearest = vec![0; n];
     let pruned = pruned(dim, k) && tame(points);
-    for iteration in 0..iterations {
+    for iteration in 0..lloyd.iterations {
+        if lloyd.is_cancelled() {
+            break;
+        }
         let mut distances = match iteration > 0 && pruned {
             true => improve(points, dim, &centroids, &mut nearest),
             false => assign(points, dim, &centroids, &mut nearest),
@@ -251,6 +276,7 @@ fn plus_plus(
     dim: usize,
     k: usize,
     weight: &(dyn Fn(usize) -> f64 + Sync),
+    lloyd: Lloyd<'_>,
     rng: &mut Rng,
 ) -> Vec<f32> {
     let n = points.len() / dim;
@@ -273,6 +299,10 @@ fn plus_plus(
         let (total, pick);
         (total, pick, distance) = best;
         centroids.extend_from_slice(point(pick));
+        if lloyd.is_cancelled() {
+            centroids.resize(k * dim, 0.0);
+            break;
+        }
         picks = (0..tries)
             .map(|_| {
                 let mut left = rng.unit() * total;
@@ -346,7 +376,7 @@ mod tests {
         let points = blobs(2000, 8);
         for start in [Start::Random, Start::PlusPlus] {
             let mut rng = Rng::stream(2, "kmeans");
-            let centroids = kmeans(&points, 2, 8, None, start, 50, &mut rng);
+            let centroids = kmeans(&points, 2, 8, None, Lloyd::new(start, 50), &mut rng);
             let mut nearest = vec![0; 2000];
             let error = assign(&points, 2, &centroids, &mut nearest).iter().sum::<f32>() / 2000.0;
             // Random starts may leave two blobs together; k-means++ does not.
@@ -361,7 +391,8 @@ mod tests {
     fn empty_clusters_are_filled_and_weights_count() {
         // 90 equal points and 10 others: four of five random starts coincide.
         let points: Vec<f32> = (0..100).map(|i| if i < 90 { 1.0 } else { i as f32 }).collect();
-        let centroids = kmeans(&points, 1, 5, None, Start::Random, 30, &mut Rng::stream(1, "k"));
+        let centroids =
+            kmeans(&points, 1, 5, None, Lloyd::new(Start::Random, 30), &mut Rng::stream(1, "k"));
         let mut nearest = vec![0; 100];
         let error = assign(&points, 1, &centroids, &mut nearest).iter().sum::<f32>();
         assert!(error < 30.0, "{error} {centroids:?}");
@@ -371,8 +402,7 @@ mod tests {
             1,
             1,
             Some(&weights),
-            Start::Random,
-            2,
+            Lloyd::new(Start::Random, 2),
             &mut Rng::stream(1, "k"),
         );
         assert_eq!(one, [3.0]);
@@ -386,7 +416,9 @@ mod tests {
             let run = |threads| {
                 let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
                 let mut rng = Rng::stream(3, "kmeans");
-                pool.install(|| kmeans(&points, 2, k, None, Start::Random, 10, &mut rng))
+                pool.install(|| {
+                    kmeans(&points, 2, k, None, Lloyd::new(Start::Random, 10), &mut rng)
+                })
             };
             assert_eq!(run(1), run(2));
             assert_eq!(run(1), run(7));
@@ -400,7 +432,7 @@ mod tests {
             let mut points = blobs(500, 30);
             points[700] = wild;
             let mut rng = Rng::stream(4, "kmeans");
-            let centroids = kmeans(&points, 2, 100, None, Start::Random, 5, &mut rng);
+            let centroids = kmeans(&points, 2, 100, None, Lloyd::new(Start::Random, 5), &mut rng);
             let mut nearest = vec![0; 500];
             assign(&points, 2, &centroids, &mut nearest);
             assert!(nearest.iter().all(|&c| c < 100));

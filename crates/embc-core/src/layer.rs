@@ -6,6 +6,7 @@
 
 use crate::batch::{Batch, Data, Shape};
 use crate::budget::{self, Budget, Rules};
+use crate::cancel::Cancel;
 use crate::census::{Census, census};
 use crate::hash::HashFamily;
 use crate::init::Init;
@@ -21,6 +22,7 @@ use crate::scheme::{
 use crate::state::{State, prefix};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
+use std::ops::ControlFlow;
 
 /// Below this many floats, threads cost more than they bring.
 const PARALLEL_WORK: usize = 1 << 14;
@@ -175,7 +177,8 @@ impl Layer {
             let users = plan.inputs.iter().enumerate().filter(|(_, place)| place.1 == index);
             let inputs: Vec<_> = users.map(|(i, &(field, _, offset))| (i, field, offset)).collect();
             let fields = fields_of(&inputs);
-            let mut cx = BuildCx { rng, table: index, init, hash, fields: &fields, examples };
+            let (fields, cancel) = (&fields, Cancel::default());
+            let mut cx = BuildCx { rng, table: index, init, hash, fields, examples, cancel };
             Table {
                 embedding: (plan_of.build)(&mut cx),
                 rng: Rng::stream(seed, &format!("step/{}", spec.name)),
@@ -239,22 +242,25 @@ impl Layer {
         self.each_table(batch, |table| table.embedding.params(&mut |param| optim.step(param)));
     }
 
-    /// Lets schemes act on their schedule.
-    pub fn after_step(&mut self, clock: Clock) {
-        for table in &mut self.tables {
-            table.embedding.after_step(clock, table.rng.fork(clock.step));
-        }
+    /// Lets schemes act on their schedule. Where it breaks off, the tables before have acted; to go
+    /// on it is called with the same clock again.
+    pub fn after_step(&mut self, clock: Clock, cancel: &Cancel) -> ControlFlow<()> {
+        let mut tables = self.tables.iter_mut();
+        tables.try_for_each(|table| {
+            table.embedding.after_step(clock, cancel, table.rng.fork(clock.step))
+        })
     }
 
     /// Runs the schemes' post-training stages. Where any table changed: the epochs to train on,
     /// with an optimizer that starts anew.
-    pub fn finish(&mut self, examples: Option<&dyn Data>) -> Option<u32> {
+    pub fn finish(&mut self, examples: Option<&dyn Data>, cancel: &Cancel) -> Option<u32> {
         let mut epochs = None;
         let (init, hash) = (self.init, self.hash);
         for (index, table) in self.tables.iter_mut().enumerate() {
             let rng = table.rng.fork(u64::MAX);
-            let fields = fields_of(&table.inputs);
-            let mut cx = BuildCx { rng, table: index, init, hash, fields: &fields, examples };
+            let (fields, cancel) = (fields_of(&table.inputs), cancel.clone());
+            let fields = &fields;
+            let mut cx = BuildCx { rng, table: index, init, hash, fields, examples, cancel };
             if let Some(finished) = table.embedding.finish(&mut cx) {
                 epochs = epochs.max(Some(finished.finetune()));
                 table.embedding = finished;

@@ -7,6 +7,7 @@
 
 pub mod batch;
 pub mod budget;
+pub mod cancel;
 pub mod census;
 pub mod gather;
 pub mod hash;

@@ -226,7 +226,7 @@ fn assignment(t: &Mat<f64>, k: usize, ones: usize, how: Clusters, mut rng: Rng) 
     };
     let centroids = match how {
         Clusters::Codebook => (0..k * dim).map(|_| rng.normal() as f32).collect(),
-        _ => kmeans::kmeans(&points, dim, k, None, start, LLOYD, &mut rng),
+        _ => kmeans::kmeans(&points, dim, k, None, kmeans::Lloyd::new(start, LLOYD), &mut rng),
     };
     for (i, point) in points.chunks_exact(dim).enumerate() {
         let far = |c: usize| -> f32 {
@@ -241,7 +241,7 @@ fn assignment(t: &Mat<f64>, k: usize, ones: usize, how: Clusters, mut rng: Rng) 
 
 /// Clusters of points, and their centroids.
 fn clusters(p: &[f32], dim: usize, k: usize, start: Start, rng: &mut Rng) -> (Vec<u32>, Vec<f32>) {
-    let centroids = kmeans::kmeans(p, dim, k, None, start, LLOYD, rng);
+    let centroids = kmeans::kmeans(p, dim, k, None, kmeans::Lloyd::new(start, LLOYD), rng);
     let mut nearest = vec![0; p.len() / dim];
     kmeans::assign(p, dim, &centroids, &mut nearest);
     (nearest, centroids)

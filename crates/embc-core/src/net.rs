@@ -1,6 +1,7 @@
 //! The trained network: embedding layer, model, and one step of both.
 
 use crate::batch::{Batch, Data, Shape, Split, Task};
+use crate::cancel::Cancel;
 use crate::layer::Layer;
 use crate::loss::{Loss, MISS, Sampled};
 use crate::metric::{Bucket, Metric, Pointwise, Ranking, Values};
@@ -126,12 +127,13 @@ impl Net {
         found
     }
 
-    /// Metrics of a split; `None` where a score is not finite.
+    /// Metrics of a split; `None` where a score is not finite, and once cancelled.
     pub fn evaluate(
         &mut self,
         data: &dyn Data,
         split: Split,
         metrics: &[Metric],
+        cancel: &Cancel,
     ) -> Option<Values> {
         let (mut pointwise, mut finite) = (Pointwise::default(), true);
         let mut ranking = Ranking::new(metrics.iter().copied(), data.shape().items);
@@ -144,7 +146,7 @@ impl Net {
             }
             data.eval(split, task, size, &mut |batch| {
                 let scores = self.score(batch, Mode::Eval);
-                if scores.iter().any(|x| !x.is_finite()) {
+                if scores.iter().any(|x| !x.is_finite()) || cancel.is_set() {
                     finite = false;
                     return ControlFlow::Break(());
                 }

@@ -257,6 +257,7 @@ mod tests {
             hash: None,
             fields: &[],
             examples: None,
+            cancel: Default::default(),
         });
         built.params(&mut |param| param.value_mut().copy_from_slice(values));
         let quantized = Quantized::new(built, storage, 16);

@@ -6,6 +6,7 @@
 //! optimizer, no model, no field layout and no data set.
 
 use crate::batch::Data;
+use crate::cancel::Cancel;
 use crate::hash::HashFamily;
 use crate::init::Init;
 use crate::param::Param;
@@ -14,6 +15,7 @@ use crate::rng::Rng;
 use crate::state::State;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 mod bloom;
@@ -283,6 +285,8 @@ pub struct BuildCx<'a> {
     pub fields: &'a [(usize, u32)],
     /// The training data, which may be read again (LMA's signatures).
     pub examples: Option<&'a dyn Data>,
+    /// Set where what is built will not be used, and may be of no use.
+    pub cancel: Cancel,
 }
 
 /// A registry entry.
@@ -362,8 +366,11 @@ pub trait Embedding: Send + Sync {
     }
     /// The memory it holds.
     fn footprint(&self) -> Footprint;
-    /// Called after every optimizer step; `rng` is a function of (seed, table, step).
-    fn after_step(&mut self, _at: Clock, _rng: Rng) {}
+    /// Called after every optimizer step; `rng` is a function of (seed, table, step). Once
+    /// cancelled it may break off, and then has changed nothing.
+    fn after_step(&mut self, _at: Clock, _cancel: &Cancel, _rng: Rng) -> ControlFlow<()> {
+        ControlFlow::Continue(())
+    }
     /// A post-training stage: what takes this embedding's place, if anything.
     fn finish(&mut self, _cx: &mut BuildCx<'_>) -> Option<Box<dyn Embedding>> {
         None

@@ -67,29 +67,36 @@ pub fn save(of: &mut dyn HasState, what: What) -> Saved {
     saved
 }
 
-/// Writes saved state back. An error names the tensor that is missing or of another shape.
-pub fn restore(into: &mut dyn HasState, saved: &Saved, what: What) -> Result<(), String> {
-    let mut error = None;
-    into.state(&mut |name, tensor| {
-        if what == What::Weights && is_optimizer(name) {
-            return;
-        }
-        let done = match (tensor, saved.get(name)) {
+/// Where tensors are restored from.
+pub trait Tensors {
+    /// Copies the tensor `name`; false where it is missing or has another shape.
+    fn copy(&self, name: &str, into: &mut TensorMut<'_>) -> bool;
+}
+
+impl Tensors for Saved {
+    fn copy(&self, name: &str, into: &mut TensorMut<'_>) -> bool {
+        match (into, self.get(name)) {
             (TensorMut::F32(x), Some(Tensor::F32(y))) if x.len() == y.len() => {
                 x.copy_from_slice(y);
-                true
             }
             (TensorMut::U32(x), Some(Tensor::U32(y))) if x.len() == y.len() => {
                 x.copy_from_slice(y);
-                true
             }
             (TensorMut::U64(x), Some(Tensor::U64(y))) if x.len() == y.len() => {
                 x.copy_from_slice(y);
-                true
             }
-            _ => false,
-        };
-        if !done && error.is_none() {
+            _ => return false,
+        }
+        true
+    }
+}
+
+/// Writes saved state back. An error names the tensor that is missing or of another shape.
+pub fn restore(into: &mut dyn HasState, saved: &dyn Tensors, what: What) -> Result<(), String> {
+    let mut error = None;
+    into.state(&mut |name, mut tensor| {
+        let wanted = what == What::Everything || !is_optimizer(name);
+        if wanted && !saved.copy(name, &mut tensor) && error.is_none() {
             error = Some(format!("tensor {name} is missing or has another shape"));
         }
     });

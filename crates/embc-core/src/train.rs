@@ -1,13 +1,15 @@
 //! The training loop: epochs, validation, selection, early stop, and the test split read once.
 
-use crate::batch::{Data, Order, Split};
+use crate::batch::{Batch, Data, Order, Split};
+use crate::cancel::Cancel;
 use crate::loss::Loss;
 use crate::metric::{Metric, Values};
 use crate::net::Net;
 use crate::optim::Optim;
 use crate::quantize::Storage;
 use crate::scheme::Clock;
-use crate::state::{self, Saved, What};
+use crate::state::{self, Saved, Tensors, What};
+use serde::{Deserialize, Serialize};
 use std::ops::ControlFlow;
 
 /// The settings of a training run.
@@ -37,10 +39,12 @@ pub struct Settings {
     pub storage: Storage,
     /// The trial's seed.
     pub seed: u64,
+    /// Ends the run at its next step, inside an evaluation or a clustering too.
+    pub cancel: Cancel,
 }
 
 /// A point of the learning curve.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Point {
     /// Epoch, from 1.
     pub epoch: u32,
@@ -50,6 +54,37 @@ pub struct Point {
     pub train_loss: Option<f64>,
     /// Validation metrics.
     pub valid: Vec<(Metric, f64)>,
+}
+
+/// Where a run stands, beside its tensors.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Position {
+    /// Steps done.
+    pub step: u64,
+    /// Epochs done.
+    pub epoch: u32,
+    /// Batches done of the current epoch.
+    pub batches: u64,
+    /// A clustering after the last step was cut off, and is to be done.
+    pub clustering: bool,
+    /// Sum of the training losses since the last point, and of how many examples.
+    pub loss: f64,
+    /// Examples since the last point.
+    pub examples: usize,
+    /// The learning curve.
+    pub curve: Vec<Point>,
+    /// Index of its best point.
+    pub best: Option<usize>,
+}
+
+/// A run cut short, from which another goes on to the same bits.
+pub struct Checkpoint {
+    /// Where it stood.
+    pub at: Position,
+    /// Everything of the net.
+    pub net: Box<dyn Tensors + Send>,
+    /// The best point's weights, where the net's are others.
+    pub best: Option<Saved>,
 }
 
 /// What a run leaves behind, beside the weights of the selected epoch.
@@ -89,63 +124,69 @@ pub enum Stop {
 
 /// Watches a run, from a thread of the pool.
 pub trait Observer: Send {
-    /// After every step, with its number, epoch from 1, loss and examples; may cancel.
-    fn step(&mut self, step: u64, epoch: u32, loss: f64, examples: usize) -> ControlFlow<()>;
+    /// After every step, with its number, epoch from 1, loss and examples.
+    fn step(&mut self, step: u64, epoch: u32, loss: f64, examples: usize);
     /// Before an evaluation, and after it (`done`).
     fn evaluating(&mut self, _split: Split, _done: bool) {}
     /// After a post-training stage, which is no training; `epochs` are to come.
     fn stage(&mut self, _epochs: u32) {}
     /// After every validation.
     fn point(&mut self, _point: &Point) {}
+    /// Whether to keep a checkpoint now: after a step, or at the end of an epoch.
+    fn wants_checkpoint(&mut self, _epoch_ends: bool) -> bool {
+        false
+    }
+    /// A checkpoint to keep: it was wanted, or the run is cancelled.
+    fn checkpoint(&mut self, _at: &Position, _net: &mut Net, _best: Option<&Saved>) {}
 }
 
-/// Trains `net`, leaves it with the weights of the selected epoch, runs post-training stages on
-/// them, and scores the test split once.
+/// Trains `net`, as it was built, from the start or from a checkpoint; leaves it with the weights
+/// of the selected epoch, runs post-training stages on them, and scores the test split once.
 pub fn run(
     net: &mut Net,
     data: &dyn Data,
     settings: &Settings,
+    from: Option<Checkpoint>,
     observer: &mut dyn Observer,
 ) -> Result<Outcome, Stop> {
     // On a thread of the pool, which hands out work much faster than one that only waits for it.
-    rayon::scope(|_| trial(net, data, settings, observer))
+    rayon::scope(|_| trial(net, data, settings, from, observer))
 }
 
 fn trial(
     net: &mut Net,
     data: &dyn Data,
     settings: &Settings,
+    from: Option<Checkpoint>,
     observer: &mut dyn Observer,
 ) -> Result<Outcome, Stop> {
+    let (mut at, mut best) = (Position::default(), None);
+    if let Some(from) = from {
+        state::restore(net, &*from.net, What::Everything).expect("saved from such a net");
+        (at, best) = (from.at, from.best);
+    }
     let steps_per_epoch = data.shape().train_rows.div_ceil(settings.batch as u64);
-    let (most, curve, best) = (settings.max_steps, Vec::new(), None);
-    let mut run = Run {
-        net,
-        data,
-        s: settings,
-        observer,
-        steps_per_epoch,
-        step: 0,
-        epoch: 0,
-        most,
-        curve,
-        best,
-    };
+    let (s, most) = (settings, settings.max_steps);
+    let mut run = Run { net, data, s, observer, steps_per_epoch, most, at, best, resumable: true };
     run.epochs(settings.epochs)?;
     run.take_best();
+    // What follows is short, or else starts anew from the last epoch's end.
+    run.resumable = false;
     let mut changed = false;
-    if let Some(finetune) = run.net.layer.finish(Some(data)) {
+    let finished = run.net.layer.finish(Some(data), &settings.cancel);
+    run.heed()?;
+    if let Some(finetune) = finished {
         run.observer.stage(finetune);
         changed = true;
         if finetune > 0 {
             run.net.attach(&settings.optimizer);
             // As it is now competes with what training makes of it.
             let epoch = run.selected().map_or(0, |point| point.epoch);
-            let point = run.validate(epoch, None)?;
-            run.best = None;
+            let point = run.point(epoch, None)?;
+            (run.at.best, run.best) = (None, None);
             run.judge(point, false);
             run.most = None;
-            run.epochs(finetune)?;
+            run.epochs(run.at.epoch + finetune)?;
             run.take_best();
             changed = false;
         }
@@ -154,15 +195,14 @@ fn trial(
         run.net.layer.quantize(settings.storage);
         changed = true;
     }
-    let best = run.best.as_ref().map_or(0, |(best, _)| *best);
     // What is not finite from here on is so with the weights of that epoch.
-    run.epoch = run.selected().map_or(0, |point| point.epoch - 1);
+    run.at.epoch = run.selected().map_or(0, |point| point.epoch - 1);
     let valid = match run.selected() {
         Some(point) if !changed => point.valid.clone(),
         _ => run.evaluate(Split::Valid)?.all,
     };
     let test = run.evaluate(Split::Test)?;
-    Ok(Outcome { curve: run.curve, best, valid, test })
+    Ok(Outcome { curve: run.at.curve, best: run.at.best.unwrap_or(0), valid, test })
 }
 
 /// A run in progress.
@@ -172,99 +212,136 @@ struct Run<'a> {
     s: &'a Settings,
     observer: &'a mut dyn Observer,
     steps_per_epoch: u64,
-    /// Steps done.
-    step: u64,
-    /// The current epoch, or after its end the next.
-    epoch: u32,
     /// Most steps.
     most: Option<u64>,
-    curve: Vec<Point>,
-    /// Index of the best point, and its weights where training may go on.
-    best: Option<(usize, Option<Saved>)>,
+    at: Position,
+    /// The best point's weights, where training went on after it.
+    best: Option<Saved>,
+    /// Checkpoints are kept.
+    resumable: bool,
 }
 
 impl Run<'_> {
-    /// Trains for `epochs` more epochs, or until patience ends.
-    fn epochs(&mut self, epochs: u32) -> Result<(), Stop> {
-        let last = self.epoch + epochs;
-        while self.epoch < last && !self.out_of_steps() {
-            let (data, s, epoch) = (self.data, self.s, self.epoch);
-            let (mut sum, mut examples, mut stop) = (0.0, 0, None);
-            let order = Order { seed: s.seed, epoch, batch: s.batch, skip: 0 };
-            data.train(order, &mut |batch| {
-                let mut step = || {
-                    let loss = self.net.step(batch, s.loss, &s.optimizer);
-                    self.step += 1;
-                    if !loss.is_finite() {
-                        return Err(self.not_finite("the training loss".into()));
-                    }
-                    let (step, steps_per_epoch) = (self.step, self.steps_per_epoch);
-                    self.net.layer.after_step(Clock { step, epoch, steps_per_epoch });
-                    sum += loss * batch.size as f64;
-                    examples += batch.size;
-                    if self.observer.step(step, epoch + 1, loss, batch.size).is_break() {
-                        return Err(Stop::Cancelled);
-                    }
-                    if s.validate_every.is_some_and(|every| step.is_multiple_of(every)) {
-                        let point = self.validate(epoch + 1, Some(sum / examples as f64))?;
-                        (sum, examples) = (0.0, 0);
-                        self.judge(point, false);
-                    }
-                    Ok(())
-                };
-                stop = step().err();
-                match stop.is_some() || self.out_of_patience() || self.out_of_steps() {
-                    true => ControlFlow::Break(()),
-                    false => ControlFlow::Continue(()),
-                }
-            });
-            if let Some(stop) = stop {
-                return Err(stop);
-            }
-            self.epoch += 1;
+    /// Trains until so many epochs are done, or patience or steps are at their end.
+    fn epochs(&mut self, last: u32) -> Result<(), Stop> {
+        while self.at.epoch < last && (self.at.batches > 0 || !self.at_its_end()) {
+            self.batches().inspect_err(|stop| self.keep_if(*stop == Stop::Cancelled))?;
             // Not where the epoch's last step was validated already.
-            if examples > 0 && !self.out_of_patience() {
-                let point = self.validate(self.epoch, Some(sum / examples as f64))?;
-                self.judge(point, self.epoch == last || self.out_of_steps());
+            if self.at.examples > 0 && !self.out_of_patience() {
+                self.validate(self.at.epoch + 1 == last || self.out_of_steps())
+                    .inspect_err(|stop| self.keep_if(*stop == Stop::Cancelled))?;
             }
-            if self.out_of_patience() {
-                return Ok(());
-            }
+            self.at.epoch += 1;
+            self.at.batches = 0;
+            let wanted = self.observer.wants_checkpoint(true);
+            self.keep_if(wanted);
         }
         Ok(())
     }
 
+    /// Trains on the rest of an epoch's batches.
+    fn batches(&mut self) -> Result<(), Stop> {
+        let mut end = Ok(());
+        if self.at.batches > 0 {
+            // Where a checkpoint was kept.
+            self.after_step()?;
+            if self.at_its_end() {
+                return Ok(());
+            }
+        }
+        let (data, s, epoch, skip) = (self.data, self.s, self.at.epoch, self.at.batches);
+        data.train(Order { seed: s.seed, epoch, batch: s.batch, skip }, &mut |batch| {
+            end = self.step(batch);
+            match end.is_err() || self.at_its_end() {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            }
+        });
+        end
+    }
+
+    fn step(&mut self, batch: &Batch) -> Result<(), Stop> {
+        let loss = self.net.step(batch, self.s.loss, &self.s.optimizer);
+        self.at.step += 1;
+        self.at.batches += 1;
+        self.at.clustering = true;
+        if !loss.is_finite() {
+            return Err(self.not_finite("the training loss".into()));
+        }
+        self.at.loss += loss * batch.size as f64;
+        self.at.examples += batch.size;
+        self.observer.step(self.at.step, self.at.epoch + 1, loss, batch.size);
+        self.after_step()
+    }
+
+    /// What is due between two steps.
+    fn after_step(&mut self) -> Result<(), Stop> {
+        let (s, step, epoch) = (self.s, self.at.step, self.at.epoch);
+        if self.at.clustering {
+            let clock = Clock { step, epoch, steps_per_epoch: self.steps_per_epoch };
+            self.at.clustering = self.net.layer.after_step(clock, &s.cancel).is_break();
+        }
+        self.heed()?;
+        if self.at.examples > 0 && s.validate_every.is_some_and(|every| step.is_multiple_of(every))
+        {
+            self.validate(false)?;
+        }
+        let wanted = self.observer.wants_checkpoint(false);
+        self.keep_if(wanted);
+        Ok(())
+    }
+
+    /// An error once the run is cancelled.
+    fn heed(&self) -> Result<(), Stop> {
+        if self.s.cancel.is_set() { Err(Stop::Cancelled) } else { Ok(()) }
+    }
+
+    fn keep_if(&mut self, wanted: bool) {
+        if wanted && self.resumable {
+            self.observer.checkpoint(&self.at, self.net, self.best.as_ref());
+        }
+    }
+
     /// The best point so far.
     fn selected(&self) -> Option<&Point> {
-        self.best.as_ref().and_then(|(best, _)| self.curve.get(*best))
+        self.at.best.and_then(|best| self.at.curve.get(best))
     }
 
     /// Puts the best weights back.
     fn take_best(&mut self) {
-        if let Some((_, weights)) = &mut self.best
-            && let Some(saved) = weights.take()
-        {
+        if let Some(saved) = self.best.take() {
             state::restore(self.net, &saved, What::Weights).expect("saved from this net");
         }
     }
 
     fn not_finite(&mut self, what: String) -> Stop {
         let tensor = self.net.culprit().unwrap_or_else(|| "the logits".into());
-        Stop::NotFinite { what, tensor, step: self.step, epoch: self.epoch + 1 }
+        Stop::NotFinite { what, tensor, step: self.at.step, epoch: self.at.epoch + 1 }
     }
 
     /// Evaluates a split and turns a score that is not finite into the error that names it.
     fn evaluate(&mut self, split: Split) -> Result<Values, Stop> {
         self.observer.evaluating(split, false);
-        let values = self.net.evaluate(self.data, split, &self.s.metrics);
+        let s = self.s;
+        let values = self.net.evaluate(self.data, split, &s.metrics, &s.cancel);
         self.observer.evaluating(split, true);
+        self.heed()?;
         values.ok_or_else(|| self.not_finite(format!("a {} score", split.name())))
     }
 
-    /// Validates after (a part of) `epoch`, counted from 1.
-    fn validate(&mut self, epoch: u32, train_loss: Option<f64>) -> Result<Point, Stop> {
+    /// Validates within an epoch or at its end; `last` where training ends with it.
+    fn validate(&mut self, last: bool) -> Result<(), Stop> {
+        let loss = self.at.loss / self.at.examples as f64;
+        let point = self.point(self.at.epoch + 1, Some(loss))?;
+        (self.at.loss, self.at.examples) = (0.0, 0);
+        self.judge(point, last);
+        Ok(())
+    }
+
+    /// The point of the curve after (a part of) `epoch`, counted from 1.
+    fn point(&mut self, epoch: u32, train_loss: Option<f64>) -> Result<Point, Stop> {
         let valid = self.evaluate(Split::Valid)?.all;
-        let point = Point { epoch, step: self.step, train_loss, valid };
+        let point = Point { epoch, step: self.at.step, train_loss, valid };
         self.observer.point(&point);
         Ok(point)
     }
@@ -274,26 +351,31 @@ impl Run<'_> {
     fn judge(&mut self, point: Point, last: bool) {
         let select = self.s.select;
         let value = |point: &Point| point.valid.iter().find(|(m, _)| *m == select).map(|v| v.1);
-        let old = self.best.as_ref().and_then(|(i, _)| value(&self.curve[*i]));
+        let old = self.selected().and_then(value);
         let better = match (value(&point), old) {
             (Some(new), Some(old)) => select.better(new, old),
             (new, old) => new.is_some() || old.is_none(),
         };
         if better {
-            let weights = (!last).then(|| state::save(self.net, What::Weights));
-            self.best = Some((self.curve.len(), weights));
+            self.best = (!last).then(|| state::save(self.net, What::Weights));
+            self.at.best = Some(self.at.curve.len());
         }
-        self.curve.push(point);
+        self.at.curve.push(point);
+    }
+
+    /// True where training ends though epochs are left.
+    fn at_its_end(&self) -> bool {
+        self.out_of_patience() || self.out_of_steps()
     }
 
     fn out_of_steps(&self) -> bool {
-        self.most.is_some_and(|most| self.step >= most)
+        self.most.is_some_and(|most| self.at.step >= most)
     }
 
     fn out_of_patience(&self) -> bool {
-        let since = self.best.as_ref().map_or(0, |(i, _)| 1 + i).min(self.curve.len());
+        let since = self.at.best.map_or(0, |best| 1 + best);
         let counts = |point: &&Point| point.epoch > self.s.patient_until;
-        let since = self.curve[since..].iter().filter(counts).count();
+        let since = self.at.curve[since..].iter().filter(counts).count();
         self.s.patience.is_some_and(|patience| since as u32 >= patience.max(1))
     }
 }

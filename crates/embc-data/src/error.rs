@@ -55,14 +55,14 @@ impl Error {
         let what = match error.kind() {
             io::ErrorKind::NotFound => "no such file or folder".into(),
             io::ErrorKind::PermissionDenied => {
-                "permission denied; check the rights or choose another folder with --data-dir"
+                "permission denied; check the rights or choose another folder with --data-dir or --results"
                     .into()
             }
             io::ErrorKind::ReadOnlyFilesystem => {
-                "the file system is read-only; choose another folder with --data-dir".into()
+                "the file system is read-only; choose another folder with --data-dir or --results".into()
             }
             io::ErrorKind::StorageFull => {
-                "the disk is full; free some space or choose another folder with --data-dir".into()
+                "the disk is full; free some space or choose another folder with --data-dir or --results".into()
             }
             io::ErrorKind::UnexpectedEof => "the file is cut off; get it again".into(),
             _ => error.to_string(),

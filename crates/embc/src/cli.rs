@@ -54,18 +54,16 @@ pub enum Color {
 
 #[derive(Subcommand)]
 pub enum Command {
-    /// Train one trial and print its metrics
     Train(Train),
-    /// Run all trials of experiments that are not done yet, and print their tables
     Sweep(Sweep),
-    /// Render tables from recorded trials
     Report(Report),
+    Compare(Compare),
+    Recommend(Recommend),
     /// List, describe, download, ingest or generate data sets
     Data {
         #[command(subcommand)]
         command: Data,
     },
-    /// List what there is to choose from
     List(List),
     /// Check what is proved, without data or training
     Theory {
@@ -94,6 +92,17 @@ pub struct Train {
     /// Save weights (safetensors), vocabularies and the trial's record here
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
+    #[command(flatten)]
+    pub keep: Keep,
+}
+
+/// How much work may be lost.
+#[derive(Args)]
+pub struct Keep {
+    /// Time between checkpoints inside an epoch; at the ends of epochs they come more often. A trial
+    /// that is cut off goes on from its last one, to the same numbers
+    #[arg(long, value_name = "TIME", default_value = "5min")]
+    pub checkpoint_every: humantime::Duration,
 }
 
 /// Run all trials of experiments that are not recorded yet, and print their tables.
@@ -110,18 +119,29 @@ pub struct Sweep {
     /// Override a key, such as train.seeds=[1]; may be repeated
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub sets: Vec<String>,
-    /// List the trials and whether they are done, and run nothing
+    /// List the trials, and run nothing: id, state, memory, time where others of the scheme tell it
     #[arg(long)]
     pub list: bool,
     /// Run also what is done; the newer record counts
     #[arg(long)]
     pub rerun: bool,
+    /// Run also what failed before
+    #[arg(long)]
+    pub retry_failed: bool,
+    /// Stop at the first failure; what is running then keeps a checkpoint
+    #[arg(long)]
+    pub fail_fast: bool,
+    /// Go on after a failure, which is recorded: the default
+    #[arg(long, conflicts_with = "fail_fast")]
+    pub keep_going: bool,
     /// Trials at once, as far as memory allows; by default all cores are used, one thread a trial
     #[arg(long, value_name = "N")]
     pub jobs: Option<usize>,
     /// Threads of a trial; the numbers do not depend on it
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
+    #[command(flatten)]
+    pub keep: Keep,
 }
 
 /// Render tables from recorded trials; all experiments with results unless some are named.
@@ -139,9 +159,53 @@ pub struct Report {
     /// Add who shares what: ids with a row of their own, load and entropy of rows
     #[arg(long)]
     pub collisions: bool,
-    /// Enforce the [[expect]] bounds: exit 1 where one does not hold
+    /// Enforce the [[expect]] bounds and that reports beside the records are up to date: exit 1 where
+    /// one is broken
     #[arg(long)]
     pub check: bool,
+}
+
+/// Compare two schemes of an experiment, or two files of results, seed by seed
+///
+/// Differences at each budget, or of each cell that both files have, with intervals.
+///
+///   embc compare memcom 'qr concat' --in memcom_steam
+///   embc compare before/x.jsonl after/x.jsonl
+#[derive(Args)]
+#[command(verbatim_doc_comment)]
+pub struct Compare {
+    /// A scheme's label; or an experiment with results, or a file of records
+    #[arg(value_name = "A")]
+    pub a: String,
+    /// What to take from it
+    #[arg(value_name = "B")]
+    pub b: String,
+    /// The experiment of the two schemes
+    #[arg(long = "in", value_name = "EXPERIMENT")]
+    pub experiment: Option<PathBuf>,
+    /// The metric, such as auc or valid/auc; by default the experiment's on the test split
+    #[arg(long, value_name = "METRIC")]
+    pub metric: Option<String>,
+}
+
+/// Say which scheme to use within so many bytes
+///
+/// From recorded trials: picked on validation, judged on test, with what it loses against the full
+/// table; a sentence an experiment.
+///
+///   embc recommend memcom_steam --budget-bytes 100KiB
+#[derive(Args)]
+#[command(verbatim_doc_comment)]
+pub struct Recommend {
+    /// Experiments, preferably on data like yours; all with results unless some are named
+    #[arg(value_name = "EXPERIMENT")]
+    pub experiments: Vec<PathBuf>,
+    /// The most that the embedding may take, pointers and codes included
+    #[arg(long, value_name = "SIZE")]
+    pub budget_bytes: Bytes,
+    /// What to be good at; by default each experiment's metric
+    #[arg(long, value_name = "METRIC")]
+    pub metric: Option<embc_core::metric::Metric>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -156,6 +220,8 @@ pub enum Format {
     Json,
     /// The table of values, for a paper.
     Latex,
+    /// One page with everything: curves to ask, tables that sort, all trials; loads nothing.
+    Html,
 }
 
 #[derive(Subcommand)]

@@ -10,8 +10,10 @@ use embc_data::view::View;
 use std::io::Write;
 use std::process::ExitCode;
 
+pub mod compare;
 pub mod data;
 pub mod list;
+pub mod recommend;
 pub mod report;
 pub mod sweep;
 pub mod theory;

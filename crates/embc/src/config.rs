@@ -15,6 +15,10 @@ use embc_data::view::ViewSpec;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
+mod shown;
+
+pub use shown::{Compare, Expect, Pair, ReferenceConfig, TableConfig, TableSplit};
+
 /// `[model]`: a kind and its knobs.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ModelConfig {
@@ -99,86 +103,22 @@ impl SchemeConfig {
     }
 }
 
-/// `[table]`: how `report` lays the experiment out.
-#[derive(Clone, Debug, Default, Deserialize)]
+/// `[sweep]`: how many seeds a cell gets, by what its first ones show.
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct TableConfig {
-    pub rows: Option<String>,
-    pub columns: Option<String>,
-    pub metric: Option<Metric>,
-    pub split: Option<TableSplit>,
-    pub relative_to: Option<String>,
-    /// Show what training took: differs from run to run, and so is left out by default.
-    pub times: bool,
-    /// Show where each scheme's curve meets that of `relative_to`.
-    pub crossing: bool,
-    /// A kind of scheme: show how much each loses against `relative_to`, whether this kind loses
-    /// least, and a plot.
-    pub loss: Option<String>,
+pub struct SweepConfig {
+    /// No more seeds for a cell that has lost to another at its budget beyond chance.
+    pub prune: bool,
+    /// More seeds until half the width of the metric's 95 % interval is at most this.
+    pub until_ci: Option<f64>,
+    /// Most seeds of a cell.
+    pub max_seeds: u32,
 }
 
-/// Which split a table shows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum TableSplit {
-    Valid,
-    Test,
-    /// A table of each.
-    Both,
-}
-
-/// `[reference]`: values of a paper or another program.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ReferenceConfig {
-    pub file: PathBuf,
-    #[serde(default)]
-    pub title: String,
-    /// How far below the reference ours may lie by chance or by a detail; further than this and
-    /// than two standard errors of the difference, `report --check` fails.
-    pub tolerance: Option<f64>,
-}
-
-/// `[[compare]]`: pairs of schemes whose difference is of interest.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Compare {
-    pub title: String,
-    pub pairs: Vec<Pair>,
-    /// By how much the first is said to be better, on average over the pairs.
-    pub claim: Option<f64>,
-}
-
-/// A scheme, and another to take from it, at a budget where they have one.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Pair {
-    pub scheme: String,
-    pub with: String,
-    pub budget: Option<f64>,
-}
-
-/// `[[expect]]`: a bound that `report --check` enforces.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Expect {
-    pub scheme: String,
-    pub metric: Metric,
-    #[serde(default = "test_split")]
-    pub split: TableSplit,
-    /// The budget's value; without it the scheme's only one.
-    pub budget: Option<f64>,
-    pub min: Option<f64>,
-    pub max: Option<f64>,
-    pub value: Option<f64>,
-    pub tolerance: Option<f64>,
-    pub relative_loss_max: Option<f64>,
-    #[serde(default)]
-    pub source: String,
-}
-
-fn test_split() -> TableSplit {
-    TableSplit::Test
+impl Default for SweepConfig {
+    fn default() -> Self {
+        Self { prune: false, until_ci: None, max_seeds: 20 }
+    }
 }
 
 /// A config file.
@@ -198,6 +138,8 @@ pub struct Experiment {
     pub train: TrainConfig,
     pub budget: Option<BudgetConfig>,
     pub scheme: Vec<SchemeConfig>,
+    #[serde(default)]
+    pub sweep: SweepConfig,
     #[serde(default)]
     pub table: TableConfig,
     pub reference: Option<ReferenceConfig>,
@@ -311,6 +253,9 @@ impl Experiment {
         positive("seeds", self.train.seeds.len() as u64)?;
         positive("validate_every", self.train.validate_every.unwrap_or(1))?;
         positive("max_steps", self.train.max_steps.unwrap_or(1))?;
+        if self.sweep.until_ci.is_some_and(|width| width.is_nan() || width <= 0.0) {
+            return Err(self.error("until_ci", "until_ci must be positive"));
+        }
         if let Some(stop) = self.train.early_stop {
             positive("early_stop", stop.patience.into())?;
         }

@@ -1,31 +1,44 @@
 //! `embc`: which embedding compression should I use on my data, at what budget, at what cost?
 
 mod axis;
+mod checkpoint;
 mod cli;
 mod cmd;
 mod config;
+mod engine;
 mod memory;
 mod overrides;
 mod plan;
 mod plot;
 mod progress;
+mod provenance;
 mod record;
 mod report;
 mod run;
+mod schedule;
 mod suggest;
 mod table;
+mod tensors;
 
 use clap::Parser;
 use cli::{Cli, Color, Command};
+use embc_core::cancel::Cancel;
 use std::io::IsTerminal;
 use std::process::ExitCode;
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+static STOPPING: LazyLock<Cancel> = LazyLock::new(Cancel::default);
 
 /// True once the user has pressed Ctrl-C.
 fn interrupted() -> bool {
     INTERRUPTED.load(Ordering::Relaxed)
+}
+
+/// Set by Ctrl-C, and where the rest of a sweep would be in vain: trials keep a checkpoint and end.
+fn stopping() -> &'static Cancel {
+    &STOPPING
 }
 
 fn main() -> ExitCode {
@@ -47,11 +60,14 @@ fn main() -> ExitCode {
         if INTERRUPTED.swap(true, Ordering::Relaxed) {
             std::process::exit(130);
         }
+        stopping().set();
     });
     let result = match &cli.command {
         Command::Train(args) => cmd::train::run(args, &cli.global),
         Command::Sweep(args) => cmd::sweep::run(args, &cli.global),
         Command::Report(args) => cmd::report::run(args, &cli.global),
+        Command::Compare(args) => cmd::compare::run(args, &cli.global),
+        Command::Recommend(args) => cmd::recommend::run(args, &cli.global),
         Command::Data { command } => cmd::data::run(command, &cli.global),
         Command::List(args) => cmd::list::run(args, &cli.global),
         Command::Theory { command } => cmd::theory::run(command, &cli.global),

@@ -35,17 +35,14 @@ impl Trial {
 
     /// "memcom, compression 16, seed 1": for people, and for `--filter`.
     pub fn name(&self) -> String {
+        format!("{}, seed {}", self.cell_name(), self.seed)
+    }
+
+    /// "memcom, compression 16": what it shares with other seeds.
+    pub fn cell_name(&self) -> String {
         match &self.point {
-            Some(point) => {
-                format!(
-                    "{}, {} {}, seed {}",
-                    self.scheme.label(),
-                    point.axis,
-                    point.value,
-                    self.seed
-                )
-            }
-            None => format!("{}, seed {}", self.scheme.label(), self.seed),
+            Some(point) => format!("{}, {} {}", self.scheme.label(), point.axis, point.value),
+            None => self.scheme.label().into(),
         }
     }
 
@@ -63,17 +60,21 @@ impl Trial {
 /// All trials of an experiment, in the order in which they run: every scheme and budget with the
 /// first seed, then with the next.
 pub fn trials(experiment: &Experiment) -> anyhow::Result<Vec<Trial>> {
+    let rounds = experiment.train.seeds.iter().map(|&seed| round(experiment, seed));
+    Ok(rounds.collect::<anyhow::Result<Vec<_>>>()?.into_iter().flatten().collect())
+}
+
+/// The trials of one seed: every scheme and budget.
+pub fn round(experiment: &Experiment, seed: u64) -> anyhow::Result<Vec<Trial>> {
     let points = experiment.points()?;
     let mut trials = Vec::new();
-    for &seed in &experiment.train.seeds {
-        for scheme in &experiment.scheme {
-            if scheme.kind == "full" || points.is_empty() {
-                trials.push(trial(experiment, scheme, None, seed));
-                continue;
-            }
-            let of = |point: &Point| trial(experiment, scheme, Some(point.clone()), seed);
-            trials.extend(points.iter().map(of));
+    for scheme in &experiment.scheme {
+        if scheme.kind == "full" || points.is_empty() {
+            trials.push(trial(experiment, scheme, None, seed));
+            continue;
         }
+        let of = |point: &Point| trial(experiment, scheme, Some(point.clone()), seed);
+        trials.extend(points.iter().map(of));
     }
     Ok(trials)
 }

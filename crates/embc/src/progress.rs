@@ -6,13 +6,82 @@ use embc_core::train::{Observer, Point, Settings};
 use embc_data::ingest;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use std::io::IsTerminal;
-use std::ops::ControlFlow;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// Where there is no terminal, at most one line in this time.
 const BETWEEN_LINES: Duration = Duration::from_secs(2);
+
+/// The progress of all trials of a round: a last line on a terminal.
+pub struct Total {
+    /// The lines of all trials that run at once.
+    pub lines: MultiProgress,
+    pub all: usize,
+    started: AtomicUsize,
+    ended: AtomicUsize,
+    failed: AtomicUsize,
+    since: Instant,
+    bar: ProgressBar,
+    /// It was said that trials of another process are waited for.
+    waits: AtomicBool,
+    quiet: bool,
+}
+
+impl Total {
+    /// Of so many trials.
+    pub fn new(all: usize, quiet: bool) -> Self {
+        let lines = MultiProgress::new();
+        let bar = match quiet || all == 1 || !std::io::stderr().is_terminal() {
+            true => ProgressBar::hidden(),
+            false => {
+                let style = "{pos} of {len} trials done, {elapsed} passed{msg}";
+                let style = ProgressStyle::with_template(style).expect("a valid template");
+                lines.add(ProgressBar::new(all as u64).with_style(style))
+            }
+        };
+        bar.enable_steady_tick(Duration::from_secs(1));
+        let (started, ended, failed) = Default::default();
+        let (since, waits) = (Instant::now(), AtomicBool::new(false));
+        Self { lines, all, started, ended, failed, since, bar, waits, quiet }
+    }
+
+    /// A trial starts; which it is, from 1.
+    pub fn start(&self) -> usize {
+        1 + self.started.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// A trial has ended.
+    pub fn ended(&self, failed: bool) {
+        self.ended.fetch_add(1, Ordering::Relaxed);
+        self.failed.fetch_add(usize::from(failed), Ordering::Relaxed);
+        self.bar.inc(1);
+    }
+
+    /// Failures, and the time that is left if the rest takes what was taken.
+    pub fn left(&self, jobs: usize) -> String {
+        let ended = self.ended.load(Ordering::Relaxed);
+        let mut text = match self.failed.load(Ordering::Relaxed) {
+            0 => String::new(),
+            n => format!(", {n} failed"),
+        };
+        // The first round of jobs says too little: its trials may be the short ones.
+        if ended >= jobs && ended < self.all {
+            let each = self.since.elapsed().as_secs_f64() / ended as f64;
+            let left = Duration::from_secs((each * (self.all - ended) as f64) as u64);
+            text += &format!(", {} left", humantime::format_duration(left));
+        }
+        self.bar.set_message(text.clone());
+        text
+    }
+
+    /// Only trials of other processes are left: said once.
+    pub fn waits(&self, trials: usize) {
+        if !self.waits.swap(true, Ordering::Relaxed) && !self.quiet {
+            let what = format!("waiting for {trials} trials that another process runs");
+            self.lines.suspend(|| eprintln!("{what}"));
+        }
+    }
+}
 
 /// The progress of a trial.
 pub struct Progress {
@@ -23,11 +92,12 @@ pub struct Progress {
     name: String,
     /// The lines of all trials that run at once.
     lines: MultiProgress,
-    /// Set where trials should end though nobody pressed Ctrl-C.
-    stop: Arc<AtomicBool>,
     bar: ProgressBar,
     epochs: u32,
+    /// Examples of this run, those before it, and the most that there will be.
     examples: u64,
+    done: u64,
+    all: u64,
     training: Duration,
     since: Instant,
     /// Smoothed training loss.
@@ -38,11 +108,10 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Progress on stderr, or none, on a line among `lines`; `stop` ends the trial.
-    pub fn new(quiet: bool, lines: MultiProgress, stop: Arc<AtomicBool>) -> Self {
+    /// Progress on stderr, or none, on a line among `lines`.
+    pub fn new(quiet: bool, lines: MultiProgress) -> Self {
         Self {
             lines,
-            stop,
             quiet,
             terminal: std::io::stderr().is_terminal(),
             place: "embc:".into(),
@@ -50,6 +119,8 @@ impl Progress {
             bar: ProgressBar::hidden(),
             epochs: 0,
             examples: 0,
+            done: 0,
+            all: 0,
             training: Duration::ZERO,
             since: Instant::now(),
             loss: 0.0,
@@ -63,8 +134,8 @@ impl Progress {
         self.place = format!("[{number}/{total}]");
     }
 
-    /// A trial starts to train on so many examples at most.
-    pub fn begin(&mut self, name: &str, examples: u64, settings: &Settings) {
+    /// A trial starts to train on so many examples at most, of which some are done already.
+    pub fn begin(&mut self, name: &str, done: u64, examples: u64, settings: &Settings) {
         self.name = name.into();
         self.epochs = settings.epochs;
         self.select = format!("{}", settings.select);
@@ -72,6 +143,10 @@ impl Progress {
             (0, Duration::ZERO, Instant::now(), 0.0);
         self.said = Instant::now();
         self.bar = self.bar(examples);
+        (self.done, self.all) = (done, examples);
+        if done > 0 {
+            self.say(&format!("{} {}: goes on from its checkpoint", self.place, self.name));
+        }
         self.bar.set_prefix(format!("{} {}", self.place, self.name));
     }
 
@@ -81,7 +156,8 @@ impl Progress {
         }
         let style = "{prefix} {wide_bar} {msg}, {per_sec}, {eta} left";
         let style = ProgressStyle::with_template(style).expect("a valid template");
-        self.lines.add(ProgressBar::new(total).with_style(style))
+        // Above the line of all trials.
+        self.lines.insert(0, ProgressBar::new(total).with_style(style))
     }
 
     /// Says a line, above those that are rewritten.
@@ -91,10 +167,11 @@ impl Progress {
         }
     }
 
-    /// Ends the trial's line.
-    pub fn end(&mut self, result: &str) {
+    /// Ends the trial's line; `left` is of the whole.
+    pub fn end(&mut self, result: &str, left: &str) {
         self.bar.finish_and_clear();
-        self.say(&format!("{} {}: {result}", self.place, self.name));
+        let left = if self.terminal { "" } else { left };
+        self.say(&format!("{} {}: {result}{left}", self.place, self.name));
     }
 
     /// Names a trial that never trained.
@@ -109,16 +186,13 @@ impl Progress {
 }
 
 impl Observer for Progress {
-    fn step(&mut self, step: u64, epoch: u32, loss: f64, examples: usize) -> ControlFlow<()> {
+    fn step(&mut self, step: u64, epoch: u32, loss: f64, examples: usize) {
+        let first = self.examples == 0;
         self.examples += examples as u64;
-        self.loss = if step == 1 { loss } else { 0.99 * self.loss + 0.01 * loss };
+        self.loss = if first { loss } else { 0.99 * self.loss + 0.01 * loss };
         if step.is_multiple_of(32) {
             self.bar.set_message(format!("epoch {epoch}/{}, loss {:.4}", self.epochs, self.loss));
-            self.bar.set_position(self.examples);
-        }
-        match interrupted() || self.stop.load(Ordering::Relaxed) {
-            true => ControlFlow::Break(()),
-            false => ControlFlow::Continue(()),
+            self.bar.set_position(self.done + self.examples);
         }
     }
 
@@ -131,6 +205,7 @@ impl Observer for Progress {
 
     fn stage(&mut self, epochs: u32) {
         self.since = Instant::now();
+        self.all += self.all / u64::from(self.epochs) * u64::from(epochs);
         self.epochs += epochs;
     }
 
@@ -143,8 +218,8 @@ impl Observer for Progress {
         let valid = select.map_or(String::new(), |(m, v)| format!(", valid/{m} {v:.4}"));
         let loss = point.train_loss.map_or(String::new(), |loss| format!(", loss {loss:.4}"));
         let speed = self.examples_per_second();
-        let all = self.examples as f64 / f64::from(point.epoch) * f64::from(self.epochs);
-        let left = Duration::from_secs(((all - self.examples as f64).max(0.0) / speed) as u64);
+        let left = self.all.saturating_sub(self.done + self.examples) as f64;
+        let left = Duration::from_secs((left / speed) as u64);
         eprintln!(
             "{} {}: epoch {}/{}{loss}{valid}, {:.0} k examples/s, {} left",
             self.place,

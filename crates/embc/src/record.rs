@@ -2,9 +2,11 @@
 
 use anyhow::{Context, Result, bail};
 use embc_core::census::Census;
+use embc_core::metric::Metric;
+use embc_core::train::Outcome;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -114,6 +116,59 @@ pub struct Record {
     pub finished: String,
 }
 
+impl Record {
+    /// Takes over what training left.
+    pub fn fill(&mut self, outcome: &Outcome) {
+        let named = |split: &str, values: &[(Metric, f64)]| -> BTreeMap<String, f64> {
+            values.iter().map(|(metric, value)| (format!("{split}/{metric}"), *value)).collect()
+        };
+        self.metrics = named("valid", &outcome.valid);
+        self.metrics.extend(named("test", &outcome.test.all));
+        // Six digits, as curves have.
+        let six = |x: &f64| format!("{x:.5e}").parse().unwrap_or(*x);
+        for (metric, values) in &outcome.test.without_groups {
+            let values = values.iter().map(six).collect();
+            self.without_groups.insert(format!("test/{metric}"), values);
+        }
+        for point in &outcome.curve {
+            let mut entry = named("valid", &point.valid);
+            entry.extend(point.train_loss.map(|loss| ("train/loss".into(), loss)));
+            // Curves are most of a file of results, and are only looked at.
+            entry.values_mut().for_each(|x| *x = format!("{x:.5e}").parse().unwrap_or(*x));
+            entry.insert("epoch".into(), point.epoch.into());
+            entry.insert("step".into(), point.step as f64);
+            self.curve.push(entry);
+        }
+        self.epochs = outcome.curve.last().map_or(0, |point| point.epoch);
+        self.best_epoch = outcome.curve.get(outcome.best).map_or(0, |point| point.epoch);
+    }
+
+    /// The trial's end in one line.
+    pub fn summary(&self, metric: &Metric) -> String {
+        let value = |split: &str| {
+            let value = self.metrics.get(&format!("{split}/{metric}"));
+            value.map(|value| format!("{split}/{metric} {value:.4}"))
+        };
+        let status = match self.status {
+            Status::Ok => {
+                let metrics = ["valid", "test"].iter().filter_map(|s| value(s));
+                return format!(
+                    "{}, {} parameters, best epoch {} of {}, {:.1} s",
+                    metrics.collect::<Vec<_>>().join(", "),
+                    crate::table::count(self.params),
+                    self.best_epoch,
+                    self.epochs,
+                    self.wall_s
+                );
+            }
+            Status::Infeasible => "infeasible",
+            Status::Pruned => "pruned",
+            Status::Error => "failed",
+        };
+        format!("{status}: {}", self.error.as_deref().unwrap_or(""))
+    }
+}
+
 /// The records of one experiment on disk.
 pub struct Results {
     path: PathBuf,
@@ -131,26 +186,47 @@ impl Results {
     /// All records, oldest first. A torn last line is dropped with a warning; any other damage is
     /// an error that names the line.
     pub fn read(&self) -> Result<Vec<Record>> {
-        let text = match std::fs::read_to_string(&self.path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(error).with_context(|| self.path.display().to_string()),
-        };
-        let mut records = Vec::new();
-        for (number, line) in text.split_inclusive('\n').enumerate() {
-            let place = format!("{}:{}", self.path.display(), number + 1);
-            if !line.ends_with('\n') {
-                tracing::warn!("{place}: the last line is torn and was dropped");
-                break;
-            }
-            let record: Record = serde_json::from_str(line)
-                .with_context(|| format!("{place}: not a record; remove the line"))?;
-            if record.v != VERSION {
-                bail!("{place}: record of format version {}, not {VERSION}", record.v);
-            }
-            records.push(record);
+        let (records, place) = self.read_from(Place::default())?;
+        if place.torn {
+            tracing::warn!(
+                "{}:{}: the last line is torn and was dropped",
+                self.path.display(),
+                place.lines + 1
+            );
         }
         Ok(records)
+    }
+
+    /// The records after a place, and the place after them.
+    pub fn read_from(&self, mut place: Place) -> Result<(Vec<Record>, Place)> {
+        let mut text = String::new();
+        let read = File::open(&self.path).and_then(|mut file| {
+            file.seek(SeekFrom::Start(place.offset))?;
+            file.read_to_string(&mut text)
+        });
+        match read {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Ok((Vec::new(), place));
+            }
+            read => read.with_context(|| self.path.display().to_string())?,
+        };
+        let mut records = Vec::new();
+        for line in text.split_inclusive('\n') {
+            place.torn = !line.ends_with('\n');
+            if place.torn {
+                break;
+            }
+            let at = format!("{}:{}", self.path.display(), place.lines + 1);
+            let record: Record = serde_json::from_str(line)
+                .with_context(|| format!("{at}: not a record; remove the line"))?;
+            if record.v != VERSION {
+                bail!("{at}: record of format version {}, not {VERSION}", record.v);
+            }
+            records.push(record);
+            place.offset += line.len() as u64;
+            place.lines += 1;
+        }
+        Ok((records, place))
     }
 
     /// Appends a record: locked, synced, and after cutting off a torn tail.
@@ -177,6 +253,67 @@ impl Results {
                 self.path.display()
             )
         })
+    }
+}
+
+/// How far a file of records was read.
+#[derive(Clone, Copy, Default)]
+pub struct Place {
+    offset: u64,
+    lines: usize,
+    /// What follows is no whole line.
+    torn: bool,
+}
+
+/// The records of an experiment, those that other processes add included.
+pub struct Book {
+    results: Results,
+    place: Place,
+    /// The newest record of each trial.
+    records: BTreeMap<String, Record>,
+    /// Trials recorded since it was opened.
+    fresh: BTreeSet<String>,
+}
+
+impl Book {
+    pub fn open(results: Results) -> Result<Self> {
+        results.read()?;
+        let (fresh, records, place) = Default::default();
+        let mut book = Self { results, place, records, fresh };
+        book.refresh()?;
+        book.fresh.clear();
+        Ok(book)
+    }
+
+    /// Reads what was added.
+    pub fn refresh(&mut self) -> Result<()> {
+        let (records, place) = self.results.read_from(self.place)?;
+        self.place = place;
+        self.fresh.extend(records.iter().map(|record| record.trial.clone()));
+        self.records.extend(records.into_iter().map(|record| (record.trial.clone(), record)));
+        Ok(())
+    }
+
+    /// Adds a record.
+    pub fn append(&mut self, record: &Record) -> Result<()> {
+        self.results.append(record)?;
+        self.refresh()
+    }
+
+    pub fn get(&self, trial: &str) -> Option<&Record> {
+        self.records.get(trial)
+    }
+
+    pub fn is_fresh(&self, trial: &str) -> bool {
+        self.fresh.contains(trial)
+    }
+
+    pub fn records(&self) -> impl Iterator<Item = &Record> {
+        self.records.values()
+    }
+
+    pub fn into_records(self) -> Vec<Record> {
+        self.records.into_values().collect()
     }
 }
 

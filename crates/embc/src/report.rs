@@ -1,19 +1,21 @@
 //! Tables from records: mean ± deviation over seeds, memory, references, expectations.
 
 use crate::config::{Expect, Experiment, TableSplit};
-use crate::plan::{Trial, trials};
+use crate::plan::Trial;
 use crate::record::{Host, Record, Status};
+use crate::schedule::recorded;
 use crate::table::{bytes, count, markdown as md_table};
 use anyhow::{Result, bail};
 use embc_core::metric::Metric;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 mod collisions;
-mod compare;
+pub mod compare;
 mod crossing;
 pub mod estimate;
 pub mod export;
+pub mod html;
 mod loss;
 mod reference;
 mod tuning;
@@ -22,7 +24,7 @@ pub use collisions::collisions;
 
 /// Mean, deviation and number of values.
 #[derive(Clone, Copy, Debug, PartialEq)]
-struct Summary {
+pub struct Summary {
     mean: f64,
     deviation: Option<f64>,
     n: usize,
@@ -46,8 +48,8 @@ impl Summary {
 }
 
 /// The records of one scheme at one budget.
-struct Cell<'a> {
-    records: Vec<&'a Record>,
+pub struct Cell<'a> {
+    pub records: Vec<&'a Record>,
     seeds: usize,
 }
 
@@ -63,18 +65,27 @@ impl Cell<'_> {
 }
 
 /// All cells of an experiment: (scheme, budget value), with a scheme's only trial at `None`.
-struct Grid<'a> {
-    schemes: Vec<String>,
-    budgets: Vec<String>,
-    cells: BTreeMap<(String, Option<String>), Cell<'a>>,
+pub struct Grid<'a> {
+    pub schemes: Vec<String>,
+    pub budgets: Vec<String>,
+    pub cells: BTreeMap<(String, Option<String>), Cell<'a>>,
     /// Records of configs other than today's.
     others: usize,
-    records: Vec<&'a Record>,
+    pub records: Vec<&'a Record>,
 }
 
 impl<'a> Grid<'a> {
-    fn new(experiment: &Experiment, records: &'a [Record]) -> Result<Self> {
-        let trials = trials(experiment)?;
+    pub fn new(experiment: &Experiment, records: &'a [Record]) -> Result<Self> {
+        // The newest record of each config, as the same text.
+        let mut newest: BTreeMap<String, &Record> = BTreeMap::new();
+        for record in records {
+            let newest = newest.entry(record.config.to_string()).or_insert(record);
+            if record.started > newest.started {
+                *newest = record;
+            }
+        }
+        let find = |trial: &Trial| newest.get(&trial.config.to_string()).copied();
+        let trials = recorded(experiment, &find)?;
         let budgets = experiment.points()?.iter().map(|p| p.value.to_string()).collect();
         let schemes = experiment.scheme.iter().map(|s| s.label().to_string()).collect();
         let mut cells: BTreeMap<_, Cell<'a>> = BTreeMap::new();
@@ -85,13 +96,13 @@ impl<'a> Grid<'a> {
                 trial.point.as_ref().map(|p| p.value.to_string()),
             );
             let cell = cells.entry(key).or_insert(Cell { records: Vec::new(), seeds: 0 });
-            cell.seeds += 1;
-            let found = records.iter().filter(|r| matches(trial, r)).max_by_key(|r| &r.started);
+            let found = find(trial);
+            cell.seeds += usize::from(found.is_none_or(|r| r.status != Status::Pruned));
             cell.records.extend(found);
             used.extend(found);
         }
-        let is_used = |record: &&Record| used.iter().any(|r: &&Record| r.trial == record.trial);
-        let others = records.iter().filter(|record| !is_used(record)).count();
+        let of_today: BTreeSet<&str> = used.iter().map(|r: &&Record| &r.trial[..]).collect();
+        let others = records.iter().filter(|r| !of_today.contains(&r.trial[..])).count();
         Ok(Self { schemes, budgets, cells, others, records: used })
     }
 
@@ -112,18 +123,14 @@ impl<'a> Grid<'a> {
         }
     }
 
-    fn cell(&self, scheme: &str, budget: &str) -> Option<&Cell<'a>> {
+    pub fn cell(&self, scheme: &str, budget: &str) -> Option<&Cell<'a>> {
         let at = |budget: Option<String>| self.cells.get(&(scheme.to_string(), budget));
         at(Some(budget.into())).or_else(|| at(None))
     }
 }
 
-fn matches(trial: &Trial, record: &Record) -> bool {
-    record.config == trial.config
-}
-
 /// The metric's key in records: the table's split, else test where there is one.
-fn metric_key(experiment: &Experiment, records: &[&Record]) -> String {
+pub fn metric_key(experiment: &Experiment, records: &[&Record]) -> String {
     let metric = experiment.metric();
     let test = format!("test/{metric}");
     let has_test = records.iter().any(|r| r.metrics.contains_key(&test));
@@ -135,6 +142,11 @@ fn metric_key(experiment: &Experiment, records: &[&Record]) -> String {
     }
 }
 
+/// The name of the budget's axis.
+pub fn axis_of(experiment: &Experiment) -> Result<Option<&'static str>> {
+    Ok(experiment.points()?.first().map(|point| point.axis))
+}
+
 /// An error where the experiment's reference file cannot be read.
 pub fn check_reference(experiment: &Experiment) -> Result<()> {
     reference::read(experiment).map(drop)
@@ -144,7 +156,7 @@ pub fn check_reference(experiment: &Experiment) -> Result<()> {
 pub fn markdown(experiment: &Experiment, records: &[Record]) -> Result<String> {
     let grid = Grid::new(experiment, records)?;
     let key = metric_key(experiment, &grid.records);
-    let axis = experiment.points()?.first().map(|p| p.axis);
+    let axis = axis_of(experiment)?;
     let title = grid.records.first().map_or(&experiment.dataset, |r| &r.dataset_title);
     let mut text = format!("## {}\n\n", experiment.title);
     let references = reference::read(experiment)?;
@@ -215,10 +227,8 @@ pub fn markdown(experiment: &Experiment, records: &[Record]) -> Result<String> {
     let (tuning, tried) = tuning::section(experiment, &grid, records)?;
     text += &tuning;
     let others = grid.others - tried;
-    let (ok, missing) = (
-        grid.records.len(),
-        grid.cells.values().map(|c| c.seeds).sum::<usize>() - grid.records.len(),
-    );
+    let ok = grid.records.iter().filter(|r| r.status != Status::Pruned).count();
+    let missing = grid.cells.values().map(|c| c.seeds).sum::<usize>() - ok;
     let took: f64 = grid.records.iter().map(|r| r.wall_s / r.jobs as f64).sum();
     write!(text, "\n{ok} trials")?;
     if experiment.table.loss.is_some() {
@@ -230,8 +240,29 @@ pub fn markdown(experiment: &Experiment, records: &[Record]) -> Result<String> {
     if others > 0 {
         write!(text, "; {others} records of other settings are left out")?;
     }
-    text.push_str(".\n\n");
+    text.push_str(&format!(".{}\n\n", provenance(&grid)));
     Ok(text)
+}
+
+/// Which programs trained on which data; what is stale beside the rest is marked.
+fn provenance(grid: &Grid<'_>) -> String {
+    let mut programs: BTreeSet<String> = BTreeSet::new();
+    for record in &grid.records {
+        let dirty = if record.embc.dirty { " with changes" } else { "" };
+        programs.insert(format!("{} {}{dirty}", record.embc.version, record.embc.revision));
+    }
+    let Some(newest) = grid.records.iter().max_by_key(|r| &r.started) else {
+        return String::new();
+    };
+    let programs = programs.into_iter().collect::<Vec<_>>().join(", ");
+    let mut text = format!(" Trained by embc {programs} on data {}.", newest.data_hash);
+    let stale = grid.records.iter().filter(|r| r.data_hash != newest.data_hash).count();
+    if stale > 0 {
+        text += &format!(
+            " **Stale:** {stale} trials were trained on other data, which has changed since; run `embc sweep` again."
+        );
+    }
+    text
 }
 
 /// The values of a metric: a scheme a line, a budget a column.
@@ -351,7 +382,7 @@ fn cell_text(
 }
 
 /// A budget's value for people.
-fn budget_text(axis: &str, value: &str) -> String {
+pub fn budget_text(axis: &str, value: &str) -> String {
     match axis {
         "compression" => format!("{value}x"),
         "bytes" => bytes(value.parse().unwrap_or(0)),
@@ -371,7 +402,7 @@ const RELATIVE_LOSS: &str = "relative loss %";
 pub fn svg(experiment: &Experiment, records: &[Record]) -> Result<Option<String>> {
     let grid = Grid::new(experiment, records)?;
     let key = metric_key(experiment, &grid.records);
-    let axis = experiment.points()?.first().map(|p| p.axis);
+    let axis = axis_of(experiment)?;
     loss::svg(experiment, &grid, &key, axis)
 }
 
@@ -403,7 +434,7 @@ pub fn check(experiment: &Experiment, records: &[Record]) -> Result<Vec<String>>
 }
 
 /// −1 for metrics of which less is better.
-fn sign_of(key: &str) -> f64 {
+pub fn sign_of(key: &str) -> f64 {
     let metric = key.rsplit_once("valid/").or(key.rsplit_once("test/")).map_or(key, |(_, m)| m);
     let metric: Option<Metric> = metric.parse().ok();
     if metric.is_some_and(|m| !m.higher_is_better()) { -1.0 } else { 1.0 }

@@ -1,11 +1,13 @@
 //! One trial: plan, build, train, score, record.
 
+use crate::checkpoint::{Claim, Keeper};
 use crate::config::Experiment;
-use crate::interrupted;
 use crate::memory::{Memory, Need};
 use crate::plan::Trial;
 use crate::progress::Progress;
-use crate::record::{self, Host, Program, Record, Status, TableCensus};
+use crate::provenance::{host, peak_rss, program, reset_peak_rss};
+use crate::record::{self, Record, Status, TableCensus};
+use crate::stopping;
 use anyhow::{Result, bail};
 use embc_core::batch::{Data, Examples, Split};
 use embc_core::budget::{Budget, Rules};
@@ -18,12 +20,12 @@ use embc_core::optim::{Kind, Touch};
 use embc_core::rng::Rng;
 use embc_core::scheme::{self, PlanError};
 use embc_core::state::{HasState, TensorMut};
-use embc_core::train::{self, Outcome, Settings, Stop};
+use embc_core::train::{self, Settings, Stop};
 use embc_data::registry::Entry;
 use embc_data::view::View;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Parameters of the uncompressed tables, and of the model on top of them.
 #[derive(Clone, Copy)]
@@ -213,8 +215,20 @@ impl<'a> Bench<'a> {
         }
     }
 
-    /// Runs a trial to its record.
-    pub fn run(&self, trial: &Trial, memory: &Memory, progress: &mut Progress) -> Ended {
+    /// The record of a trial without numbers, and why.
+    pub fn ended(&self, trial: &Trial, status: Status, why: String) -> Record {
+        Record { status, error: Some(why), ..self.blank(trial, SystemTime::now()) }
+    }
+
+    /// Runs a trial to its record, or from its last checkpoint on; keeps one `every` so often.
+    pub fn run(
+        &self,
+        trial: &Trial,
+        memory: &Memory,
+        claim: &Claim,
+        every: Duration,
+        progress: &mut Progress,
+    ) -> Ended {
         let (e, started) = (self.experiment, SystemTime::now());
         let mut record = self.blank(trial, started);
         let plan = match self.plan(trial) {
@@ -250,7 +264,7 @@ impl<'a> Bench<'a> {
                 return Ended::Recorded(Box::new(record), None);
             }
         };
-        if interrupted() {
+        if stopping().is_set() {
             // While it waited for memory.
             return Ended::Cancelled;
         }
@@ -291,16 +305,19 @@ impl<'a> Bench<'a> {
             max_steps: e.train.max_steps,
             storage: trial.scheme.quantize.unwrap_or_default(),
             seed: trial.seed,
+            cancel: stopping().clone(),
         };
         let rows = self.data.shape().train_rows * u64::from(settings.epochs);
         let most = settings
             .max_steps
             .map_or(rows, |steps| rows.min(steps.saturating_mul(settings.batch as u64)));
-        progress.begin(&trial.name(), most, &settings);
+        let (mut keeper, from) = Keeper::new(claim, every, progress);
+        let done = from.as_ref().map_or(0, |from| from.at.step * settings.batch as u64);
+        keeper.progress.begin(&trial.name(), done, most, &settings);
         let data = self.data as &dyn Data;
-        let result = train::run(&mut net, data, &settings, progress);
-        record.train_examples_per_s = progress.examples_per_second();
-        record.wall_s = clock.elapsed().as_secs_f64();
+        let result = train::run(&mut net, data, &settings, from, &mut keeper);
+        record.train_examples_per_s = keeper.progress.examples_per_second();
+        record.wall_s = record.build_s + keeper.seconds();
         record.peak_rss_bytes = peak_rss();
         record.finished = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
         match result {
@@ -327,7 +344,7 @@ impl<'a> Bench<'a> {
                 Ended::Recorded(Box::new(record), None)
             }
             Ok(outcome) => {
-                fill(&mut record, &outcome);
+                record.fill(&outcome);
                 // As built, where the plan could only bound it.
                 let footprint = net.layer.footprint();
                 record.param_bytes = footprint.param_bytes;
@@ -404,31 +421,6 @@ fn wrong_knob(e: &Experiment, kind: &str, what: &str, message: &str) -> anyhow::
     e.error(key, format!("{what} {kind}: {}", crate::suggest::key(message)))
 }
 
-fn fill(record: &mut Record, outcome: &Outcome) {
-    let named = |split: &str, values: &[(Metric, f64)]| -> BTreeMap<String, f64> {
-        values.iter().map(|(metric, value)| (format!("{split}/{metric}"), *value)).collect()
-    };
-    record.metrics = named("valid", &outcome.valid);
-    record.metrics.extend(named("test", &outcome.test.all));
-    // Six digits, as curves have.
-    let six = |x: &f64| format!("{x:.5e}").parse().unwrap_or(*x);
-    for (metric, values) in &outcome.test.without_groups {
-        let values = values.iter().map(six).collect();
-        record.without_groups.insert(format!("test/{metric}"), values);
-    }
-    for point in &outcome.curve {
-        let mut entry = named("valid", &point.valid);
-        entry.extend(point.train_loss.map(|loss| ("train/loss".into(), loss)));
-        // Curves are most of a file of results, and are only looked at.
-        entry.values_mut().for_each(|x| *x = format!("{x:.5e}").parse().unwrap_or(*x));
-        entry.insert("epoch".into(), point.epoch.into());
-        entry.insert("step".into(), point.step as f64);
-        record.curve.push(entry);
-    }
-    record.epochs = outcome.curve.last().map_or(0, |point| point.epoch);
-    record.best_epoch = outcome.curve.get(outcome.best).map_or(0, |point| point.epoch);
-}
-
 /// SHA-256 over names and bytes of all weights, pointers and codes.
 fn weights_hash(net: &mut Net) -> String {
     let mut sha256 = Sha256::new();
@@ -444,41 +436,4 @@ fn weights_hash(net: &mut Net) -> String {
         }
     });
     embc_data::hex(&sha256.finalize())[..16].into()
-}
-
-fn program() -> Program {
-    let revision = env!("EMBC_REVISION");
-    Program {
-        version: env!("CARGO_PKG_VERSION").into(),
-        revision: revision.trim_end_matches("-dirty").into(),
-        dirty: revision.ends_with("-dirty"),
-    }
-}
-
-fn host() -> Host {
-    use std::sync::OnceLock;
-    static HOST: OnceLock<Host> = OnceLock::new();
-    let find = || {
-        let os = std::env::consts::OS.to_string();
-        let Ok(mut system) = sysinfo::System::new() else {
-            return Host { os, ..Host::default() };
-        };
-        system.refresh_cpu_all();
-        let cpu = system.cpus().first().map_or(String::new(), |cpu| cpu.brand().trim().into());
-        Host { cpu, cores: system.cpus().len(), os }
-    };
-    HOST.get_or_init(find).clone()
-}
-
-/// The most memory this process has held, where the system tells; 0 elsewhere.
-fn peak_rss() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kilobytes = line.and_then(|l| l.trim().trim_end_matches("kB").trim().parse::<u64>().ok());
-    kilobytes.unwrap_or(0) * 1024
-}
-
-/// Starts the peak anew, so that a trial does not report its predecessor's.
-fn reset_peak_rss() {
-    let _ = std::fs::write("/proc/self/clear_refs", "5");
 }

@@ -249,11 +249,17 @@ impl Clustered {
 
     /// Learns the pointers of column `j` from its pieces; returns what replaces the table's first
     /// rows, and the pointers of all ids.
-    fn cluster(&self, pieces: &[f32], width: usize, rng: &mut Rng) -> (Vec<f32>, Vec<u32>) {
+    fn cluster(
+        &self,
+        pieces: &[f32],
+        width: usize,
+        cancel: &Cancel,
+        rng: &mut Rng,
+    ) -> (Vec<f32>, Vec<u32>) {
         let k = if self.drop_helper { 2 * self.rows } else { self.rows };
         let weights = (self.knob.weighting == Weighting::Frequency).then_some(&self.counts[..]);
         let Knob { samples, start, iterations, .. } = self.knob;
-        quantise(pieces, width, k, Lloyd { samples, start, iterations }, weights, rng)
+        quantise(pieces, width, k, Lloyd { samples, start, iterations }, weights, cancel, rng)
     }
 
     /// The helper rows after a clustering, under the new hash.
@@ -372,27 +378,36 @@ impl Embedding for Clustered {
         }
         figures
     }
-    fn after_step(&mut self, at: Clock, mut rng: Rng) {
+    fn after_step(&mut self, at: Clock, cancel: &Cancel, mut rng: Rng) -> ControlFlow<()> {
         let due = (self.done + 1) as f64 * self.knob.every * at.steps_per_epoch as f64;
         // Strictly after: the validation at an epoch's end still sees what was trained.
         if self.done >= u64::from(self.knob.clusterings) || at.step as f64 <= due {
-            return;
+            return ControlFlow::Continue(());
         }
         let all: Vec<u32> = (0..self.vocab).collect();
-        self.error = Error::default();
+        // All or nothing: what is cut off starts again from here.
+        let (mut error, mut pointers) = (Error::default(), self.pointers.clone());
+        let (old_keys, mut learned) = (self.helper_keys.clone(), Vec::new());
         for j in 0..self.tables.len() {
             let before = self.pieces(j, &all);
             let width = self.tables[j].width();
-            let (centroids, nearest) = self.cluster(&before, width, &mut rng);
-            self.error.add(&before, &centroids, width, &nearest);
+            let (centroids, nearest) = self.cluster(&before, width, cancel, &mut rng);
+            if cancel.is_set() {
+                self.helper_keys = old_keys;
+                return ControlFlow::Break(());
+            }
+            error.add(&before, &centroids, width, &nearest);
             self.helper_keys[j] = rng.bits();
             let helper = (!self.drop_helper)
                 .then(|| self.new_helper(j, &before, &centroids, &nearest, &mut rng));
             let columns = self.tables.len();
             for (id, &row) in nearest.iter().enumerate() {
-                self.pointers.set(id * columns + j, row);
+                pointers.set(id * columns + j, row);
             }
-            let table = &mut self.tables[j];
+            learned.push((centroids, helper));
+        }
+        (self.error, self.pointers) = (error, pointers);
+        for (table, (centroids, helper)) in self.tables.iter_mut().zip(learned) {
             table.value_mut()[..centroids.len()].copy_from_slice(&centroids);
             if let Some(helper) = helper {
                 let from = self.rows as usize * table.width();
@@ -403,6 +418,7 @@ impl Embedding for Clustered {
             }
         }
         self.done += 1;
+        ControlFlow::Continue(())
     }
 }
 
@@ -415,15 +431,9 @@ mod tests {
             TableSpec { name: "t".into(), vocab, dim: 8, counts: vec![1; vocab as usize].into() };
         let knobs = serde_json::from_str(knobs).unwrap();
         let plan = Cce.plan_table(&table, Limit::Params(rows * 8), &knobs).unwrap();
-        let rng = Rng::stream(1, "cce");
-        (plan.build)(&mut BuildCx {
-            rng,
-            table: 0,
-            init: Default::default(),
-            hash: None,
-            fields: &[],
-            examples: None,
-        })
+        let (rng, init, cancel) = (Rng::stream(1, "cce"), Init::default(), Cancel::default());
+        let (fields, hash, examples) = (&[], None, None);
+        (plan.build)(&mut BuildCx { rng, table: 0, init, hash, fields, examples, cancel })
     }
 
     fn rows(embedding: &dyn Embedding, vocab: u32) -> Vec<f32> {
@@ -432,14 +442,21 @@ mod tests {
         out
     }
 
+    fn after(of: &mut dyn Embedding, step: u64, cancel: &Cancel) -> ControlFlow<()> {
+        let at = Clock { step, epoch: 0, steps_per_epoch: 10 };
+        of.after_step(at, cancel, Rng::stream(2, "step"))
+    }
+
     /// Rows before and after the first clustering.
     fn clustered(knobs: &str, vocab: u32, size: u64) -> (Vec<f32>, Vec<f32>) {
         let mut embedding = build(knobs, vocab, size);
         let before = rows(&*embedding, vocab);
-        let at = |step| Clock { step, epoch: 0, steps_per_epoch: 10 };
-        embedding.after_step(at(10), Rng::stream(2, "step"));
-        assert_eq!(rows(&*embedding, vocab), before, "not before the epoch's validation");
-        embedding.after_step(at(11), Rng::stream(2, "step"));
+        let cancelled = Cancel::default();
+        cancelled.set();
+        assert!(after(&mut *embedding, 10, &Cancel::default()).is_continue());
+        assert!(after(&mut *embedding, 11, &cancelled).is_break());
+        assert_eq!(rows(&*embedding, vocab), before, "before validation, and when cut off");
+        assert!(after(&mut *embedding, 11, &Cancel::default()).is_continue());
         (before, rows(&*embedding, vocab))
     }
 
@@ -466,20 +483,18 @@ mod tests {
     fn entropies_of_pointers() {
         let mut embedding = build(r#"{"columns": 2}"#, 2000, 128);
         assert_eq!(embedding.figures(), [("clusterings", 0.0)]);
-        embedding
-            .after_step(Clock { step: 11, epoch: 0, steps_per_epoch: 10 }, Rng::stream(2, "s"));
+        assert!(after(&mut *embedding, 11, &Cancel::default()).is_continue());
         let figures: std::collections::BTreeMap<_, _> = embedding.figures().into_iter().collect();
         // Random pieces fall into clusters of similar size; pairs of columns are independent.
         assert!((0.9..1.0).contains(&figures["entropy"]), "{figures:?}");
         assert!((0.9..1.0).contains(&figures["pair_entropy"]), "{figures:?}");
         // All ids in one cluster of each column: collapsed.
-        let mut state = embedding;
-        state.state(&mut |name, mut tensor| {
+        embedding.state(&mut |name, mut tensor| {
             if let ("pointers", TensorMut::U64(bits)) = (name, &mut tensor) {
                 bits.fill(0);
             }
         });
-        let figures: std::collections::BTreeMap<_, _> = state.figures().into_iter().collect();
+        let figures: std::collections::BTreeMap<_, _> = embedding.figures().into_iter().collect();
         assert_eq!((figures["entropy"], figures["pair_entropy"]), (0.0, 0.0));
     }
 }

@@ -1,8 +1,12 @@
 //! Centroids of an embedding's pieces: what cce, cqr and pq share.
 
-use crate::kmeans::{Start, assign, kmeans};
+use crate::cancel::Cancel;
+use crate::kmeans::{self, Start, assign, kmeans};
 use crate::rng::Rng;
 use crate::state::{State, TensorMut};
+
+/// Pieces that are assigned between two looks at a wish to stop.
+const BETWEEN_LOOKS: usize = 1 << 17;
 
 /// How k-means is run.
 #[derive(Clone, Copy)]
@@ -14,13 +18,15 @@ pub(super) struct Lloyd {
 }
 
 /// At most k centroids of the pieces [n × width] of all ids, from a sample of them, and the nearest
-/// one of each id. `counts` are the ids' weights, all equal without them.
+/// one of each id. `counts` are the ids' weights, all equal without them. Once cancelled, what it
+/// returns is of no use.
 pub(super) fn quantise(
     pieces: &[f32],
     width: usize,
     k: u32,
     lloyd: Lloyd,
     counts: Option<&[u32]>,
+    cancel: &Cancel,
     rng: &mut Rng,
 ) -> (Vec<f32>, Vec<u32>) {
     let n = pieces.len() / width;
@@ -40,9 +46,13 @@ pub(super) fn quantise(
         |counts: &[u32]| sample.iter().map(|&id| counts[id as usize].max(1) as f32).collect();
     let weights: Option<Vec<f32>> = counts.filter(|counts| counts.len() == n).map(weigh);
     let Lloyd { start, iterations, .. } = lloyd;
-    let centroids = kmeans(&points, width, k as usize, weights.as_deref(), start, iterations, rng);
+    let lloyd = kmeans::Lloyd { start, iterations, cancel: Some(cancel) };
+    let centroids = kmeans(&points, width, k as usize, weights.as_deref(), lloyd, rng);
     let mut nearest = vec![0; n];
-    assign(pieces, width, &centroids, &mut nearest);
+    let parts = pieces.chunks(BETWEEN_LOOKS * width).zip(nearest.chunks_mut(BETWEEN_LOOKS));
+    for (pieces, nearest) in parts.take_while(|_| !cancel.is_set()) {
+        assign(pieces, width, &centroids, nearest);
+    }
     (centroids, nearest)
 }
 

@@ -259,7 +259,15 @@ mod tests {
             let knobs = serde_json::from_str(&knobs).unwrap();
             let plan = Lma.plan_table(&table, Limit::Params(1000), &knobs).unwrap();
             let (rng, init) = (Rng::stream(1, "t"), Init::default());
-            let cx = BuildCx { rng, table: 0, init, hash: None, fields: &[], examples: None };
+            let cx = BuildCx {
+                rng,
+                table: 0,
+                init,
+                hash: None,
+                fields: &[],
+                examples: None,
+                cancel: Default::default(),
+            };
             let mut built = (plan.build)(&mut { cx });
             let census = crate::census::census(&mut *built, 500, 4, &[]);
             // 2,000 places in 1,000 cells: 865 are expected; cubic polynomials modulo a multiple of

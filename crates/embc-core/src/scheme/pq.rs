@@ -108,8 +108,10 @@ impl Embedding for Training {
         let codebook = |j: usize| {
             let piece = |row: &[f32]| row[j * width..][..width].to_vec();
             let pieces: Vec<f32> = self.table.value().chunks_exact(dim).flat_map(piece).collect();
-            let (mut book, nearest) =
-                quantise(&pieces, width, self.k, self.lloyd, None, &mut cx.rng.fork(j as u64));
+            let (mut book, nearest) = {
+                let mut rng = cx.rng.fork(j as u64);
+                quantise(&pieces, width, self.k, self.lloyd, None, &cx.cancel, &mut rng)
+            };
             error.add(&pieces, &book, width, &nearest);
             book.resize(self.k as usize * width, 0.0);
             nearest.iter().enumerate().for_each(|(id, &c)| codes.set(id * self.columns + j, c));
@@ -188,6 +190,7 @@ mod tests {
                 hash: None,
                 fields: &[],
                 examples: None,
+                cancel: Default::default(),
             };
             let mut trained = (plan.build)(&mut cx);
             let finished = trained.finish(&mut cx).unwrap();

@@ -81,7 +81,15 @@ fn build(plan: &Plan, seed: u64) -> Built {
     let rng = Rng::stream(seed, "init/t");
     let init = Init::Normal(0.5);
     let examples = Some(&Rows as &dyn Data);
-    let mut cx = BuildCx { rng, table: 0, init, hash: None, fields: &[(0, 0)], examples };
+    let mut cx = BuildCx {
+        rng,
+        table: 0,
+        init,
+        hash: None,
+        fields: &[(0, 0)],
+        examples,
+        cancel: Default::default(),
+    };
     Built((plan.build)(&mut cx))
 }
 
@@ -192,7 +200,15 @@ fn footprints_equal_the_real_buffers() {
             let mut built = build(plan, 1);
             // Post-training stages promise what they will be.
             let (rng, init) = (Rng::stream(1, "finish"), Init::default());
-            let mut cx = BuildCx { rng, table: 0, init, hash: None, fields: &[], examples: None };
+            let mut cx = BuildCx {
+                rng,
+                table: 0,
+                init,
+                hash: None,
+                fields: &[],
+                examples: None,
+                cancel: Default::default(),
+            };
             if let Some(finished) = built.0.finish(&mut cx) {
                 built.0 = finished;
             }

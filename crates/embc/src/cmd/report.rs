@@ -3,7 +3,7 @@
 use super::Outcome;
 use crate::cli::{Format, Global, Report};
 use crate::config::Experiment;
-use crate::record::{Record, Results};
+use crate::record::{Book, Record, Results};
 use crate::report;
 use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ pub fn run(args: &Report, global: &Global) -> Result<Outcome> {
         true => recorded(global)?,
         false => args.experiments.clone(),
     };
-    let (mut text, mut failed) = (String::new(), Vec::new());
+    let (mut text, mut failed, mut titles) = (String::new(), Vec::new(), Vec::new());
     for name in &named {
         // A file of records stands for its experiment, with the folder that it lies in.
         let is_records = name.extension().is_some_and(|e| e == "jsonl");
@@ -23,7 +23,7 @@ pub fn run(args: &Report, global: &Global) -> Result<Outcome> {
         };
         let experiment = Experiment::load(config, &[])?;
         let results = Results::open(folder, &experiment.name)?;
-        let records: Vec<Record> = super::sweep::latest(results.read()?).into_values().collect();
+        let records: Vec<Record> = Book::open(results)?.into_records();
         if records.is_empty() {
             bail!(
                 "{} has no results yet; run `embc sweep --config {}`",
@@ -37,6 +37,10 @@ pub fn run(args: &Report, global: &Global) -> Result<Outcome> {
                 text.push_str(&report::export::csv(&experiment, &records, text.is_empty())?);
             }
             Format::Json => text.push_str(&report::export::json(&experiment, &records)?),
+            Format::Html => {
+                titles.push((experiment.name.clone(), experiment.title.clone()));
+                text.push_str(&report::html::section(&experiment, &records)?);
+            }
             Format::Latex => text.push_str(&report::export::latex(&experiment, &records)?),
             Format::Svg => {
                 let svg = report::svg(&experiment, &records)?;
@@ -49,7 +53,22 @@ pub fn run(args: &Report, global: &Global) -> Result<Outcome> {
         }
         if args.check {
             failed.extend(report::check(&experiment, &records)?);
+            let rendered = folder.join(&experiment.name).with_extension("md");
+            // The same numbers of another build are not stale.
+            let numbers = |text: &str| text.split(" Trained by embc ").next().map(String::from);
+            let is = std::fs::read_to_string(&rendered).ok();
+            let to = report::markdown(&experiment, &records)?;
+            if is.is_some_and(|is| numbers(&is) != numbers(&to)) {
+                failed.push(format!(
+                    "{} is stale; render it again: embc report {} --output {0}",
+                    rendered.display(),
+                    experiment.name
+                ));
+            }
         }
+    }
+    if args.format == Format::Html {
+        text = report::html::page(&titles, &text);
     }
     match &args.output {
         Some(path) => std::fs::write(path, &text)
@@ -61,7 +80,7 @@ pub fn run(args: &Report, global: &Global) -> Result<Outcome> {
 }
 
 /// Experiments that have a file of results and a config.
-fn recorded(global: &Global) -> Result<Vec<PathBuf>> {
+pub fn recorded(global: &Global) -> Result<Vec<PathBuf>> {
     let folder = &global.results;
     let files = std::fs::read_dir(folder).with_context(|| {
         format!("{}: no results here; run `embc sweep` first", folder.display())

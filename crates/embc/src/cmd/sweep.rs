@@ -1,19 +1,20 @@
 //! `embc sweep`: all trials of experiments that are not recorded yet, then their tables.
 
 use super::Outcome;
+use crate::checkpoint::Claim;
 use crate::cli::{Global, Sweep};
 use crate::config::Experiment;
-use crate::memory::{Memory, Need};
-use crate::plan::{Trial, trials};
-use crate::progress::Progress;
-use crate::record::{Record, Results, Status};
-use crate::run::{Bench, Ended};
-use crate::{interrupted, report};
+use crate::engine::{Engine, Options, State};
+use crate::memory::Need;
+use crate::plan::Trial;
+use crate::record::{Book, Results, Status};
+use crate::report;
+use crate::run::Bench;
+use crate::table::bytes;
 use anyhow::{Result, bail};
-use indicatif::MultiProgress;
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::fmt::Write;
+use std::time::Duration;
 
 pub fn run(args: &Sweep, global: &Global) -> Result<Outcome> {
     if args.threads == Some(0) || args.jobs == Some(0) {
@@ -25,154 +26,84 @@ pub fn run(args: &Sweep, global: &Global) -> Result<Outcome> {
     let experiments: Vec<Experiment> = args.config.iter().map(load).collect::<Result<_>>()?;
     for experiment in &experiments {
         super::entry(&registry, &experiment.dataset)?;
+        report::check_reference(experiment)?;
     }
     let mut outcome = Outcome::Fine;
     for experiment in &experiments {
-        // Before any training, not after it.
-        crate::report::check_reference(experiment)?;
         let entry = super::entry(&registry, &experiment.dataset)?;
         let data = super::open(entry, experiment, global)?;
         let bench = Bench::new(experiment, entry, &data, global.overcommit)?;
-        let results = Results::open(&global.results, &experiment.name)?;
-        let mut records = latest(results.read()?);
-        let wanted = |trial: &Trial| args.filter.as_ref().is_none_or(|f| f.is_match(&trial.name()));
-        let all: Vec<Trial> = trials(experiment)?.into_iter().filter(wanted).collect();
-        let is_done = |trial: &Trial| {
-            let record = records.get(&trial.id(data.data_hash()));
-            record.is_some_and(|r| matches!(r.status, Status::Ok | Status::Infeasible))
+        let book = Book::open(Results::open(&global.results, &experiment.name)?)?;
+        let seconds = seconds(&book);
+        let options = Options {
+            results: &global.results,
+            filter: args.filter.as_ref(),
+            rerun: args.rerun,
+            retry_failed: args.retry_failed,
+            fail_fast: args.fail_fast,
+            jobs: args.jobs,
+            threads: args.threads,
+            checkpoint_every: *args.keep.checkpoint_every,
+            quiet: global.quiet,
         };
+        let engine = Engine::new(&bench, book, options);
         if args.list {
-            let line = |trial: &Trial| {
-                let state = if is_done(trial) { "done" } else { "to do" };
-                format!(
-                    "{}  {:<5}  {}: {}\n",
-                    trial.id(data.data_hash()),
-                    state,
-                    experiment.name,
-                    trial.name()
-                )
-            };
-            super::print(&all.iter().map(line).collect::<String>())?;
+            super::print(&list(&bench, &engine.trials()?, &seconds, global))?;
             continue;
         }
-        let todo: Vec<&Trial> = all.iter().filter(|t| args.rerun || !is_done(t)).collect();
-        if todo.len() < all.len() && !global.quiet {
-            eprintln!(
-                "{}: {} of {} trials are done already",
-                experiment.name,
-                all.len() - todo.len(),
-                all.len()
-            );
-        }
-        let memory = Memory::new();
-        let needs = todo.iter().filter_map(|trial| bench.need(trial));
-        let largest = needs.max_by_key(Need::total);
-        if let Some(need) = largest.filter(|_| !global.quiet) {
-            eprintln!("{}: the largest trial {need}", experiment.name);
-        }
-        // So many that they need not wait for each other's memory.
-        let fit = memory.free() / largest.map_or(1, |need| need.total().max(1));
-        let (jobs, threads) = jobs_and_threads(args, todo.len().min(fit as usize));
-        let mut keep = |ended: Ended| {
-            let Ended::Recorded(record, _) = ended else {
-                outcome = Outcome::Interrupted;
-                return Ok(());
-            };
-            if record.status == Status::Error && outcome == Outcome::Fine {
-                outcome = Outcome::Failed;
-            }
-            results.append(&record)?;
-            records.insert(record.trial.clone(), *record);
-            anyhow::Ok(())
-        };
-        let (next, lines) = (AtomicUsize::new(0), MultiProgress::new());
-        let stop = Arc::new(AtomicBool::new(false));
-        let work = |pool: &rayon::ThreadPool, keep: &mut dyn FnMut(Ended) -> bool| {
-            let mut progress = Progress::new(global.quiet, lines.clone(), stop.clone());
-            loop {
-                let i = next.fetch_add(1, Ordering::Relaxed);
-                let Some(trial) = todo.get(i) else { return };
-                if interrupted() {
-                    keep(Ended::Cancelled);
-                    return;
-                }
-                progress.place(i + 1, todo.len());
-                progress.name(&trial.name());
-                let mut ended = pool.install(|| bench.run(trial, &memory, &mut progress));
-                if let Ended::Recorded(record, net) = &mut ended {
-                    *net = None;
-                    record.jobs = jobs;
-                    if jobs > 1 {
-                        // The process's peak is that of all its trials.
-                        record.peak_rss_bytes = 0;
-                    }
-                    progress.end(&summary(record, experiment));
-                }
-                if !keep(ended) {
-                    return;
-                }
-            }
-        };
-        let (send, ended) = std::sync::mpsc::channel();
-        std::thread::scope(|scope| {
-            for _ in 0..jobs {
-                let (send, work) = (send.clone(), &work);
-                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build()?;
-                scope.spawn(move || work(&pool, &mut |ended| send.send(ended).is_ok()));
-            }
-            drop(send);
-            let kept = ended.iter().try_for_each(&mut keep);
-            // Where a record cannot be kept, the other trials would be lost too.
-            stop.store(kept.is_err(), Ordering::Relaxed);
-            drop(ended);
-            kept
-        })?;
-        if outcome == Outcome::Interrupted {
+        let (records, went) = engine.run()?;
+        if went == Outcome::Interrupted {
             let again = "run the same command again to go on";
             eprintln!("interrupted: finished trials are in {}; {again}", global.results.display());
-            return Ok(outcome);
+            return Ok(went);
         }
-        let records: Vec<Record> = records.into_values().collect();
+        if went == Outcome::Failed {
+            outcome = went;
+            if args.fail_fast {
+                return Ok(outcome);
+            }
+        }
         super::print(&report::markdown(experiment, &records)?)?;
     }
     Ok(outcome)
 }
 
-/// Trials at once, and the threads of each. Many trials on one thread each make the most of a
-/// machine; one alone gets all of it.
-fn jobs_and_threads(args: &Sweep, trials: usize) -> (usize, usize) {
-    let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
-    let jobs = args.jobs.unwrap_or(cores / args.threads.unwrap_or(1)).clamp(1, trials.max(1));
-    (jobs, args.threads.unwrap_or((cores / jobs).max(1)))
-}
-
-/// The newest record of each trial.
-pub fn latest(records: Vec<Record>) -> BTreeMap<String, Record> {
-    records.into_iter().map(|record| (record.trial.clone(), record)).collect()
-}
-
-/// A trial's end in one line.
-pub fn summary(record: &Record, experiment: &Experiment) -> String {
-    let metric = experiment.metric();
-    let value = |split: &str| {
-        let value = record.metrics.get(&format!("{split}/{metric}"));
-        value.map(|value| format!("{split}/{metric} {value:.4}"))
-    };
-    match record.status {
-        Status::Ok => {
-            let metrics: Vec<String> = ["valid", "test"].iter().filter_map(|s| value(s)).collect();
-            format!(
-                "{}, {} parameters, best epoch {} of {}, {:.1} s",
-                metrics.join(", "),
-                crate::table::count(record.params),
-                record.best_epoch,
-                record.epochs,
-                record.wall_s
-            )
-        }
-        status => {
-            let status = if status == Status::Infeasible { "infeasible" } else { "failed" };
-            format!("{status}: {}", record.error.as_deref().unwrap_or(""))
-        }
+/// What trials took before, by label.
+fn seconds(book: &Book) -> BTreeMap<String, f64> {
+    let mut all: BTreeMap<String, Vec<f64>> = BTreeMap::new();
+    for record in book.records().filter(|record| record.status == Status::Ok) {
+        all.entry(record.label.clone()).or_default().push(record.wall_s);
     }
+    let mean = |times: Vec<f64>| times.iter().sum::<f64>() / times.len() as f64;
+    all.into_iter().map(|(label, times)| (label, mean(times))).collect()
+}
+
+/// A line a trial: id, state, memory, the time that it took or will take, name.
+fn list(
+    bench: &Bench<'_>,
+    trials: &[(Trial, State)],
+    seconds: &BTreeMap<String, f64>,
+    global: &Global,
+) -> String {
+    // A cell's seeds need the same.
+    let mut needs: BTreeMap<String, Option<Need>> = BTreeMap::new();
+    let mut text = String::new();
+    for (trial, state) in trials {
+        let id = trial.id(bench.data.data_hash());
+        let need = needs.entry(trial.cell_name()).or_insert_with(|| bench.need(trial));
+        let memory = need.map_or("–".into(), |need| bytes(need.total()));
+        let time = seconds.get(trial.scheme.label());
+        let time = time.map_or("–".into(), |s| {
+            humantime::format_duration(Duration::from_secs(s.ceil() as u64)).to_string()
+        });
+        let state = match state {
+            State::ToDo => Claim::stands(&global.results, &id),
+            State::Done => "done",
+            State::Pruned => "pruned",
+            State::Failed => "failed",
+        };
+        let name = format!("{}: {}", bench.experiment.name, trial.name());
+        let _ = writeln!(text, "{id}  {state:<11}  {memory:>10}  {time:>8}  {name}");
+    }
+    text
 }

@@ -1,21 +1,22 @@
 //! `embc train`: one trial, its metrics, and if wanted its weights.
 
 use super::Outcome;
+use crate::checkpoint::Claim;
 use crate::cli::{Global, Train};
 use crate::config::Experiment;
 use crate::memory::Memory;
 use crate::plan::trials;
 use crate::progress::Progress;
+use crate::provenance::program;
 use crate::record::{Record, Results, Status};
 use crate::run::{Bench, Ended};
-use anyhow::{Context, Result};
+use crate::tensors;
+use anyhow::{Context, Result, bail};
 use embc_core::batch::Data;
 use embc_core::net::Net;
-use embc_core::state::{HasState, TensorMut, is_optimizer};
+use embc_core::state::{HasState, is_optimizer};
 use embc_data::registry::Entry;
 use embc_data::view::View;
-use safetensors::tensor::{Dtype, TensorView};
-use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
 
@@ -34,17 +35,23 @@ pub fn run(args: &Train, global: &Global) -> Result<Outcome> {
     }
     let results = Results::open(&global.results, &experiment.name)?;
     let trial = trials(&experiment)?.into_iter().next().expect("a scheme and a seed");
-    let mut progress = Progress::new(global.quiet, Default::default(), Default::default());
+    let mut progress = Progress::new(global.quiet, Default::default());
     progress.name(&trial.name());
     if let Some(need) = bench.need(&trial) {
         progress.say(&format!("embc: {need}"));
     }
-    let Ended::Recorded(record, net) = bench.run(&trial, &Memory::new(), &mut progress) else {
-        eprintln!("interrupted: nothing was recorded");
+    let Some(claim) = Claim::take(&global.results, &trial.id(data.data_hash()), program())? else {
+        bail!("another process trains this trial; wait for it, or choose another --results");
+    };
+    let (memory, every) = (Memory::new(), *args.keep.checkpoint_every);
+    let ended = bench.run(&trial, &memory, &claim, every, &mut progress);
+    let Ended::Recorded(record, net) = ended else {
+        eprintln!("interrupted: run the same command again to go on");
         return Ok(Outcome::Interrupted);
     };
-    progress.end(&super::sweep::summary(&record, &experiment));
+    progress.end(&record.summary(&experiment.metric()), "");
     results.append(&record)?;
+    claim.done();
     if let (Some(folder), Some(mut net)) = (&args.out, net) {
         save(folder, &mut net, &record, entry, &data, global)?;
     }
@@ -69,29 +76,13 @@ fn save(
     data: &View,
     global: &Global,
 ) -> Result<()> {
-    let mut tensors: BTreeMap<String, (Dtype, usize, Vec<u8>)> = BTreeMap::new();
-    net.state(&mut |name, tensor| {
-        if is_optimizer(name) {
-            return;
-        }
-        let stored = match tensor {
-            TensorMut::F32(x) => {
-                (Dtype::F32, x.len(), x.iter().flat_map(|x| x.to_le_bytes()).collect())
+    tensors::write(&folder.join("weights.safetensors"), None, &mut |visit| {
+        net.state(&mut |name, tensor| {
+            if !is_optimizer(name) {
+                visit(name, tensors::slice(&tensor));
             }
-            TensorMut::U32(x) => {
-                (Dtype::U32, x.len(), x.iter().flat_map(|x| x.to_le_bytes()).collect())
-            }
-            TensorMut::U64(x) => {
-                (Dtype::U64, x.len(), x.iter().flat_map(|x| x.to_le_bytes()).collect())
-            }
-        };
-        tensors.insert(name.into(), stored);
-    });
-    let views: Vec<(&String, TensorView<'_>)> = tensors
-        .iter()
-        .map(|(name, (dtype, len, bytes))| Ok((name, TensorView::new(*dtype, vec![*len], bytes)?)))
-        .collect::<Result<_>>()?;
-    write(folder, "weights.safetensors", &safetensors::serialize(views, None)?)?;
+        });
+    })?;
     write(folder, "trial.json", serde_json::to_string_pretty(record)?.as_bytes())?;
     for (field, shape) in data.shape().fields.iter().enumerate() {
         let mut text = String::new();

@@ -5,6 +5,7 @@
 
 use super::{Grid, budget_text, sign_of};
 use crate::config::{Compare, Experiment, Pair};
+use crate::record::{Record, Status};
 use crate::table::markdown as md_table;
 use statrs::distribution::{ContinuousCDF, StudentsT};
 use std::collections::BTreeMap;
@@ -12,8 +13,8 @@ use std::fmt::Write;
 
 /// How much one scheme's metric lies above another's.
 #[derive(Clone, Debug, Default, PartialEq)]
-struct Difference {
-    by_seed: BTreeMap<u64, f64>,
+pub struct Difference {
+    pub by_seed: BTreeMap<u64, f64>,
     /// Without each group of test rows, the mean over seeds; empty where trials do not know.
     without: Vec<f64>,
 }
@@ -21,15 +22,25 @@ struct Difference {
 impl Difference {
     fn of(grid: &Grid<'_>, pair: &Pair, key: &str) -> Option<Self> {
         let budget = pair.budget.map_or(String::new(), |b| b.to_string());
-        let (ours, theirs) =
-            (grid.by_seed(&pair.scheme, &budget, key), grid.by_seed(&pair.with, &budget, key));
-        let both = |(seed, x): (u64, f64)| Some((seed, x - theirs.get(&seed)?));
-        let by_seed: BTreeMap<u64, f64> = ours.into_iter().filter_map(both).collect();
-        let groups = |scheme: &str| -> BTreeMap<u64, Vec<f64>> {
-            let records = grid.cell(scheme, &budget).into_iter().flat_map(|cell| &cell.records);
-            records.filter_map(|r| Some((r.seed, r.without_groups.get(key)?.clone()))).collect()
+        let records = |scheme: &str| grid.cell(scheme, &budget).map(|cell| &cell.records[..]);
+        Self::between(records(&pair.scheme)?, records(&pair.with)?, key)
+    }
+
+    /// By how much a metric of one cell's records lies above that of another's; none where they
+    /// share no seed.
+    pub fn between(ours: &[&Record], theirs: &[&Record], key: &str) -> Option<Self> {
+        let values = |records: &[&Record]| -> BTreeMap<u64, f64> {
+            let ok = records.iter().filter(|r| r.status == Status::Ok);
+            ok.filter_map(|r| Some((r.seed, *r.metrics.get(key)?))).collect()
         };
-        let (ours, theirs) = (groups(&pair.scheme), groups(&pair.with));
+        let groups = |records: &[&Record]| -> BTreeMap<u64, Vec<f64>> {
+            let groups = |r: &&Record| Some((r.seed, r.without_groups.get(key)?.clone()));
+            records.iter().filter_map(groups).collect()
+        };
+        let other = values(theirs);
+        let both = |(seed, x): (u64, f64)| Some((seed, x - other.get(&seed)?));
+        let by_seed: BTreeMap<u64, f64> = values(ours).into_iter().filter_map(both).collect();
+        let (ours, theirs) = (groups(ours), groups(theirs));
         let mut without: Vec<f64> = Vec::new();
         for seed in by_seed.keys() {
             let (Some(a), Some(b)) = (ours.get(seed), theirs.get(seed)) else {
@@ -61,12 +72,12 @@ impl Difference {
         (!mean.by_seed.is_empty()).then_some(mean)
     }
 
-    fn mean(&self) -> f64 {
+    pub fn mean(&self) -> f64 {
         self.by_seed.values().sum::<f64>() / self.by_seed.len() as f64
     }
 
     /// Half the width of the 95 % interval; none for one seed without groups.
-    fn half(&self) -> Option<f64> {
+    pub fn half(&self) -> Option<f64> {
         let squares = |values: &mut dyn Iterator<Item = f64>, mean: f64| -> f64 {
             values.map(|x| (x - mean).powi(2)).sum()
         };
@@ -94,7 +105,21 @@ impl Difference {
         }
     }
 
-    fn text(&self) -> String {
+    /// Which variance the interval covers.
+    pub fn covers(&self) -> &'static str {
+        match self.without.is_empty() {
+            true => "seeds alone: these records do not know what test rows add",
+            false => "seeds and the choice of test rows together",
+        }
+    }
+
+    /// Whether the first or the second is better beyond chance; `sign` is −1 where less is better.
+    pub fn winner(&self, sign: f64) -> Option<bool> {
+        let half = self.half()?;
+        (self.mean().abs() > half).then_some(sign * self.mean() > 0.0)
+    }
+
+    pub fn text(&self) -> String {
         match self.half() {
             Some(half) => format!("{:+.4} ± {half:.4}", self.mean()),
             None => format!("{:+.4}", self.mean()),
@@ -175,12 +200,7 @@ fn one(
             mean.verdict(claim, sign_of(key))
         );
     }
-    let covers = match &means[0] {
-        Some(mean) if mean.without.is_empty() => {
-            "seeds alone: these records do not know what test rows add"
-        }
-        _ => "seeds and the choice of test rows together",
-    };
+    let covers = means[0].clone().unwrap_or_default().covers();
     let _ = writeln!(
         text,
         ". Differences with 95 % intervals, paired by seed and test row, over {covers}; the training rows are fixed.\n"

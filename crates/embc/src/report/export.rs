@@ -1,6 +1,6 @@
 //! The numbers behind the tables, for other programs and for papers: CSV, JSON, LaTeX.
 
-use super::{Grid, Summary, budget_text, metric_key, values_rows};
+use super::{Grid, Summary, axis_of, budget_text, metric_key, values_rows};
 use crate::config::Experiment;
 use crate::record::{Record, Status};
 use anyhow::Result;
@@ -78,7 +78,7 @@ pub fn json(experiment: &Experiment, records: &[Record]) -> Result<String> {
 pub fn latex(experiment: &Experiment, records: &[Record]) -> Result<String> {
     let grid = Grid::new(experiment, records)?;
     let key = metric_key(experiment, &grid.records);
-    let axis = experiment.points()?.first().map(|point| point.axis);
+    let axis = axis_of(experiment)?;
     let budgets = if grid.budgets.is_empty() { vec![String::new()] } else { grid.budgets.clone() };
     let column = |budget: &String| match axis {
         Some(axis @ ("compression" | "bytes")) => budget_text(axis, budget),

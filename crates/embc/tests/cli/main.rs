@@ -6,5 +6,6 @@ mod hostile;
 mod real;
 mod sandbox;
 mod smoke;
+mod survive;
 mod theory;
 mod tidy;

@@ -5,7 +5,7 @@ use serde_json::Value;
 use std::io::Read;
 use std::process::Stdio;
 
-const CONFIG: &str = r#"
+pub const CONFIG: &str = r#"
 title = "smoke"
 dataset = "synth"
 [model]
@@ -57,7 +57,7 @@ quantize = "int8"
 relative_to = "full"
 "#;
 
-const REGISTRY: &str = r#"
+pub const REGISTRY: &str = r#"
 [synth]
 title = "synthetic"
 format = "synth"
@@ -72,14 +72,14 @@ fn sandbox() -> Sandbox {
     sandbox
 }
 
-fn records(sandbox: &Sandbox) -> Vec<Value> {
+pub fn records(sandbox: &Sandbox) -> Vec<Value> {
     let text = std::fs::read_to_string(sandbox.path("results/smoke.jsonl")).unwrap();
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
 /// Records without what may differ between machines and runs, in an order that does not either:
 /// trials that run side by side are recorded as they end.
-fn bare(mut records: Vec<Value>) -> Vec<Value> {
+pub fn bare(mut records: Vec<Value>) -> Vec<Value> {
     let volatile = [
         "train_examples_per_s",
         "build_s",
@@ -142,8 +142,37 @@ fn one_and_two_threads_give_identical_records() {
     assert_eq!(records(&one).len(), 46);
     assert_eq!(one.run(&["report"]).fine().stdout, first.stdout);
     exports(&one, &one_records);
+    advice(&one, &one_records);
     let why = one.run(&["report", "--collisions"]).fine().stdout;
     assert!(why.starts_with(&first.stdout) && why.contains("own row: ids %"), "{why}");
+}
+
+/// Two schemes side by side, two files, and what to use.
+fn advice(sandbox: &Sandbox, records: &[Value]) {
+    let mean = |label: &str| {
+        let at = |r: &&Value| r["label"] == label && r["budget"]["compression"] == 2;
+        let values = records.iter().filter(at).map(|r| r["metrics"]["test/auc"].as_f64().unwrap());
+        values.sum::<f64>() / 2.0
+    };
+    let text = sandbox.run(&["compare", "memcom", "hash", "--in", "smoke"]).fine().stdout;
+    let expect = format!("| 2x          | {:+.4} ± ", mean("memcom") - mean("hash"));
+    assert!(text.contains(&expect), "{expect} {text}");
+    let text = sandbox.run(&["compare", "smoke", "results/smoke.jsonl"]).fine().stdout;
+    let zeros = text.matches("+0.0000 ± 0.0000 | 2     | may be chance").count();
+    assert_eq!(zeros, 23, "a cell each: {text}");
+    sandbox.run(&["compare", "memcm", "hash", "--in", "smoke"]).refuses("did you mean \"memcom\"?");
+    sandbox.run(&["compare", "memcom", "hash"]).refuses("say in which experiment: --in NAME");
+    let advice = |size| sandbox.run(&["recommend", "--budget-bytes", size]).fine().stdout;
+    let full = advice("1GiB");
+    assert!(full.starts_with("smoke: use ") && full.contains(" of 1.00 GiB"), "{full}");
+    let small = advice("4KiB");
+    assert!(small.contains("than the full table's") && small.contains("the next, "), "{small}");
+    assert!(advice("10B").contains("nothing recorded fits 10 B; the smallest is "));
+    sandbox.run(&["recommend"]).expect(2, "--budget-bytes");
+    let html = sandbox.run(&["report", "--format", "html"]).fine().stdout;
+    assert!(html.starts_with("<!doctype html>") && html.ends_with("</html>\n"));
+    assert!(!html.contains("http://") || html.matches("http://").count() == 1, "the SVG namespace");
+    assert!(!html.contains("https://"), "it loads nothing");
 }
 
 /// The same numbers for other programs, and a table for a paper.
@@ -261,6 +290,20 @@ fn checks_fail_with_exit_code_1() {
     sandbox.run(&["sweep", "--config", "smoke", "--filter", "full"]).fine();
     sandbox.run(&["report", "smoke"]).fine();
     sandbox.run(&["report", "smoke", "--check"]).expect(1, "below 0.99 (bound from: a dream)");
+    // A report beside the records that says something else.
+    sandbox.write("configs/smoke.toml", CONFIG);
+    sandbox.run(&["report", "smoke", "--output", "results/smoke.md"]).fine();
+    sandbox.run(&["report", "smoke", "--check"]).fine();
+    sandbox.run(&["sweep", "--config", "smoke", "--filter", "hash, compression 2"]).fine();
+    sandbox.run(&["report", "smoke", "--check"]).expect(1, "results/smoke.md is stale");
+    // The same config on other data.
+    let text = std::fs::read_to_string(sandbox.path("results/smoke.jsonl")).unwrap();
+    let (first, rest) = text.split_once('\n').unwrap();
+    let mut record: Value = serde_json::from_str(first).unwrap();
+    record["data_hash"] = "0123456789abcdef".into();
+    sandbox.write("results/smoke.jsonl", format!("{record}\n{rest}"));
+    let report = sandbox.run(&["report", "smoke"]).fine().stdout;
+    assert!(report.contains("**Stale:** 1 trials were trained on other data"), "{report}");
 }
 
 #[test]

@@ -89,6 +89,26 @@ fn committed_results_are_readable_and_hold_their_expectations() {
     }
 }
 
+/// Pages of several experiments, whose names are their sections'.
+#[test]
+fn committed_pages_are_up_to_date() {
+    let root = root();
+    let pages = files(&root.join("results"), "html");
+    assert!(!pages.is_empty());
+    for page in pages {
+        let text = std::fs::read_to_string(&page).unwrap();
+        let names = text.match_indices("<section id=\"").map(|(at, tag)| {
+            let rest = &text[at + tag.len()..];
+            &rest[..rest.find('"').unwrap()]
+        });
+        let names: Vec<&str> = names.collect();
+        let args = [&["report", "--format", "html"], &names[..]].concat();
+        let mut command = Sandbox::new().command(&args);
+        let ran: crate::sandbox::Ran = command.current_dir(&root).output().unwrap().into();
+        assert!(ran.fine().stdout == text, "{} is stale: run `just report`", page.display());
+    }
+}
+
 /// README's generated parts; with UPDATE=1 in the environment they are written anew.
 #[test]
 fn readme_shows_what_there_is() {
@@ -127,7 +147,7 @@ fn readme_shows_what_there_is() {
 #[test]
 fn help_teaches() {
     let sandbox = Sandbox::new();
-    for command in ["train", "sweep", "report", "data", "list", "theory"] {
+    for command in ["train", "sweep", "report", "compare", "recommend", "data", "list", "theory"] {
         let help = sandbox.run(&[command, "--help"]).fine().stdout;
         assert!(help.contains("Usage: embc"), "{command}");
     }

@@ -1,0 +1,218 @@
+//! A running trial on disk: who runs it, and where it stands.
+//!
+//! `RESULTS/.running/TRIAL/` holds a lock, so that sweeps on one folder share the work, and the last
+//! two checkpoints. One whose checksum does not match is passed over for the one before. All of it goes
+//! when the trial has its record.
+
+use crate::progress::Progress;
+use crate::record::Program;
+use crate::tensors::{Slice, Stored, slice, write};
+use anyhow::{Context, Result, bail};
+use embc_core::batch::Split;
+use embc_core::net::Net;
+use embc_core::state::{HasState, Saved, Tensor};
+use embc_core::train::{Checkpoint, Observer, Point, Position};
+use serde_json::{Value, json};
+use std::fs::{File, OpenOptions, TryLockError};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// The version of this format.
+const VERSION: u32 = 1;
+/// Names of the two files, the newer one first.
+const FILES: [&str; 2] = ["last.safetensors", "previous.safetensors"];
+/// Names of the best weights begin so.
+const BEST: &str = "best:";
+
+/// The right to run a trial.
+pub struct Claim {
+    folder: PathBuf,
+    /// Locked for as long as this lives.
+    _lock: File,
+    trial: String,
+    program: Program,
+}
+
+impl Claim {
+    /// Claims a trial; none where another process runs it.
+    pub fn take(results: &Path, trial: &str, program: Program) -> Result<Option<Self>> {
+        let folder = results.join(".running").join(trial);
+        let path = folder.join("lock");
+        let open = || {
+            std::fs::create_dir_all(&folder)?;
+            OpenOptions::new().create(true).truncate(false).write(true).open(&path)
+        };
+        let lock = open().with_context(|| {
+            format!("{}: cannot be made; choose another folder with --results", path.display())
+        })?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Some(Self { folder, _lock: lock, trial: trial.into(), program })),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => {
+                Err(error).with_context(|| format!("{}: cannot be locked", path.display()))
+            }
+        }
+    }
+
+    /// What is known of a trial without a record.
+    pub fn stands(results: &Path, trial: &str) -> &'static str {
+        let folder = results.join(".running").join(trial);
+        let lock = File::open(folder.join("lock"));
+        match lock.map(|lock| lock.try_lock_shared()) {
+            Ok(Err(TryLockError::WouldBlock)) => "running",
+            _ if FILES.iter().any(|name| folder.join(name).exists()) => "interrupted",
+            _ => "to do",
+        }
+    }
+
+    /// Forgets trials with a record that a killed process left.
+    pub fn tidy(results: &Path, has_record: &dyn Fn(&str) -> bool) {
+        for folder in std::fs::read_dir(results.join(".running")).into_iter().flatten().flatten() {
+            let trial = folder.file_name().to_string_lossy().into_owned();
+            if has_record(&trial)
+                && let Ok(Some(claim)) = Self::take(results, &trial, Program::default())
+            {
+                claim.done();
+            }
+        }
+    }
+
+    /// Forgets the trial, which has its record.
+    pub fn done(self) {
+        let _ = std::fs::remove_dir_all(&self.folder);
+        // Only where it was the last.
+        let _ = self.folder.parent().map(std::fs::remove_dir);
+    }
+
+    /// Where the trial stood, and the seconds that it had taken; none to start from the beginning.
+    fn resume(&self) -> Option<(Checkpoint, f64)> {
+        for path in FILES.map(|name| self.folder.join(name)).iter().filter(|path| path.exists()) {
+            match self.read(path) {
+                Ok(found) => return Some(found),
+                Err(error) => tracing::warn!("{}: {error:#}; passed over", path.display()),
+            }
+        }
+        None
+    }
+
+    fn read(&self, path: &Path) -> Result<(Checkpoint, f64)> {
+        let stored = Stored::open(path)?;
+        let meta = stored.index.get("__metadata__").and_then(|meta| meta["embc"].as_str());
+        let meta: Value = serde_json::from_str(meta.context("not of embc")?)?;
+        if meta["version"] != VERSION || meta["trial"] != self.trial {
+            bail!("of another format or trial");
+        }
+        if meta["program"] != json!(self.program) {
+            bail!("of another build of embc, whose numbers may differ");
+        }
+        let at: Position = serde_json::from_value(meta["at"].clone())?;
+        let best: Saved = stored
+            .index
+            .keys()
+            .filter_map(|name| Some((name.strip_prefix(BEST)?.to_string(), stored.tensor(name)?)))
+            .collect();
+        let best = (!best.is_empty()).then_some(best);
+        let seconds = meta["seconds"].as_f64().unwrap_or(0.0);
+        Ok((Checkpoint { at, net: Box::new(stored), best }, seconds))
+    }
+
+    fn write(&self, at: &Position, net: &mut Net, best: Option<&Saved>, s: f64) -> Result<()> {
+        let meta = json!({
+            "version": VERSION, "trial": self.trial, "program": self.program, "seconds": s, "at": at,
+        });
+        let [last, previous] = FILES.map(|name| self.folder.join(name));
+        if last.exists() {
+            std::fs::rename(&last, previous)?;
+        }
+        write(&last, Some(&meta), &mut |visit| {
+            net.state(&mut |name, tensor| visit(name, slice(&tensor)));
+            for (name, tensor) in best.into_iter().flatten() {
+                let slice = match tensor {
+                    Tensor::F32(x) => Slice::F32(x),
+                    Tensor::U32(x) => Slice::U32(x),
+                    Tensor::U64(x) => Slice::U64(x),
+                };
+                visit(&format!("{BEST}{name}"), slice);
+            }
+        })
+    }
+}
+
+/// Watches a trial: shows its progress and keeps its checkpoints.
+pub struct Keeper<'a> {
+    pub progress: &'a mut Progress,
+    claim: &'a Claim,
+    /// Between checkpoints inside an epoch.
+    every: Duration,
+    /// Of the last checkpoint.
+    last: Instant,
+    started: Instant,
+    /// Seconds that the trial took before.
+    before: f64,
+    /// A checkpoint could not be written: no more are tried.
+    broken: bool,
+}
+
+impl<'a> Keeper<'a> {
+    /// A keeper, and where to go on from.
+    pub fn new(
+        claim: &'a Claim,
+        every: Duration,
+        progress: &'a mut Progress,
+    ) -> (Self, Option<Checkpoint>) {
+        let (from, before) = claim.resume().unzip();
+        let now = Instant::now();
+        let (last, started, before) = (now, now, before.unwrap_or(0.0));
+        (Self { progress, claim, every, last, started, before, broken: false }, from)
+    }
+
+    /// Seconds that the trial has taken, also before it was cut off.
+    pub fn seconds(&self) -> f64 {
+        self.before + self.started.elapsed().as_secs_f64()
+    }
+}
+
+impl Observer for Keeper<'_> {
+    fn step(&mut self, step: u64, epoch: u32, loss: f64, examples: usize) {
+        self.progress.step(step, epoch, loss, examples);
+    }
+    fn evaluating(&mut self, split: Split, done: bool) {
+        self.progress.evaluating(split, done);
+    }
+    fn stage(&mut self, epochs: u32) {
+        self.progress.stage(epochs);
+    }
+    fn point(&mut self, point: &Point) {
+        self.progress.point(point);
+    }
+    /// At the ends of epochs more often, but not where they last seconds.
+    fn wants_checkpoint(&mut self, epoch_ends: bool) -> bool {
+        self.last.elapsed() >= if epoch_ends { self.every / 30 } else { self.every }
+    }
+    fn checkpoint(&mut self, at: &Position, net: &mut Net, best: Option<&Saved>) {
+        if self.broken {
+            return;
+        }
+        if let Err(error) = self.claim.write(at, net, best, self.seconds()) {
+            self.broken = true;
+            let what = "the trial goes on, but would start anew if it were cut off";
+            self.progress.say(&format!("no checkpoint: {error:#}; {what}"));
+        }
+        self.last = Instant::now();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_claim_a_trial() {
+        let folder = tempfile::tempdir().unwrap();
+        let take = || Claim::take(folder.path(), "abc", Program::default()).unwrap();
+        let first = take().unwrap();
+        assert!(take().is_none());
+        first.done();
+        assert!(take().is_some());
+    }
+}

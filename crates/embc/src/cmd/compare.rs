@@ -1,0 +1,164 @@
+//! `embc compare`: two schemes of an experiment, or two files of results, seed by seed.
+
+use super::Outcome;
+use crate::cli::{Compare, Global};
+use crate::config::Experiment;
+use crate::record::{Book, Record, Results};
+use crate::report::compare::Difference;
+use crate::report::{Grid, axis_of, budget_text, metric_key, sign_of};
+use crate::suggest;
+use crate::table::markdown;
+use anyhow::{Result, anyhow, bail};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// A cell of each side, and its name.
+type Sides<'a> = (String, Vec<&'a Record>, Vec<&'a Record>);
+
+pub fn run(args: &Compare, global: &Global) -> Result<Outcome> {
+    let text = match &args.experiment {
+        Some(name) => schemes(args, name, global)?,
+        None => files(args, global)?,
+    };
+    super::print(&text)?;
+    Ok(Outcome::Fine)
+}
+
+/// Two schemes at each budget.
+fn schemes(args: &Compare, name: &Path, global: &Global) -> Result<String> {
+    let experiment = Experiment::load(name, &[])?;
+    let records = Book::open(Results::open(&global.results, &experiment.name)?)?.into_records();
+    let grid = Grid::new(&experiment, &records)?;
+    for scheme in [&args.a, &args.b] {
+        if !grid.schemes.contains(scheme) {
+            let hint = suggest::nearest(scheme, grid.schemes.iter().map(String::as_str));
+            bail!(
+                "{}: no scheme {scheme:?}{hint}; there are {}",
+                experiment.name,
+                grid.schemes.join(", ")
+            );
+        }
+    }
+    let key = key(args, || metric_key(&experiment, &grid.records));
+    let axis = axis_of(&experiment)?;
+    let none = [String::new()];
+    let budgets = if grid.budgets.is_empty() { &none[..] } else { &grid.budgets };
+    let sides = |budget: &String| -> Option<Sides<'_>> {
+        let name = axis.map_or("all".into(), |axis| budget_text(axis, budget));
+        let cell = |scheme: &str| grid.cell(scheme, budget).map(|cell| cell.records.clone());
+        Some((name, cell(&args.a)?, cell(&args.b)?))
+    };
+    let cells: Vec<Sides<'_>> = budgets.iter().filter_map(sides).collect();
+    table(
+        &format!("{}: {} − {}", experiment.name, args.a, args.b),
+        axis.unwrap_or("at"),
+        &key,
+        &cells,
+    )
+}
+
+/// Two files of results: the cells that both have.
+fn files(args: &Compare, global: &Global) -> Result<String> {
+    let [ours, theirs] = [&args.a, &args.b].map(|name| {
+        let path = Path::new(name);
+        let (folder, stem) = match path.extension().is_some_and(|e| e == "jsonl") {
+            true => (path.parent().unwrap_or(Path::new("")), path.file_stem().unwrap_or_default()),
+            false => (global.results.as_path(), path.as_os_str()),
+        };
+        let file = folder.join(stem).with_extension("jsonl");
+        if !file.is_file() {
+            bail!("{name}: no file of results; to compare two schemes, say in which experiment: --in NAME");
+        }
+        Ok(Book::open(Results::open(folder, &stem.to_string_lossy())?)?.into_records())
+    });
+    let (ours, theirs) = (ours?, theirs?);
+    let cells = |records: &'_ [Record]| -> BTreeMap<String, Vec<usize>> {
+        let mut cells: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+        for (i, record) in records.iter().enumerate() {
+            let budget = record.budget.as_object().into_iter().flatten();
+            let budget: String = budget.map(|(axis, value)| format!(", {axis} {value}")).collect();
+            cells.entry(record.label.clone() + &budget).or_default().push(i);
+        }
+        cells
+    };
+    let (a, b) = (cells(&ours), cells(&theirs));
+    let pick = |records: &'_ [Record], at: &[usize]| -> Vec<usize> {
+        // The newest of each seed: files hold older settings too.
+        let mut newest: BTreeMap<u64, usize> = BTreeMap::new();
+        for &i in at {
+            let kept = newest.entry(records[i].seed).or_insert(i);
+            if records[i].started > records[*kept].started {
+                *kept = i;
+            }
+        }
+        newest.into_values().collect()
+    };
+    let both: Vec<Sides<'_>> = a
+        .iter()
+        .filter_map(|(name, at)| {
+            let ours: Vec<&Record> = pick(&ours, at).into_iter().map(|i| &ours[i]).collect();
+            let theirs: Vec<&Record> =
+                pick(&theirs, b.get(name)?).into_iter().map(|i| &theirs[i]).collect();
+            Some((name.clone(), ours, theirs))
+        })
+        .collect();
+    if both.is_empty() {
+        bail!("{} and {} share no scheme at the same budget", args.a, args.b);
+    }
+    let hashes = |records: &[Record]| records.first().map(|r| r.data_hash.clone());
+    if hashes(&ours) != hashes(&theirs) {
+        bail!(
+            "{} and {} were trained on different data: their values cannot be compared",
+            args.a,
+            args.b
+        );
+    }
+    let select = ours[0].config["train"]["select"].as_str().unwrap_or("auc");
+    let key = key(args, || format!("test/{select}"));
+    table(&format!("{} − {}", args.a, args.b), "cell", &key, &both)
+}
+
+fn key(args: &Compare, default: impl FnOnce() -> String) -> String {
+    match &args.metric {
+        Some(metric) if metric.contains('/') && metric.starts_with(['t', 'v']) => metric.clone(),
+        Some(metric) => format!("test/{metric}"),
+        None => default(),
+    }
+}
+
+fn table(title: &str, axis: &str, key: &str, cells: &[Sides<'_>]) -> Result<String> {
+    let sign = sign_of(key);
+    let mut rows = Vec::new();
+    let mut covers = None;
+    for (name, ours, theirs) in cells {
+        let bytes = |records: &[&Record]| {
+            let ok = records.iter().find(|r| r.params > 0);
+            ok.map_or("–".into(), |r| crate::table::bytes(r.param_bytes + r.index_bytes))
+        };
+        let mut row = vec![name.clone()];
+        match Difference::between(ours, theirs, key) {
+            None => row.extend(["–".to_string(), "0".into(), "nothing to compare".into()]),
+            Some(difference) => {
+                let verdict = match (difference.winner(sign), difference.half()) {
+                    (Some(true), _) => "the first is better",
+                    (Some(false), _) => "the second is better",
+                    (None, Some(_)) => "may be chance",
+                    (None, None) => "one seed cannot tell",
+                };
+                row.push(difference.text());
+                row.push(difference.by_seed.len().to_string());
+                row.push(verdict.into());
+                covers = Some(difference.covers());
+            }
+        }
+        row.extend([bytes(ours), bytes(theirs)]);
+        rows.push(row);
+    }
+    let covers =
+        covers.ok_or_else(|| anyhow!("{title}: no seed has {key} on both sides; see --metric"))?;
+    let header = [axis, key, "seeds", "verdict", "bytes of the first", "of the second"];
+    Ok(format!(
+        "{title}\n\n{}\n95 % intervals, paired by seed, over {covers}. One in twenty differences of nothing lies outside.\n",
+        markdown(&header.map(String::from), &rows)
+    ))
+}

@@ -1,0 +1,275 @@
+//! Runs the trials that an experiment wants: several at once, each claimed, so that sweeps on one
+//! folder of results share the work; every record on disk before the next trial starts.
+
+use crate::checkpoint::Claim;
+use crate::cmd::Outcome;
+use crate::memory::{Memory, Need};
+use crate::plan::Trial;
+use crate::progress::{Progress, Total};
+use crate::provenance::program;
+use crate::record::{Book, Record, Status};
+use crate::run::{Bench, Ended};
+use crate::schedule::wanted;
+use crate::{interrupted, stopping};
+use anyhow::Result;
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
+
+/// How long to wait for another process's trial before looking again.
+const LOOK_AGAIN: Duration = Duration::from_millis(300);
+
+/// How to run trials.
+pub struct Options<'a> {
+    pub results: &'a Path,
+    pub filter: Option<&'a regex::Regex>,
+    pub rerun: bool,
+    pub retry_failed: bool,
+    pub fail_fast: bool,
+    pub jobs: Option<usize>,
+    pub threads: Option<usize>,
+    /// Between checkpoints.
+    pub checkpoint_every: Duration,
+    pub quiet: bool,
+}
+
+/// What is known of a trial.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    ToDo,
+    Done,
+    Pruned,
+    Failed,
+}
+
+/// An experiment's trials on their way.
+pub struct Engine<'a> {
+    bench: &'a Bench<'a>,
+    options: Options<'a>,
+    book: Mutex<Book>,
+    memory: Memory,
+    data_hash: &'a str,
+}
+
+impl<'a> Engine<'a> {
+    pub fn new(bench: &'a Bench<'a>, book: Book, options: Options<'a>) -> Self {
+        let (book, data_hash) = (Mutex::new(book), bench.data.data_hash());
+        Self { bench, options, book, memory: Memory::new(), data_hash }
+    }
+
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().expect("no panic while it is held")
+    }
+
+    fn state(&self, book: &Book, trial: &Trial) -> State {
+        match book.get(&trial.id(self.data_hash)).map(|record| record.status) {
+            Some(Status::Ok | Status::Infeasible) => State::Done,
+            Some(Status::Pruned) if self.bench.experiment.sweep.prune => State::Pruned,
+            Some(Status::Error) => State::Failed,
+            Some(Status::Pruned) | None => State::ToDo,
+        }
+    }
+
+    /// Whether a trial has to run.
+    fn is_due(&self, book: &Book, trial: &Trial) -> bool {
+        let again = match self.state(book, trial) {
+            State::ToDo => return true,
+            State::Failed => self.options.retry_failed || self.options.rerun,
+            State::Done | State::Pruned => self.options.rerun,
+        };
+        again && !book.is_fresh(&trial.id(self.data_hash))
+    }
+
+    /// All trials that are wanted by now and pass the filter, with what is known of them.
+    pub fn trials(&self) -> Result<Vec<(Trial, State)>> {
+        let mut book = self.book();
+        let passes = |trial: &Trial| self.options.filter.is_none_or(|f| f.is_match(&trial.name()));
+        let find = |trial: &Trial| book.get(&trial.id(self.data_hash));
+        let all = wanted(self.bench.experiment, &passes, &find)?;
+        let mut trials = Vec::new();
+        for wanted in all {
+            if let Some(why) = wanted.pruned
+                && self.state(&book, &wanted.trial) == State::ToDo
+            {
+                let record = self.bench.ended(&wanted.trial, Status::Pruned, why);
+                book.append(&record)?;
+            }
+            let state = self.state(&book, &wanted.trial);
+            trials.push((wanted.trial, state));
+        }
+        Ok(trials)
+    }
+
+    /// Runs all trials that are due; returns the records, and how it went.
+    pub fn run(self) -> Result<(Vec<Record>, Outcome)> {
+        let name = &self.bench.experiment.name;
+        let mut first = true;
+        loop {
+            let all = self.trials()?;
+            let due = |(trial, _): &(Trial, State)| self.is_due(&self.book(), trial);
+            let (todo, rest): (Vec<_>, Vec<_>) = all.into_iter().partition(due);
+            let is = |wanted: State| rest.iter().filter(|(_, state)| *state == wanted).count();
+            if first && !rest.is_empty() && !self.options.quiet {
+                let failed = match is(State::Failed) {
+                    0 => String::new(),
+                    n => format!(", {n} failed before: --retry-failed runs them again"),
+                };
+                let all = todo.len() + rest.len();
+                eprintln!("{name}: {} of {all} trials are done already{failed}", rest.len());
+            }
+            let trials: VecDeque<Trial> = todo.into_iter().map(|(trial, _)| trial).collect();
+            if trials.is_empty() {
+                let failed: Vec<&Trial> = rest
+                    .iter()
+                    .filter(|(_, state)| *state == State::Failed)
+                    .map(|(trial, _)| trial)
+                    .collect();
+                self.say_failed(&failed);
+                let fine = failed.is_empty();
+                return self.end(if fine { Outcome::Fine } else { Outcome::Failed });
+            }
+            if let Some(need) = self.largest(&trials).filter(|_| first && !self.options.quiet) {
+                eprintln!("{name}: the largest trial {need}");
+            }
+            first = false;
+            self.round(trials)?;
+            if interrupted() {
+                return self.end(Outcome::Interrupted);
+            }
+            if stopping().is_set() {
+                return self.end(Outcome::Failed);
+            }
+        }
+    }
+
+    /// Names the trials that failed, and why, the first ones of many.
+    fn say_failed(&self, failed: &[&Trial]) {
+        const SHOWN: usize = 10;
+        if failed.is_empty() || self.options.quiet {
+            return;
+        }
+        eprintln!("{}: {} trials failed:", self.bench.experiment.name, failed.len());
+        let book = self.book();
+        for trial in failed.iter().take(SHOWN) {
+            let record = book.get(&trial.id(self.data_hash));
+            let why = record.and_then(|record| record.error.as_deref()).unwrap_or("");
+            eprintln!("  {}: {why}", trial.name());
+        }
+        if failed.len() > SHOWN {
+            eprintln!("  and {} more", failed.len() - SHOWN);
+        }
+    }
+
+    fn end(self, outcome: Outcome) -> Result<(Vec<Record>, Outcome)> {
+        let mut book = self.book.into_inner().expect("no panic while it was held");
+        book.refresh()?;
+        Claim::tidy(self.options.results, &|trial| book.get(trial).is_some());
+        Ok((book.into_records(), outcome))
+    }
+
+    /// What the largest of them needs.
+    fn largest(&self, trials: &VecDeque<Trial>) -> Option<Need> {
+        trials.iter().filter_map(|trial| self.bench.need(trial)).max_by_key(Need::total)
+    }
+
+    /// Runs trials, several at once.
+    fn round(&self, trials: VecDeque<Trial>) -> Result<()> {
+        // So many that they need not wait for each other's memory.
+        let fit = self.memory.free() / self.largest(&trials).map_or(1, |need| need.total().max(1));
+        let (jobs, threads) = self.jobs_and_threads(trials.len().min(fit as usize));
+        let total = Total::new(trials.len(), self.options.quiet);
+        let queue = Mutex::new(trials);
+        std::thread::scope(|scope| {
+            let work = || self.work(&queue, &total, jobs, threads);
+            let workers: Vec<_> = (0..jobs).map(|_| scope.spawn(work)).collect();
+            let ends = workers.into_iter().map(|worker| worker.join().expect("it catches panics"));
+            // All of them, and then the first error.
+            ends.collect::<Vec<Result<()>>>().into_iter().collect()
+        })
+    }
+
+    /// Takes trials from the queue until it is empty.
+    fn work(
+        &self,
+        queue: &Mutex<VecDeque<Trial>>,
+        total: &Total,
+        jobs: usize,
+        threads: usize,
+    ) -> Result<()> {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build()?;
+        let mut progress = Progress::new(self.options.quiet, total.lines.clone());
+        // Trials in a row that another process runs.
+        let mut elsewhere = 0;
+        while !stopping().is_set() {
+            let next = |queue: &mut VecDeque<Trial>| (queue.pop_front(), queue.len());
+            let (Some(trial), left) = next(&mut queue.lock().expect("never held for long")) else {
+                break;
+            };
+            let id = trial.id(self.data_hash);
+            let claim = Claim::take(self.options.results, &id, program());
+            let Some(claim) = claim.inspect_err(|_| stopping().set())? else {
+                queue.lock().expect("never held for long").push_back(trial);
+                elsewhere += 1;
+                if elsewhere > left {
+                    total.waits(left + 1);
+                    std::thread::sleep(LOOK_AGAIN);
+                    elsewhere = 0;
+                }
+                continue;
+            };
+            elsewhere = 0;
+            let mut book = self.book();
+            book.refresh()?;
+            let is_due = self.is_due(&book, &trial);
+            drop(book);
+            if !is_due {
+                // Another process was faster.
+                claim.done();
+                total.ended(false);
+                continue;
+            }
+            progress.place(total.start(), total.all);
+            progress.name(&trial.name());
+            let every = self.options.checkpoint_every;
+            let run = || self.bench.run(&trial, &self.memory, &claim, every, &mut progress);
+            let ended = catch_unwind(AssertUnwindSafe(|| pool.install(run)));
+            let record = match ended {
+                Ok(Ended::Cancelled) => break,
+                Ok(Ended::Recorded(record, _)) => *record,
+                Err(panic) => self.bench.ended(&trial, Status::Error, said(&*panic)),
+            };
+            // The process's peak is that of all its trials.
+            let peak_rss_bytes = if jobs > 1 { 0 } else { record.peak_rss_bytes };
+            let record = Record { jobs, peak_rss_bytes, ..record };
+            // Where a record cannot be kept, the other trials would be lost too.
+            self.book().append(&record).inspect_err(|_| stopping().set())?;
+            claim.done();
+            let failed = record.status == Status::Error;
+            total.ended(failed);
+            progress.end(&record.summary(&self.bench.experiment.metric()), &total.left(jobs));
+            if failed && self.options.fail_fast {
+                stopping().set();
+            }
+        }
+        Ok(())
+    }
+
+    /// Trials at once, and the threads of each. Many trials on one thread each make the most of a
+    /// machine; one alone gets all of it.
+    fn jobs_and_threads(&self, trials: usize) -> (usize, usize) {
+        let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
+        let threads = self.options.threads;
+        let jobs = self.options.jobs.unwrap_or(cores / threads.unwrap_or(1));
+        let jobs = jobs.clamp(1, trials.max(1));
+        (jobs, threads.unwrap_or((cores / jobs).max(1)))
+    }
+}
+
+/// What a panic said.
+fn said(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().cloned();
+    let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| text.to_string()));
+    format!("panicked, which is a bug: {}", text.unwrap_or_else(|| "without a word".into()))
+}

@@ -1,0 +1,158 @@
+//! One HTML page for people: the report's words and tables, its curves to ask, every trial with its
+//! curve, config and provenance. It loads nothing: it opens from a file, without a network.
+
+use super::{Grid, Status, axis_of, estimate::Estimate, markdown, metric_key, svg};
+use crate::config::Experiment;
+use crate::record::Record;
+use anyhow::Result;
+use pulldown_cmark::{Event, Options, Parser, Tag, TagEnd};
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+
+/// The section of an experiment.
+pub fn section(experiment: &Experiment, records: &[Record]) -> Result<String> {
+    let words = markdown(experiment, records)?;
+    let plot = svg(experiment, records)?.unwrap_or_default();
+    let data = data(experiment, records)?;
+    Ok(format!(
+        "<section id=\"{}\">\n{}<h3>Curves</h3>\n<div class=\"curves\"></div>\n<div class=\"trials\"></div>\n<script type=\"application/json\">{}</script>\n</section>\n",
+        experiment.name,
+        html(&words, &plot),
+        // No end tag inside.
+        data.to_string().replace('<', "\\u003c"),
+    ))
+}
+
+/// The page of such sections; `titles` are names and titles of experiments.
+pub fn page(titles: &[(String, String)], sections: &str) -> String {
+    let item = |(name, title): &(String, String)| {
+        format!("<li><a href=\"#{name}\">{}</a></li>", escaped(title))
+    };
+    let items: String = titles.iter().map(item).collect();
+    let title = match titles {
+        [(_, title)] => escaped(title),
+        _ => "Embedding compression: results".into(),
+    };
+    let contents = match titles.len() {
+        1 => String::new(),
+        _ => format!("<h1>{title}</h1>\n<nav><ul>{items}</ul></nav>\n"),
+    };
+    format!(
+        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>{title}</title>\n<style>\n{}</style>\n</head>\n<body>\n{contents}{sections}<script>\n{}</script>\n</body>\n</html>\n",
+        include_str!("page/page.css"),
+        include_str!("page/page.js"),
+    )
+}
+
+/// Markdown as HTML; tables may scroll, and the plot stands where its file is named.
+fn html(words: &str, plot: &str) -> String {
+    let mut image = false;
+    let events = Parser::new_ext(words, Options::ENABLE_TABLES).filter_map(|event| match event {
+        Event::Start(Tag::Image { .. }) => {
+            image = true;
+            Some(Event::Html(plot.to_string().into()))
+        }
+        Event::End(TagEnd::Image) => {
+            image = false;
+            None
+        }
+        Event::Text(_) if image => None,
+        Event::Start(Tag::Table(_)) => Some(Event::Html("<div class=\"wide\"><table>".into())),
+        Event::End(TagEnd::Table) => Some(Event::Html("</tbody></table></div>\n".into())),
+        other => Some(other),
+    });
+    let mut text = String::new();
+    pulldown_cmark::html::push_html(&mut text, events);
+    text
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('"', "&quot;")
+}
+
+/// What the page's script reads.
+fn data(experiment: &Experiment, records: &[Record]) -> Result<Value> {
+    let grid = Grid::new(experiment, records)?;
+    let key = metric_key(experiment, &grid.records);
+    let select = format!("valid/{}", experiment.train.select);
+    // What all trials' configs share is said once.
+    let mut common = grid.records.first().and_then(|r| r.config.as_object().cloned());
+    for record in &grid.records {
+        if let Some(common) = &mut common {
+            common.retain(|key, value| record.config.get(key) == Some(value));
+        }
+    }
+    let common = common.unwrap_or_default();
+    let axis = axis_of(experiment)?;
+    let cells = grid.cells.iter().filter_map(|((label, budget), cell)| {
+        let first = cell.records.iter().find(|r| r.status == Status::Ok)?;
+        let metric = |key: &String| {
+            let estimate = Estimate::of(&cell.values(key))?;
+            let numbers = json!([six(estimate.mean), estimate.half.map(six), estimate.n]);
+            Some((key.clone(), numbers))
+        };
+        let metrics: BTreeMap<String, Value> = first.metrics.keys().filter_map(metric).collect();
+        let name = match (budget, axis) {
+            (Some(budget), Some(axis)) => format!("{label}, {axis} {budget}"),
+            _ => label.clone(),
+        };
+        Some(json!({
+            "label": label, "name": name, "params": first.params,
+            "bytes": first.param_bytes + first.index_bytes,
+            "compression_params": first.compression_params,
+            "compression_bytes": first.compression_bytes, "metrics": metrics,
+        }))
+    });
+    let cells: Vec<Value> = cells.collect();
+    let trials: Vec<Value> =
+        grid.records.iter().map(|record| trial(record, &key, &select, &common)).collect();
+    Ok(json!({
+        "metric": key, "select": select, "config": common, "cells": cells, "trials": trials,
+    }))
+}
+
+fn trial(record: &Record, key: &str, select: &str, common: &Map<String, Value>) -> Value {
+    let budget = record.budget.as_object().into_iter().flatten();
+    let budget = budget.map(|(axis, value)| format!(", {axis} {value}")).collect::<String>();
+    let mut config = record.config.as_object().cloned().unwrap_or_default();
+    config.retain(|key, value| common.get(key) != Some(value));
+    let curve = record.curve.iter().map(|point| {
+        let at = |key: &str| point.get(key).copied();
+        json!([at("epoch"), at(select), at("train/loss")])
+    });
+    json!({
+        "id": record.trial, "name": format!("{}{budget}, seed {}", record.label, record.seed),
+        "status": record.status, "error": record.error,
+        "value": record.metrics.get(key).copied().map(six), "params": record.params,
+        "bytes": record.param_bytes + record.index_bytes, "best_epoch": record.best_epoch,
+        "wall_s": record.wall_s, "examples_per_s": record.train_examples_per_s,
+        "curve": curve.collect::<Vec<_>>(), "config": config,
+        "facts": {
+            "sizes": record.sizes, "train_bytes": record.train_bytes,
+            "model_params": record.model_params, "build_s": record.build_s,
+            "peak_rss_bytes": record.peak_rss_bytes, "threads": record.threads,
+            "jobs": record.jobs, "data_hash": record.data_hash,
+            "weights_hash": record.weights_hash, "embc": record.embc, "host": record.host,
+            "started": record.started, "finished": record.finished,
+        },
+    })
+}
+
+/// Six digits: more than seeds leave certain.
+fn six(x: f64) -> f64 {
+    format!("{x:.5e}").parse().unwrap_or(x)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_become_tables_that_scroll_and_plots_in_place() {
+        let html = html("a < b\n\n| x |\n|---|\n| 1 & 2 |\n\n![alt](x.svg)\n", "<svg></svg>");
+        assert!(html.contains("<p>a &lt; b</p>"), "{html}");
+        assert!(html.contains("<div class=\"wide\"><table><thead>"), "{html}");
+        assert!(html.contains("<td>1 &amp; 2</td>"), "{html}");
+        assert!(html.contains("<p><svg></svg></p>") && !html.contains("alt"), "{html}");
+    }
+}
