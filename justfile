@@ -33,6 +33,10 @@ report:
             ./target/release/embc report "$name" --format svg --output "results/$name.svg"
         fi
     done
+    for page in memcom cce; do
+        names=$(cd results && ls *.jsonl | sed 's/\.jsonl$//' | grep -E "$([ $page = cce ] && echo '^(cce|gmf|dlrm_criteo_117k)' || echo '^memcom')")
+        ./target/release/embc report $names --format html --output "results/$page.html"
+    done
 
 # Compute and render every study of `embc theory` anew (some minutes)
 theory:
