@@ -119,7 +119,7 @@ pub struct Sweep {
     /// Override a key, such as train.seeds=[1]; may be repeated
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub sets: Vec<String>,
-    /// List the trials, and run nothing: id, state, memory, time where others of the scheme tell it
+    /// List the trials, and run nothing: id, state, memory, time as others took it
     #[arg(long)]
     pub list: bool,
     /// Run also what is done; the newer record counts

@@ -154,7 +154,7 @@ impl Progress {
         if self.quiet || !self.terminal {
             return ProgressBar::hidden();
         }
-        let style = "{prefix} {wide_bar} {msg}, {per_sec}, {eta} left";
+        let style = "{prefix} {wide_bar} {msg}, {eta} left";
         let style = ProgressStyle::with_template(style).expect("a valid template");
         // Above the line of all trials.
         self.lines.insert(0, ProgressBar::new(total).with_style(style))
@@ -191,7 +191,11 @@ impl Observer for Progress {
         self.examples += examples as u64;
         self.loss = if first { loss } else { 0.99 * self.loss + 0.01 * loss };
         if step.is_multiple_of(32) {
-            self.bar.set_message(format!("epoch {epoch}/{}, loss {:.4}", self.epochs, self.loss));
+            let seconds = (self.training + self.since.elapsed()).as_secs_f64();
+            let speed = self.examples as f64 / seconds.max(1e-9) / 1e3;
+            let epochs = self.epochs;
+            let message = format!("epoch {epoch}/{epochs}, loss {:.4}, {speed:.0} k/s", self.loss);
+            self.bar.set_message(message);
             self.bar.set_position(self.done + self.examples);
         }
     }

@@ -1,11 +1,11 @@
 //! Tables from records: mean ± deviation over seeds, memory, references, expectations.
 
-use crate::config::{Expect, Experiment, TableSplit};
+use crate::config::{Experiment, TableSplit};
 use crate::plan::Trial;
 use crate::record::{Host, Record, Status};
 use crate::schedule::recorded;
 use crate::table::{bytes, count, markdown as md_table};
-use anyhow::{Result, bail};
+use anyhow::Result;
 use embc_core::metric::Metric;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -14,6 +14,7 @@ mod collisions;
 pub mod compare;
 mod crossing;
 pub mod estimate;
+mod expect;
 pub mod export;
 pub mod html;
 mod loss;
@@ -224,6 +225,7 @@ pub fn markdown(experiment: &Experiment, records: &[Record]) -> Result<String> {
         text += &times(&grid)?;
     }
     text += &reference::section(experiment, &grid, values);
+    text += &expect::section(experiment, &grid)?;
     let (tuning, tried) = tuning::section(experiment, &grid, records)?;
     text += &tuning;
     let others = grid.others - tried;
@@ -406,29 +408,10 @@ pub fn svg(experiment: &Experiment, records: &[Record]) -> Result<Option<String>
     loss::svg(experiment, &grid, &key, axis)
 }
 
-/// The `[[expect]]` bounds that do not hold, in words.
+/// The `[[expect]]` bounds and reference values that ours do not meet, in words.
 pub fn check(experiment: &Experiment, records: &[Record]) -> Result<Vec<String>> {
     let grid = Grid::new(experiment, records)?;
-    let mut failed = Vec::new();
-    for expect in &experiment.expect {
-        let split = if expect.split == TableSplit::Valid { "valid" } else { "test" };
-        let key = format!("{split}/{}", expect.metric);
-        let budget = expect.budget.map_or(String::new(), |b| b.to_string());
-        let name = format!("{}: {} {budget} {key}", experiment.name, expect.scheme);
-        let Some(ours) = grid.cell(&expect.scheme, &budget).and_then(|cell| cell.summary(&key))
-        else {
-            failed.push(format!("{name} has no result"));
-            continue;
-        };
-        let base = experiment.table.relative_to.as_deref();
-        let base = base.and_then(|base| grid.cell(base, &budget)?.summary(&key));
-        let what = broken(expect, ours.mean, base.map(|b| b.mean))?;
-        let source = match expect.source.is_empty() {
-            true => String::new(),
-            false => format!(" (bound from: {})", expect.source),
-        };
-        failed.extend(what.map(|what| format!("{name} {what}{source}")));
-    }
+    let mut failed = expect::broken(experiment, &grid)?;
     failed.extend(reference::below(experiment, &grid)?);
     Ok(failed)
 }
@@ -438,33 +421,6 @@ pub fn sign_of(key: &str) -> f64 {
     let metric = key.rsplit_once("valid/").or(key.rsplit_once("test/")).map_or(key, |(_, m)| m);
     let metric: Option<Metric> = metric.parse().ok();
     if metric.is_some_and(|m| !m.higher_is_better()) { -1.0 } else { 1.0 }
-}
-
-/// How a bound is broken, if it is.
-fn broken(expect: &Expect, ours: f64, base: Option<f64>) -> Result<Option<String>> {
-    let outside = |bound: Option<f64>, wrong: &dyn Fn(f64) -> bool, word: &str| {
-        bound.filter(|&b| wrong(b)).map(|b| format!("is {ours:.4}, {word} {b}"))
-    };
-    let tolerance = expect.tolerance.unwrap_or(0.0);
-    let relative = match (expect.relative_loss_max, base) {
-        (None, _) => None,
-        (Some(_), None) => {
-            bail!("[[expect]] relative_loss_max needs [table] relative_to and its results")
-        }
-        (Some(most), Some(base)) => {
-            let sign = sign_of(&expect.metric.to_string());
-            let loss = 100.0 * sign * (base - ours) / base.abs();
-            (loss > most).then(|| format!("loses {loss:.2} %, more than {most} %"))
-        }
-    };
-    Ok(outside(expect.min, &|b| ours < b, "below")
-        .or(outside(expect.max, &|b| ours > b, "above"))
-        .or(outside(
-            expect.value,
-            &|b| (ours - b).abs() > tolerance,
-            &format!("not within {tolerance} of"),
-        ))
-        .or(relative))
 }
 
 #[cfg(test)]

@@ -68,11 +68,13 @@ pub fn run(args: &Sweep, global: &Global) -> Result<Outcome> {
     Ok(outcome)
 }
 
-/// What trials took before, by label.
+/// What trials took before, by label; under no label all of them, for a scheme that has none.
 fn seconds(book: &Book) -> BTreeMap<String, f64> {
     let mut all: BTreeMap<String, Vec<f64>> = BTreeMap::new();
     for record in book.records().filter(|record| record.status == Status::Ok) {
-        all.entry(record.label.clone()).or_default().push(record.wall_s);
+        for label in [record.label.clone(), String::new()] {
+            all.entry(label).or_default().push(record.wall_s);
+        }
     }
     let mean = |times: Vec<f64>| times.iter().sum::<f64>() / times.len() as f64;
     all.into_iter().map(|(label, times)| (label, mean(times))).collect()
@@ -92,7 +94,7 @@ fn list(
         let id = trial.id(bench.data.data_hash());
         let need = needs.entry(trial.cell_name()).or_insert_with(|| bench.need(trial));
         let memory = need.map_or("–".into(), |need| bytes(need.total()));
-        let time = seconds.get(trial.scheme.label());
+        let time = seconds.get(trial.scheme.label()).or(seconds.get(""));
         let time = time.map_or("–".into(), |s| {
             humantime::format_duration(Duration::from_secs(s.ceil() as u64)).to_string()
         });
