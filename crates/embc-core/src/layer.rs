@@ -242,13 +242,19 @@ impl Layer {
         self.each_table(batch, |table| table.embedding.params(&mut |param| optim.step(param)));
     }
 
-    /// Lets schemes act on their schedule. Where it breaks off, the tables before have acted; to go
-    /// on it is called with the same clock again.
-    pub fn after_step(&mut self, clock: Clock, cancel: &Cancel) -> ControlFlow<()> {
-        let mut tables = self.tables.iter_mut();
-        tables.try_for_each(|table| {
-            table.embedding.after_step(clock, cancel, table.rng.fork(clock.step))
-        })
+    /// Lets schemes act on their schedule, but for the first `done` tables. Where it breaks off,
+    /// `done` have acted; to go on it is called with the same clock again.
+    pub fn after_step(
+        &mut self,
+        clock: Clock,
+        done: &mut usize,
+        cancel: &Cancel,
+    ) -> ControlFlow<()> {
+        for table in self.tables.iter_mut().skip(*done) {
+            table.embedding.after_step(clock, cancel, table.rng.fork(clock.step))?;
+            *done += 1;
+        }
+        ControlFlow::Continue(())
     }
 
     /// Runs the schemes' post-training stages. Where any table changed: the epochs to train on,

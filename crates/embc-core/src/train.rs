@@ -65,8 +65,8 @@ pub struct Position {
     pub epoch: u32,
     /// Batches done of the current epoch.
     pub batches: u64,
-    /// A clustering after the last step was cut off, and is to be done.
-    pub clustering: bool,
+    /// A clustering after the last step was cut off, when so many tables had acted.
+    pub clustering: Option<usize>,
     /// Sum of the training losses since the last point, and of how many examples.
     pub loss: f64,
     /// Examples since the last point.
@@ -264,7 +264,7 @@ impl Run<'_> {
         let loss = self.net.step(batch, self.s.loss, &self.s.optimizer);
         self.at.step += 1;
         self.at.batches += 1;
-        self.at.clustering = true;
+        self.at.clustering = Some(0);
         if !loss.is_finite() {
             return Err(self.not_finite("the training loss".into()));
         }
@@ -277,9 +277,10 @@ impl Run<'_> {
     /// What is due between two steps.
     fn after_step(&mut self) -> Result<(), Stop> {
         let (s, step, epoch) = (self.s, self.at.step, self.at.epoch);
-        if self.at.clustering {
+        if let Some(mut done) = self.at.clustering {
             let clock = Clock { step, epoch, steps_per_epoch: self.steps_per_epoch };
-            self.at.clustering = self.net.layer.after_step(clock, &s.cancel).is_break();
+            let cut = self.net.layer.after_step(clock, &mut done, &s.cancel).is_break();
+            self.at.clustering = cut.then_some(done);
         }
         self.heed()?;
         if self.at.examples > 0 && s.validate_every.is_some_and(|every| step.is_multiple_of(every))

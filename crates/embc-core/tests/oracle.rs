@@ -180,7 +180,7 @@ fn rows_gradients_and_losses_are_those_of_pytorch() {
             let mut losses = oracle.train(&mut layer.0, &optim);
             if let (Some(keys), Some(rows)) = (&case.new_helper_keys, &run.clustered) {
                 let at = Clock { step: 11, epoch: 1, steps_per_epoch: 10 };
-                let _ = layer.0.after_step(at, &Default::default());
+                let _ = layer.0.after_step(at, &mut 0, &Default::default());
                 let mut state = save(&mut layer, What::Weights);
                 let helper_keys = state.get_mut("table0/helper_keys").expect("cce has them");
                 assert_ne!(*helper_keys, Tensor::U64(case.state["helper_keys"].clone()));

@@ -42,14 +42,33 @@ impl Claim {
             std::fs::create_dir_all(&folder)?;
             OpenOptions::new().create(true).truncate(false).write(true).open(&path)
         };
-        let lock = open().with_context(|| {
+        // Another process may take the folder away between its making and the lock's.
+        let gone = |lock: &std::io::Result<File>| {
+            lock.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
+        };
+        let lock = (0..100).map(|_| open()).find(|lock| !gone(lock)).unwrap_or_else(open);
+        let lock = lock.with_context(|| {
             format!("{}: cannot be made; choose another folder with --results", path.display())
         })?;
         match lock.try_lock() {
-            Ok(()) => Ok(Some(Self { folder, _lock: lock, trial: trial.into(), program })),
+            Ok(()) => {
+                let claim = Self { folder, _lock: lock, trial: trial.into(), program };
+                claim.sweep_up();
+                Ok(Some(claim))
+            }
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(error)) => {
                 Err(error).with_context(|| format!("{}: cannot be locked", path.display()))
+            }
+        }
+    }
+
+    /// Removes what a killed process was writing.
+    fn sweep_up(&self) {
+        for file in std::fs::read_dir(&self.folder).into_iter().flatten().flatten() {
+            let name = file.file_name();
+            if name != "lock" && FILES.iter().all(|known| name != *known) {
+                let _ = std::fs::remove_file(file.path());
             }
         }
     }
@@ -65,11 +84,11 @@ impl Claim {
         }
     }
 
-    /// Forgets trials with a record that a killed process left.
-    pub fn tidy(results: &Path, has_record: &dyn Fn(&str) -> bool) {
+    /// Forgets trials that are over, which a killed process left.
+    pub fn tidy(results: &Path, is_over: &dyn Fn(&str) -> bool) {
         for folder in std::fs::read_dir(results.join(".running")).into_iter().flatten().flatten() {
             let trial = folder.file_name().to_string_lossy().into_owned();
-            if has_record(&trial)
+            if is_over(&trial)
                 && let Ok(Some(claim)) = Self::take(results, &trial, Program::default())
             {
                 claim.done();
@@ -89,7 +108,11 @@ impl Claim {
         for path in FILES.map(|name| self.folder.join(name)).iter().filter(|path| path.exists()) {
             match self.read(path) {
                 Ok(found) => return Some(found),
-                Err(error) => tracing::warn!("{}: {error:#}; passed over", path.display()),
+                Err(error) => {
+                    tracing::warn!("{}: {error:#}; passed over", path.display());
+                    // Else it would take the place of a good one before it.
+                    let _ = std::fs::remove_file(path);
+                }
             }
         }
         None
@@ -102,7 +125,8 @@ impl Claim {
         if meta["version"] != VERSION || meta["trial"] != self.trial {
             bail!("of another format or trial");
         }
-        if meta["program"] != json!(self.program) {
+        if meta["program"] != json!(self.program) || meta["executable"] != executable(&self.program)
+        {
             bail!("of another build of embc, whose numbers may differ");
         }
         let at: Position = serde_json::from_value(meta["at"].clone())?;
@@ -118,7 +142,8 @@ impl Claim {
 
     fn write(&self, at: &Position, net: &mut Net, best: Option<&Saved>, s: f64) -> Result<()> {
         let meta = json!({
-            "version": VERSION, "trial": self.trial, "program": self.program, "seconds": s, "at": at,
+            "version": VERSION, "trial": self.trial, "program": self.program,
+            "executable": executable(&self.program), "seconds": s, "at": at,
         });
         let [last, previous] = FILES.map(|name| self.folder.join(name));
         if last.exists() {
@@ -138,6 +163,17 @@ impl Claim {
     }
 }
 
+/// What tells builds apart whose revision does not: size and time of the executable.
+fn executable(program: &Program) -> Value {
+    let file = std::env::current_exe().and_then(std::fs::metadata);
+    let Ok(file) = file.map_err(drop).and_then(|f| if program.dirty { Ok(f) } else { Err(()) })
+    else {
+        return Value::Null;
+    };
+    let time = file.modified().ok().and_then(|t| t.duration_since(std::time::UNIX_EPOCH).ok());
+    json!([file.len(), time.map(|t| t.as_secs())])
+}
+
 /// Watches a trial: shows its progress and keeps its checkpoints.
 pub struct Keeper<'a> {
     pub progress: &'a mut Progress,
@@ -149,8 +185,8 @@ pub struct Keeper<'a> {
     started: Instant,
     /// Seconds that the trial took before.
     before: f64,
-    /// A checkpoint could not be written: no more are tried.
-    broken: bool,
+    /// It was said that a checkpoint could not be written.
+    said: bool,
 }
 
 impl<'a> Keeper<'a> {
@@ -163,7 +199,7 @@ impl<'a> Keeper<'a> {
         let (from, before) = claim.resume().unzip();
         let now = Instant::now();
         let (last, started, before) = (now, now, before.unwrap_or(0.0));
-        (Self { progress, claim, every, last, started, before, broken: false }, from)
+        (Self { progress, claim, every, last, started, before, said: false }, from)
     }
 
     /// Seconds that the trial has taken, also before it was cut off.
@@ -190,12 +226,10 @@ impl Observer for Keeper<'_> {
         self.last.elapsed() >= if epoch_ends { self.every / 30 } else { self.every }
     }
     fn checkpoint(&mut self, at: &Position, net: &mut Net, best: Option<&Saved>) {
-        if self.broken {
-            return;
-        }
-        if let Err(error) = self.claim.write(at, net, best, self.seconds()) {
-            self.broken = true;
-            let what = "the trial goes on, but would start anew if it were cut off";
+        if let Err(error) = self.claim.write(at, net, best, self.seconds())
+            && !std::mem::replace(&mut self.said, true)
+        {
+            let what = "the trial goes on, but may lose work if it is cut off";
             self.progress.say(&format!("no checkpoint: {error:#}; {what}"));
         }
         self.last = Instant::now();

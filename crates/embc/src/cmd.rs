@@ -36,8 +36,8 @@ pub fn exit(result: Result<Outcome>) -> ExitCode {
         Ok(Outcome::Fine) => ExitCode::SUCCESS,
         Ok(Outcome::Failed) => ExitCode::from(1),
         Ok(Outcome::Interrupted) => ExitCode::from(130),
-        Err(_) if interrupted() => {
-            eprintln!("interrupted");
+        Err(error) if interrupted() => {
+            eprintln!("interrupted: {error:#}");
             ExitCode::from(130)
         }
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,

@@ -9,11 +9,10 @@ use crate::progress::{Progress, Total};
 use crate::provenance::program;
 use crate::record::{Book, Record, Status};
 use crate::run::{Bench, Ended};
-use crate::schedule::wanted;
+use crate::schedule::{Wanted, wanted};
 use crate::{interrupted, stopping};
 use anyhow::Result;
 use std::collections::VecDeque;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
@@ -63,16 +62,17 @@ impl<'a> Engine<'a> {
         self.book.lock().expect("no panic while it is held")
     }
 
+    /// What a trial's record says.
     fn state(&self, book: &Book, trial: &Trial) -> State {
         match book.get(&trial.id(self.data_hash)).map(|record| record.status) {
             Some(Status::Ok | Status::Infeasible) => State::Done,
-            Some(Status::Pruned) if self.bench.experiment.sweep.prune => State::Pruned,
             Some(Status::Error) => State::Failed,
+            // Whether it is pruned is for the schedule to say.
             Some(Status::Pruned) | None => State::ToDo,
         }
     }
 
-    /// Whether a trial has to run.
+    /// Whether a trial that is not pruned has to run.
     fn is_due(&self, book: &Book, trial: &Trial) -> bool {
         let again = match self.state(book, trial) {
             State::ToDo => return true,
@@ -82,24 +82,42 @@ impl<'a> Engine<'a> {
         again && !book.is_fresh(&trial.id(self.data_hash))
     }
 
-    /// All trials that are wanted by now and pass the filter, with what is known of them.
-    pub fn trials(&self) -> Result<Vec<(Trial, State)>> {
-        let mut book = self.book();
-        let passes = |trial: &Trial| self.options.filter.is_none_or(|f| f.is_match(&trial.name()));
+    /// All trials that are wanted by now and pass the filter. A filter does not see who is better,
+    /// so nothing is pruned under one.
+    fn wanted(&self, book: &Book) -> Result<Vec<Wanted>> {
+        let filter = self.options.filter;
+        let passes = |trial: &Trial| filter.is_none_or(|f| f.is_match(&trial.name()));
         let find = |trial: &Trial| book.get(&trial.id(self.data_hash));
-        let all = wanted(self.bench.experiment, &passes, &find)?;
-        let mut trials = Vec::new();
-        for wanted in all {
-            if let Some(why) = wanted.pruned
-                && self.state(&book, &wanted.trial) == State::ToDo
-            {
-                let record = self.bench.ended(&wanted.trial, Status::Pruned, why);
-                book.append(&record)?;
+        wanted(self.bench.experiment, filter.is_none(), &passes, &find)
+    }
+
+    /// Those trials, with what is known of them.
+    pub fn trials(&self) -> Result<Vec<(Trial, State)>> {
+        let book = self.book();
+        let state = |wanted: Wanted| match wanted.pruned {
+            Some(_) => (wanted.trial, State::Pruned),
+            None => {
+                let state = self.state(&book, &wanted.trial);
+                (wanted.trial, state)
             }
-            let state = self.state(&book, &wanted.trial);
-            trials.push((wanted.trial, state));
+        };
+        Ok(self.wanted(&book)?.into_iter().map(state).collect())
+    }
+
+    /// Records why trials are pruned, once.
+    fn record_pruned(&self) -> Result<()> {
+        let mut book = self.book();
+        for Wanted { trial, pruned } in self.wanted(&book)? {
+            let Some(why) = pruned else { continue };
+            let id = trial.id(self.data_hash);
+            let Some(claim) = Claim::take(self.options.results, &id, program())? else { continue };
+            book.refresh()?;
+            if book.get(&id).is_none() {
+                book.append(&self.bench.ended(&trial, Status::Pruned, why))?;
+            }
+            claim.done();
         }
-        Ok(trials)
+        Ok(())
     }
 
     /// Runs all trials that are due; returns the records, and how it went.
@@ -107,8 +125,11 @@ impl<'a> Engine<'a> {
         let name = &self.bench.experiment.name;
         let mut first = true;
         loop {
+            self.record_pruned()?;
             let all = self.trials()?;
-            let due = |(trial, _): &(Trial, State)| self.is_due(&self.book(), trial);
+            let due = |(trial, state): &(Trial, State)| {
+                *state != State::Pruned && self.is_due(&self.book(), trial)
+            };
             let (todo, rest): (Vec<_>, Vec<_>) = all.into_iter().partition(due);
             let is = |wanted: State| rest.iter().filter(|(_, state)| *state == wanted).count();
             if first && !rest.is_empty() && !self.options.quiet {
@@ -165,13 +186,24 @@ impl<'a> Engine<'a> {
     fn end(self, outcome: Outcome) -> Result<(Vec<Record>, Outcome)> {
         let mut book = self.book.into_inner().expect("no panic while it was held");
         book.refresh()?;
-        Claim::tidy(self.options.results, &|trial| book.get(trial).is_some());
+        // A trial that runs again has a record too, and its checkpoint may be wanted.
+        let all_done = outcome == Outcome::Fine && !self.options.rerun;
+        let is_done = |record: &Record| record.status != Status::Error;
+        Claim::tidy(self.options.results, &|trial| {
+            book.is_fresh(trial) || all_done && book.get(trial).is_some_and(is_done)
+        });
         Ok((book.into_records(), outcome))
     }
 
     /// What the largest of them needs.
     fn largest(&self, trials: &VecDeque<Trial>) -> Option<Need> {
-        trials.iter().filter_map(|trial| self.bench.need(trial)).max_by_key(Need::total)
+        // One that can never run is refused, and need not keep others from each other's side.
+        let fits = |need: &Need| self.bench.overcommit || need.total() <= self.memory.free();
+        trials
+            .iter()
+            .filter_map(|trial| self.bench.need(trial))
+            .filter(fits)
+            .max_by_key(Need::total)
     }
 
     /// Runs trials, several at once.
@@ -182,7 +214,11 @@ impl<'a> Engine<'a> {
         let total = Total::new(trials.len(), self.options.quiet);
         let queue = Mutex::new(trials);
         std::thread::scope(|scope| {
-            let work = || self.work(&queue, &total, jobs, threads);
+            let work = || {
+                // One that cannot go on stops the others, so that its error is seen.
+                let end = self.work(&queue, &total, jobs, threads);
+                end.inspect_err(|_| stopping().set())
+            };
             let workers: Vec<_> = (0..jobs).map(|_| scope.spawn(work)).collect();
             let ends = workers.into_iter().map(|worker| worker.join().expect("it catches panics"));
             // All of them, and then the first error.
@@ -209,7 +245,7 @@ impl<'a> Engine<'a> {
             };
             let id = trial.id(self.data_hash);
             let claim = Claim::take(self.options.results, &id, program());
-            let Some(claim) = claim.inspect_err(|_| stopping().set())? else {
+            let Some(claim) = claim? else {
                 queue.lock().expect("never held for long").push_back(trial);
                 elsewhere += 1;
                 if elsewhere > left {
@@ -234,17 +270,19 @@ impl<'a> Engine<'a> {
             progress.name(&trial.name());
             let every = self.options.checkpoint_every;
             let run = || self.bench.run(&trial, &self.memory, &claim, every, &mut progress);
-            let ended = catch_unwind(AssertUnwindSafe(|| pool.install(run)));
-            let record = match ended {
-                Ok(Ended::Cancelled) => break,
-                Ok(Ended::Recorded(record, _)) => *record,
-                Err(panic) => self.bench.ended(&trial, Status::Error, said(&*panic)),
+            let record = match pool.install(run) {
+                Ended::Cancelled => break,
+                Ended::Recorded(record, net) => {
+                    // Its memory is another trial's already.
+                    drop(net);
+                    *record
+                }
             };
             // The process's peak is that of all its trials.
             let peak_rss_bytes = if jobs > 1 { 0 } else { record.peak_rss_bytes };
             let record = Record { jobs, peak_rss_bytes, ..record };
             // Where a record cannot be kept, the other trials would be lost too.
-            self.book().append(&record).inspect_err(|_| stopping().set())?;
+            self.book().append(&record)?;
             claim.done();
             let failed = record.status == Status::Error;
             total.ended(failed);
@@ -265,11 +303,4 @@ impl<'a> Engine<'a> {
         let jobs = jobs.clamp(1, trials.max(1));
         (jobs, threads.unwrap_or((cores / jobs).max(1)))
     }
-}
-
-/// What a panic said.
-fn said(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<String>().cloned();
-    let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| text.to_string()));
-    format!("panicked, which is a bug: {}", text.unwrap_or_else(|| "without a word".into()))
 }

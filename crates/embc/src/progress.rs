@@ -223,7 +223,7 @@ impl Observer for Progress {
         let loss = point.train_loss.map_or(String::new(), |loss| format!(", loss {loss:.4}"));
         let speed = self.examples_per_second();
         let left = self.all.saturating_sub(self.done + self.examples) as f64;
-        let left = Duration::from_secs((left / speed) as u64);
+        let left = Duration::from_secs((left / speed.max(1.0)) as u64);
         eprintln!(
             "{} {}: epoch {}/{}{loss}{valid}, {:.0} k examples/s, {} left",
             self.place,

@@ -199,10 +199,10 @@ impl Results {
 
     /// The records after a place, and the place after them.
     pub fn read_from(&self, mut place: Place) -> Result<(Vec<Record>, Place)> {
-        let mut text = String::new();
+        let mut text = Vec::new();
         let read = File::open(&self.path).and_then(|mut file| {
             file.seek(SeekFrom::Start(place.offset))?;
-            file.read_to_string(&mut text)
+            file.read_to_end(&mut text)
         });
         match read {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
@@ -211,13 +211,13 @@ impl Results {
             read => read.with_context(|| self.path.display().to_string())?,
         };
         let mut records = Vec::new();
-        for line in text.split_inclusive('\n') {
-            place.torn = !line.ends_with('\n');
+        for line in text.split_inclusive(|byte| *byte == b'\n') {
+            place.torn = !line.ends_with(b"\n");
             if place.torn {
                 break;
             }
             let at = format!("{}:{}", self.path.display(), place.lines + 1);
-            let record: Record = serde_json::from_str(line)
+            let record: Record = serde_json::from_slice(line)
                 .with_context(|| format!("{at}: not a record; remove the line"))?;
             if record.v != VERSION {
                 bail!("{at}: record of format version {}, not {VERSION}", record.v);

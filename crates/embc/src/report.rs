@@ -51,7 +51,8 @@ impl Summary {
 /// The records of one scheme at one budget.
 pub struct Cell<'a> {
     pub records: Vec<&'a Record>,
-    seeds: usize,
+    /// How many it should have.
+    pub seeds: usize,
 }
 
 impl Cell<'_> {
@@ -98,7 +99,8 @@ impl<'a> Grid<'a> {
             );
             let cell = cells.entry(key).or_insert(Cell { records: Vec::new(), seeds: 0 });
             let found = find(trial);
-            cell.seeds += usize::from(found.is_none_or(|r| r.status != Status::Pruned));
+            let pruned = |r: &Record| r.status == Status::Pruned && experiment.sweep.prune;
+            cell.seeds += usize::from(!found.is_some_and(pruned));
             cell.records.extend(found);
             used.extend(found);
         }
@@ -277,6 +279,11 @@ fn values_table(
 ) -> Result<String> {
     let baseline = experiment.table.relative_to.as_deref();
     let spread = match experiment.train.seeds.len() {
+        n if experiment.sweep.until_ci.is_some() => format!(
+            "mean ± standard deviation over {n} to {} seeds, more until half the 95 % interval was at most {} (initialisation and order; the data and its split are fixed)",
+            experiment.sweep.max_seeds,
+            experiment.sweep.until_ci.unwrap_or_default()
+        ),
         1 => "one seed".into(),
         n => format!(
             "mean ± standard deviation over {n} seeds (initialisation and order; the data and its split are fixed)"

@@ -25,6 +25,7 @@ use embc_data::registry::Entry;
 use embc_data::view::View;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant, SystemTime};
 
 /// Parameters of the uncompressed tables, and of the model on top of them.
@@ -205,7 +206,8 @@ impl<'a> Bench<'a> {
                 0
             },
             // Slots of ids and of rows in training, or prints of rows in the census after it.
-            index: 16 * ids,
+            // And a clustering's new pointers beside the old ones.
+            index: 16 * ids + plan.footprint().index_bytes,
             batch: (4 * train.batch * (floats + outputs)) as u64
                 + loads * train.batch.max(1 << 13) as u64
                 + 4 * (self.outputs << 12).min(1 << 23) as u64,
@@ -220,8 +222,24 @@ impl<'a> Bench<'a> {
         Record { status, error: Some(why), ..self.blank(trial, SystemTime::now()) }
     }
 
-    /// Runs a trial to its record, or from its last checkpoint on; keeps one `every` so often.
+    /// Runs a trial to its record, or from its last checkpoint on; keeps one `every` so often. A
+    /// panic becomes an error record.
     pub fn run(
+        &self,
+        trial: &Trial,
+        memory: &Memory,
+        claim: &Claim,
+        every: Duration,
+        progress: &mut Progress,
+    ) -> Ended {
+        let run = || self.attempt(trial, memory, claim, every, progress);
+        catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
+            let record = self.ended(trial, Status::Error, said(&*panic));
+            Ended::Recorded(Box::new(record), None)
+        })
+    }
+
+    fn attempt(
         &self,
         trial: &Trial,
         memory: &Memory,
@@ -436,4 +454,11 @@ fn weights_hash(net: &mut Net) -> String {
         }
     });
     embc_data::hex(&sha256.finalize())[..16].into()
+}
+
+/// What a panic said.
+fn said(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().cloned();
+    let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| text.to_string()));
+    format!("panicked, which is a bug: {}", text.unwrap_or_else(|| "without a word".into()))
 }

@@ -15,6 +15,8 @@ use std::collections::BTreeMap;
 
 /// Seeds that a cell has before it can lose.
 const BEFORE_PRUNING: usize = 3;
+/// Seeds that a cell has before its interval can be narrow.
+const LEAST_SEEDS: usize = 3;
 
 /// A trial that an experiment wants.
 pub struct Wanted {
@@ -52,9 +54,10 @@ pub fn recorded<'a>(
 }
 
 /// All trials that pass a filter and are wanted by now, with those done. `find` gives a trial's
-/// record.
+/// record; without `may_prune` nothing is pruned.
 pub fn wanted<'a>(
     experiment: &Experiment,
+    may_prune: bool,
     passes: &dyn Fn(&Trial) -> bool,
     find: &dyn Fn(&Trial) -> Option<&'a Record>,
 ) -> Result<Vec<Wanted>> {
@@ -65,7 +68,7 @@ pub fn wanted<'a>(
     let mut all = Vec::new();
     let mut lost: BTreeMap<Cell, String> = BTreeMap::new();
     for (i, &seed) in e.train.seeds.iter().enumerate() {
-        if e.sweep.prune && i >= BEFORE_PRUNING {
+        if may_prune && e.sweep.prune && i >= BEFORE_PRUNING {
             if !all.iter().all(|wanted: &Wanted| finished(wanted, find)) {
                 return Ok(all);
             }
@@ -81,6 +84,9 @@ pub fn wanted<'a>(
         if !all.iter().all(|wanted| finished(wanted, find)) {
             break;
         }
+        if may_prune && e.sweep.prune {
+            prune(e, &all, find, &mut lost);
+        }
         let records: Vec<&Record> = all.iter().filter_map(|wanted| find(&wanted.trial)).collect();
         let key = report::metric_key(e, &records);
         let mut values: BTreeMap<Cell, Vec<f64>> = BTreeMap::new();
@@ -91,7 +97,8 @@ pub fn wanted<'a>(
         }
         let is_wide = |trial: &Trial| {
             let estimate = values.get(&cell(trial)).and_then(|values| Estimate::of(values));
-            estimate.is_some_and(|estimate| estimate.half.is_none_or(|half| half > width))
+            // Two values may lie close by chance.
+            estimate.is_some_and(|e| e.n < LEAST_SEEDS || e.half.is_none_or(|half| half > width))
         };
         let more = round(seed)?.into_iter();
         let more: Vec<Trial> =
@@ -105,7 +112,8 @@ pub fn wanted<'a>(
 }
 
 fn finished<'a>(wanted: &Wanted, find: &dyn Fn(&Trial) -> Option<&'a Record>) -> bool {
-    wanted.pruned.is_some() || find(&wanted.trial).is_some()
+    let done = |record: &Record| record.status != Status::Pruned;
+    wanted.pruned.is_some() || find(&wanted.trial).is_some_and(done)
 }
 
 /// Adds to `lost` every cell whose validation metric is below that of the best cell at its budget,
@@ -140,7 +148,7 @@ fn prune<'a>(
             let pairs = ours.iter().filter_map(|(seed, x)| Some(x - theirs.get(seed)?));
             let differences: Vec<f64> = pairs.collect();
             let Some((difference, half)) = interval(&differences, 0.99) else { continue };
-            if difference.abs() > half && better(mean(theirs), mean(ours)) {
+            if difference.abs() > half && better(0.0, difference) {
                 let why = format!(
                     "after {} seeds its {key} is {difference:+.4} ± {half:.4} from that of {} (99 % interval, paired by seed)",
                     differences.len(),

@@ -27,7 +27,8 @@ pub fn text_table(header: &[&str], rows: impl Iterator<Item = Vec<String>>) -> S
 
 /// A Markdown table, aligned so that it also reads well as it is.
 pub fn markdown(header: &[String], rows: &[Vec<String>]) -> String {
-    render(presets::ASCII_MARKDOWN, header.to_vec(), rows.iter().cloned())
+    let escaped = |row: &[String]| row.iter().map(|cell| cell.replace('|', "\\|")).collect();
+    render(presets::ASCII_MARKDOWN, escaped(header), rows.iter().map(|row| escaped(row)))
 }
 
 fn render(
@@ -45,6 +46,12 @@ fn render(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_bar_is_no_new_column() {
+        let table = markdown(&["a".into()], &[vec!["x | y".into()]]);
+        assert_eq!(table, "| a      |\n|--------|\n| x \\| y |\n");
+    }
 
     #[test]
     fn counts() {

@@ -9,7 +9,7 @@ use crate::report::{Grid, axis_of, budget_text, metric_key, sign_of};
 use crate::suggest;
 use crate::table::markdown;
 use anyhow::{Result, anyhow, bail};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// A cell of each side, and its name.
@@ -72,41 +72,17 @@ fn files(args: &Compare, global: &Global) -> Result<String> {
         Ok(Book::open(Results::open(folder, &stem.to_string_lossy())?)?.into_records())
     });
     let (ours, theirs) = (ours?, theirs?);
-    let cells = |records: &'_ [Record]| -> BTreeMap<String, Vec<usize>> {
-        let mut cells: BTreeMap<String, Vec<usize>> = BTreeMap::new();
-        for (i, record) in records.iter().enumerate() {
-            let budget = record.budget.as_object().into_iter().flatten();
-            let budget: String = budget.map(|(axis, value)| format!(", {axis} {value}")).collect();
-            cells.entry(record.label.clone() + &budget).or_default().push(i);
-        }
-        cells
-    };
-    let (a, b) = (cells(&ours), cells(&theirs));
-    let pick = |records: &'_ [Record], at: &[usize]| -> Vec<usize> {
-        // The newest of each seed: files hold older settings too.
-        let mut newest: BTreeMap<u64, usize> = BTreeMap::new();
-        for &i in at {
-            let kept = newest.entry(records[i].seed).or_insert(i);
-            if records[i].started > records[*kept].started {
-                *kept = i;
-            }
-        }
-        newest.into_values().collect()
-    };
-    let both: Vec<Sides<'_>> = a
-        .iter()
-        .filter_map(|(name, at)| {
-            let ours: Vec<&Record> = pick(&ours, at).into_iter().map(|i| &ours[i]).collect();
-            let theirs: Vec<&Record> =
-                pick(&theirs, b.get(name)?).into_iter().map(|i| &theirs[i]).collect();
-            Some((name.clone(), ours, theirs))
-        })
+    let (first, mut second) = (cells(&ours), cells(&theirs));
+    let both: Vec<Sides<'_>> = first
+        .into_iter()
+        .filter_map(|(name, ours)| Some((name.clone(), ours, second.remove(&name)?)))
         .collect();
     if both.is_empty() {
         bail!("{} and {} share no scheme at the same budget", args.a, args.b);
     }
-    let hashes = |records: &[Record]| records.first().map(|r| r.data_hash.clone());
-    if hashes(&ours) != hashes(&theirs) {
+    let all = both.iter().flat_map(|(_, ours, theirs)| ours.iter().chain(theirs));
+    let hashes: BTreeSet<&str> = all.map(|record| &record.data_hash[..]).collect();
+    if hashes.len() > 1 {
         bail!(
             "{} and {} were trained on different data: their values cannot be compared",
             args.a,
@@ -116,6 +92,28 @@ fn files(args: &Compare, global: &Global) -> Result<String> {
     let select = ours[0].config["train"]["select"].as_str().unwrap_or("auc");
     let key = key(args, || format!("test/{select}"));
     table(&format!("{} − {}", args.a, args.b), "cell", &key, &both)
+}
+
+/// The records of each cell: those with the settings of its newest, the newest of each seed.
+fn cells(records: &[Record]) -> BTreeMap<String, Vec<&Record>> {
+    let mut cells: BTreeMap<String, Vec<&Record>> = BTreeMap::new();
+    for record in records {
+        let budget = record.budget.as_object().into_iter().flatten();
+        let budget: String = budget.map(|(axis, value)| format!(", {axis} {value}")).collect();
+        cells.entry(record.label.clone() + &budget).or_default().push(record);
+    }
+    let settings = |record: &Record| {
+        let mut config = record.config.clone();
+        config["seed"] = 0.into();
+        config
+    };
+    for records in cells.values_mut() {
+        records.sort_by(|a, b| b.started.cmp(&a.started));
+        let newest = settings(records[0]);
+        let mut seeds = BTreeSet::new();
+        records.retain(|record| settings(record) == newest && seeds.insert(record.seed));
+    }
+    cells
 }
 
 fn key(args: &Compare, default: impl FnOnce() -> String) -> String {

@@ -62,7 +62,7 @@ fn advise(
     for ((scheme, at), cell) in &grid.cells {
         let ok: Vec<&Record> =
             cell.records.iter().copied().filter(|r| r.status == Status::Ok).collect();
-        let Some(valid) = mean(&ok, &valid).filter(|_| ok.len() == cell.records.len()) else {
+        let Some(valid) = mean(&ok, &valid).filter(|_| ok.len() >= cell.seeds) else {
             continue;
         };
         let name = match (at, axis) {

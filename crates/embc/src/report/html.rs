@@ -16,7 +16,7 @@ pub fn section(experiment: &Experiment, records: &[Record]) -> Result<String> {
     let data = data(experiment, records)?;
     Ok(format!(
         "<section id=\"{}\">\n{}<h3>Curves</h3>\n<div class=\"curves\"></div>\n<div class=\"trials\"></div>\n<script type=\"application/json\">{}</script>\n</section>\n",
-        experiment.name,
+        escaped(&experiment.name),
         html(&words, &plot),
         // No end tag inside.
         data.to_string().replace('<', "\\u003c"),
@@ -26,7 +26,7 @@ pub fn section(experiment: &Experiment, records: &[Record]) -> Result<String> {
 /// The page of such sections; `titles` are names and titles of experiments.
 pub fn page(titles: &[(String, String)], sections: &str) -> String {
     let item = |(name, title): &(String, String)| {
-        format!("<li><a href=\"#{name}\">{}</a></li>", escaped(title))
+        format!("<li><a href=\"#{}\">{}</a></li>", escaped(name), escaped(title))
     };
     let items: String = titles.iter().map(item).collect();
     let title = match titles {
@@ -57,6 +57,9 @@ fn html(words: &str, plot: &str) -> String {
             None
         }
         Event::Text(_) if image => None,
+        // A label or an error with angle brackets is text.
+        Event::Html(text) | Event::InlineHtml(text) => Some(Event::Text(text)),
+        Event::Start(Tag::Link { .. }) | Event::End(TagEnd::Link) => None,
         Event::Start(Tag::Table(_)) => Some(Event::Html("<div class=\"wide\"><table>".into())),
         Event::End(TagEnd::Table) => Some(Event::Html("</tbody></table></div>\n".into())),
         other => Some(other),
@@ -154,5 +157,7 @@ mod tests {
         assert!(html.contains("<div class=\"wide\"><table><thead>"), "{html}");
         assert!(html.contains("<td>1 &amp; 2</td>"), "{html}");
         assert!(html.contains("<p><svg></svg></p>") && !html.contains("alt"), "{html}");
+        let html = super::html("a <img src=x onerror=f()> Vec<u32> [b](javascript:c)\n", "");
+        assert_eq!(html, "<p>a &lt;img src=x onerror=f()&gt; Vec&lt;u32&gt; b</p>\n");
     }
 }

@@ -50,7 +50,7 @@ impl<'a> Losses<'a> {
     /// True where every seed has a value.
     fn is_whole(&self, scheme: &str, budget: &str) -> bool {
         let seeds = self.experiment.train.seeds.len();
-        self.estimate(scheme, budget).is_some_and(|estimate| estimate.n == seeds)
+        self.estimate(scheme, budget).is_some_and(|estimate| estimate.n >= seeds)
     }
 
     fn kind(&self, label: &str) -> &'a str {

@@ -222,9 +222,11 @@ fn a_torn_last_line_is_cut_off() {
     let sandbox = sandbox();
     let expect = undisturbed(&sandbox);
     let path = sandbox.path("results/smoke.jsonl");
-    let whole = std::fs::read_to_string(&path).unwrap();
-    let cut = whole.len() - 100;
-    std::fs::write(&path, &whole[..cut]).unwrap();
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes.truncate(bytes.len() - 100);
+    // Torn inside a letter.
+    bytes.push(0xc2);
+    std::fs::write(&path, bytes).unwrap();
     sandbox.run(&SWEEP).expect(0, "the last line is torn and was dropped");
     assert_eq!(bare(records(&sandbox)), expect);
 }
@@ -347,6 +349,15 @@ fn seeds_until_the_interval_is_narrow_and_none_for_losers() {
     let report = sandbox.run(&["report", "smoke"]).fine().stdout;
     let ok = format!("\n{} trials. Trained by embc ", all.len() - pruned.len());
     assert!(report.contains(why) && report.contains(&ok), "{report}");
+    // Losers get none of the seeds that the others' intervals need either.
+    let both = self::sandbox();
+    let fewer = config.replace("seeds = [1, 2, 3, 4, 5]", "seeds = [1, 2, 3]");
+    let more = "[sweep]\nprune = true\nuntil_ci = 0.0001\nmax_seeds = 5\n";
+    both.write("configs/smoke.toml", format!("{fewer}{more}"));
+    both.run(&["sweep", "--config", "smoke"]).fine();
+    let few: Vec<Value> = records(&both).into_iter().filter(|r| r["status"] == "ok").collect();
+    let seeds = |label: &str| few.iter().filter(|r| r["label"] == label).count();
+    assert!(seeds("full") == 5 && (3..5).contains(&seeds("hash")), "{}", seeds("hash"));
     // The same decisions, one trial after the other.
     let alone = self::sandbox();
     alone.write("configs/smoke.toml", format!("{config}[sweep]\nprune = true\n"));
