@@ -34,7 +34,7 @@ report:
         fi
     done
     for page in memcom cce; do
-        names=$(cd results && ls *.jsonl | sed 's/\.jsonl$//' | grep -E "$([ $page = cce ] && echo '^(cce|gmf|dlrm_criteo_117k)' || echo '^memcom')")
+        names=$(cd results && ls *.jsonl | sed "s/.jsonl$//" | grep -E "$([ $page = cce ] && echo "^(cce|gmf|dlrm_criteo_117k)" || echo "^memcom")")
         ./target/release/embc report $names --format html --output "results/$page.html"
     done
 

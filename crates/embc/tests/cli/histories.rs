@@ -2,9 +2,8 @@
 
 use crate::sandbox::{Ran, Sandbox, root};
 
-/// `memcom_ml20m`, scaled to 300 users and 400 movies.
-fn sandbox() -> Sandbox {
-    let sandbox = Sandbox::new();
+/// 300 users and 400 movies.
+pub fn ratings() -> String {
     let mut text = "userId,movieId,rating,timestamp\n".to_string();
     for user in 0..300 {
         for i in 0..20 + user % 10 {
@@ -12,7 +11,13 @@ fn sandbox() -> Sandbox {
             text += &format!("{user},{movie},{}.5,{}\n", i % 5, 1_000_000 + i);
         }
     }
-    sandbox.write("data/ml-20m/ratings.csv", text);
+    text
+}
+
+/// `memcom_ml20m`, scaled to those.
+fn sandbox() -> Sandbox {
+    let sandbox = Sandbox::new();
+    sandbox.write("data/ml-20m/ratings.csv", ratings());
     let config = std::fs::read_to_string(root().join("configs/memcom_ml20m.toml")).unwrap();
     let config = config.replace("samples = 2048", "samples = 50").replace("0.1", "0.5");
     sandbox.write("configs/memcom_ml20m.toml", config);

@@ -1,6 +1,7 @@
 //! Sweeps that are killed, starved of disk, run twice at once or handed damaged files end with the
 //! records of one that nobody disturbed, bit for bit.
 
+use crate::histories::ratings;
 use crate::sandbox::{Sandbox, root};
 use crate::smoke::{REGISTRY, bare, records};
 use serde_json::Value;
@@ -60,14 +61,7 @@ fn sandbox() -> Sandbox {
 /// Histories, drawn targets, dropout, batch norm and a sampled softmax.
 fn histories() -> Sandbox {
     let sandbox = Sandbox::new();
-    let mut text = "userId,movieId,rating,timestamp\n".to_string();
-    for user in 0..300 {
-        for i in 0..20 + user % 10 {
-            let movie = (user * 31 + i * i * 7) % 400;
-            text += &format!("{user},{movie},{}.5,{}\n", i % 5, 1_000_000 + i);
-        }
-    }
-    sandbox.write("data/ml-20m/ratings.csv", text);
+    sandbox.write("data/ml-20m/ratings.csv", ratings());
     let config = std::fs::read_to_string(root().join("configs/memcom_ml20m.toml")).unwrap();
     let head = config.split("[model]").next().unwrap().replace("ml20m", "smoke");
     let rest = r#"
