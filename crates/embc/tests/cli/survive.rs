@@ -58,6 +58,13 @@ fn sandbox() -> Sandbox {
     sandbox
 }
 
+/// The same with more steps, so that there is time to be killed in.
+fn rows() -> Sandbox {
+    let sandbox = sandbox();
+    sandbox.write("configs/smoke.toml", CONFIG.replace("batch = 64", "batch = 16"));
+    sandbox
+}
+
 /// Histories, drawn targets, dropout, batch norm and a sampled softmax.
 fn histories() -> Sandbox {
     let sandbox = Sandbox::new();
@@ -110,12 +117,13 @@ fn running(sandbox: &Sandbox) -> Vec<PathBuf> {
     folders.flatten().map(|folder| folder.path()).collect()
 }
 
-/// Kills it twenty times; returns how often it was killed inside a trial.
-fn kill_twenty_times(sandbox: &Sandbox, jobs: &str) -> usize {
+/// Kills it twenty times; returns how often it was killed inside a trial. `whole` is how long it
+/// takes undisturbed, so that it is not done before.
+fn kill_twenty_times(sandbox: &Sandbox, jobs: &str, whole: Duration) -> usize {
     let mut inside = 0;
     for _ in 0..20 {
         let mut child = start(sandbox, &["--jobs", jobs]);
-        std::thread::sleep(Duration::from_millis(30) + moment(200));
+        std::thread::sleep(Duration::from_millis(20) + moment(whole.as_millis() as u64 / 10));
         let alive = child.try_wait().unwrap().is_none();
         child.kill().unwrap();
         child.wait().unwrap();
@@ -127,11 +135,16 @@ fn kill_twenty_times(sandbox: &Sandbox, jobs: &str) -> usize {
 
 #[test]
 fn killed_at_twenty_random_moments() {
-    for (make, name) in [(sandbox as fn() -> Sandbox, "rows"), (histories, "histories")] {
-        let expect = undisturbed(&make());
+    for (make, name) in [(rows as fn() -> Sandbox, "rows"), (histories, "histories")] {
+        let sandbox = make();
+        sandbox.run(&[&SWEEP[..], &["--filter", "full, seed 1"]].concat()).fine();
+        let start = std::time::Instant::now();
+        let expect = undisturbed(&sandbox);
+        let whole = start.elapsed();
         for jobs in ["1", "2"] {
             let killed = make();
-            let inside = kill_twenty_times(&killed, jobs);
+            let inside = kill_twenty_times(&killed, jobs, whole);
+            eprintln!("{name}, {jobs} jobs: killed inside a trial {inside} times of 20");
             assert!(inside > 3, "{name}: killed inside a trial {inside} times only");
             killed.run(&SWEEP).fine();
             assert_eq!(bare(records(&killed)), expect, "{name}, {jobs} jobs");
