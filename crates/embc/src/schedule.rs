@@ -10,7 +10,6 @@ use crate::record::{Record, Status};
 use crate::report;
 use crate::report::estimate::Estimate;
 use anyhow::Result;
-use statrs::distribution::{ContinuousCDF, StudentsT};
 use std::collections::BTreeMap;
 
 /// Seeds that a cell has before it can lose.
@@ -147,24 +146,15 @@ fn prune<'a>(
             let (ours, theirs) = (&by_seed[other], &by_seed[&best]);
             let pairs = ours.iter().filter_map(|(seed, x)| Some(x - theirs.get(seed)?));
             let differences: Vec<f64> = pairs.collect();
-            let Some((difference, half)) = interval(&differences, 0.99) else { continue };
-            if difference.abs() > half && better(0.0, difference) {
+            let estimate = Estimate::at(0.99, &differences).filter(|e| e.n >= BEFORE_PRUNING);
+            let Some(Estimate { mean, half: Some(half), n }) = estimate else { continue };
+            if mean.abs() > half && better(0.0, mean) {
                 let why = format!(
-                    "after {} seeds its {key} is {difference:+.4} ± {half:.4} from that of {} (99 % interval, paired by seed)",
-                    differences.len(),
+                    "after {n} seeds its {key} is {mean:+.4} ± {half:.4} from that of {} (99 % interval, paired by seed)",
                     best.0
                 );
                 lost.insert(other.clone(), why);
             }
         }
     }
-}
-
-/// Mean of values, and half the width of its t-interval; none for less than three.
-fn interval(values: &[f64], level: f64) -> Option<(f64, f64)> {
-    let n = values.len() as f64;
-    let mean = values.iter().sum::<f64>() / n;
-    let variance = values.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / (n - 1.0);
-    let t = StudentsT::new(0.0, 1.0, n - 1.0).ok()?.inverse_cdf(0.5 + level / 2.0);
-    (values.len() >= BEFORE_PRUNING).then_some((mean, t * (variance / n).sqrt()))
 }

@@ -12,10 +12,15 @@ pub struct Estimate {
 
 impl Estimate {
     pub fn of(values: &[f64]) -> Option<Self> {
+        Self::at(0.95, values)
+    }
+
+    /// With an interval of another level than 95 %.
+    pub fn at(level: f64, values: &[f64]) -> Option<Self> {
         let n = values.len() as f64;
         let mean = values.iter().sum::<f64>() / n;
         let variance = values.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / (n - 1.0);
-        let t = StudentsT::new(0.0, 1.0, n - 1.0).ok().map(|t| t.inverse_cdf(0.975));
+        let t = StudentsT::new(0.0, 1.0, n - 1.0).ok().map(|t| t.inverse_cdf(0.5 + level / 2.0));
         let half = t.map(|t| t * (variance / n).sqrt());
         (!values.is_empty()).then_some(Self { mean, half, n: values.len() })
     }
