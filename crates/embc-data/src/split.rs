@@ -27,8 +27,9 @@ pub enum SplitRule {
         /// Share that tests.
         #[serde(default)]
         test: f64,
-        /// Seed of the draw.
-        seed: u64,
+        /// Seed of the draw; without one, in `[data]`, the trial's.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        seed: Option<u64>,
     },
     /// A random share of all rows.
     Random {
@@ -37,8 +38,9 @@ pub enum SplitRule {
         /// Share that tests.
         #[serde(default)]
         test: f64,
-        /// Seed of the draw.
-        seed: u64,
+        /// Seed of the draw; without one, in `[data]`, the trial's.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        seed: Option<u64>,
     },
     /// The end of the file: train, then valid, then test.
     Tail {
@@ -106,6 +108,16 @@ impl SplitRule {
         }
     }
 
+    /// Where the trial's seed draws the split, the place for it.
+    pub fn open_seed(&mut self) -> Option<&mut Option<u64>> {
+        match self {
+            SplitRule::Random { seed, .. } | SplitRule::RandomPerUser { seed, .. } => {
+                seed.is_none().then_some(seed)
+            }
+            _ => None,
+        }
+    }
+
     fn check(&self) -> Result<()> {
         let shares = match self {
             SplitRule::RandomPerUser { valid, test, .. }
@@ -154,6 +166,10 @@ pub fn assign(
             Error::Data(what.into())
         })
     };
+    let drawn = |seed: Option<u64>| {
+        let what = "split: a data set's own random split needs a seed, which makes it the same for all; one without belongs to [data] of an experiment";
+        seed.ok_or_else(|| Error::Data(what.into()))
+    };
     let round = |share: f64, of: usize| (share * of as f64).round() as usize;
     let mut short = 0;
     match rule {
@@ -170,7 +186,7 @@ pub fn assign(
             kept[middle..].iter().for_each(|&r| part[r as usize] = VALID);
         }
         SplitRule::Random { valid, test, seed } => {
-            let rng = Rng::stream(*seed, "split");
+            let rng = Rng::stream(drawn(*seed)?, "split");
             for row in kept {
                 let draw = rng.fork(row.into()).unit();
                 part[row as usize] = match draw {
@@ -181,7 +197,7 @@ pub fn assign(
             }
         }
         SplitRule::RandomPerUser { valid, test, seed } => {
-            let rng = Rng::stream(*seed, "split");
+            let rng = Rng::stream(drawn(*seed)?, "split");
             for rows in by_user(cache, user()?, kept, |_| 0) {
                 let mut rows = rows;
                 rng.fork(rows[0].into()).shuffle(&mut rows);

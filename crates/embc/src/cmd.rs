@@ -77,7 +77,9 @@ pub fn entry<'a>(registry: &'a Registry, name: &str) -> Result<&'a Entry> {
 pub fn open(entry: &Entry, experiment: &Experiment, global: &Global) -> Result<View> {
     let mut progress = DataProgress::new(&entry.name, global.quiet);
     let memory = embc_data::dataset::DEFAULT_MEMORY;
-    let (spec, examples) = (experiment.data.clone(), experiment.examples()?);
+    // All seeds have the same view; else there is one.
+    let spec = experiment.data.of_seed(experiment.train.seeds[0]);
+    let examples = experiment.examples()?;
     let view =
         embc_data::dataset::open(entry, &global.data_dir, memory, spec, examples, &mut |at| {
             progress.watch(at)

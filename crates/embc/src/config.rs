@@ -256,6 +256,12 @@ impl Experiment {
         if self.sweep.until_ci.is_some_and(|width| width.is_nan() || width <= 0.0) {
             return Err(self.error("until_ci", "until_ci must be positive"));
         }
+        if self.data.splits_by_seed() && (self.sweep.prune || self.sweep.until_ci.is_some()) {
+            return Err(self.error(
+                "split",
+                "a split that each seed draws takes fixed seeds: leave [sweep] out, or give the split a seed",
+            ));
+        }
         if let Some(stop) = self.train.early_stop {
             positive("early_stop", stop.patience.into())?;
         }
@@ -386,6 +392,27 @@ impl Experiment {
             return Err(self.error("columns", what));
         }
         Ok(())
+    }
+
+    /// The experiment by views of its data: one a seed where seeds draw the split.
+    pub fn by_view(&self) -> Vec<Self> {
+        let of_seed = |&seed: &u64| {
+            let mut part = self.clone();
+            part.train.seeds = vec![seed];
+            part
+        };
+        match self.data.splits_by_seed() {
+            true => self.train.seeds.iter().map(of_seed).collect(),
+            false => vec![self.clone()],
+        }
+    }
+
+    /// What differs between seeds, for tables.
+    pub fn seeds_vary(&self) -> &'static str {
+        match self.data.splits_by_seed() {
+            true => "initialisation, order, and the split, which each seed draws",
+            false => "initialisation and order; the data and its split are fixed",
+        }
     }
 
     /// The points of the budget axis; none without a `[budget]`.

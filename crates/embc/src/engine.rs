@@ -120,8 +120,8 @@ impl<'a> Engine<'a> {
         Ok(())
     }
 
-    /// Runs all trials that are due; returns the records, and how it went.
-    pub fn run(self) -> Result<(Vec<Record>, Outcome)> {
+    /// Runs all trials that are due.
+    pub fn run(self) -> Result<Outcome> {
         let name = &self.bench.experiment.name;
         let mut first = true;
         loop {
@@ -183,7 +183,7 @@ impl<'a> Engine<'a> {
         }
     }
 
-    fn end(self, outcome: Outcome) -> Result<(Vec<Record>, Outcome)> {
+    fn end(self, outcome: Outcome) -> Result<Outcome> {
         let mut book = self.book.into_inner().expect("no panic while it was held");
         book.refresh()?;
         // A trial that runs again has a record too, and its checkpoint may be wanted.
@@ -192,7 +192,7 @@ impl<'a> Engine<'a> {
         Claim::tidy(self.options.results, &|trial| {
             book.is_fresh(trial) || all_done && book.get(trial).is_some_and(is_done)
         });
-        Ok((book.into_records(), outcome))
+        Ok(outcome)
     }
 
     /// What the largest of them needs.

@@ -117,6 +117,16 @@ pub struct Record {
 }
 
 impl Record {
+    /// Where the trial's seed drew its split: rows that the metric `key` is of, for each training
+    /// row.
+    pub fn drawn_per_train(&self, key: &str) -> Option<f64> {
+        let split = &self.config["data"]["split"];
+        let random = split["rule"].as_str()?.starts_with("random");
+        let share = |part: &str| split[part].as_f64().unwrap_or_default();
+        let (part, train) = (key.split('/').next()?, 1.0 - share("valid") - share("test"));
+        (random && split["seed"].is_null()).then(|| share(part) / train)
+    }
+
     /// Takes over what training left.
     pub fn fill(&mut self, outcome: &Outcome) {
         let named = |split: &str, values: &[(Metric, f64)]| -> BTreeMap<String, f64> {

@@ -280,14 +280,13 @@ fn values_table(
     let baseline = experiment.table.relative_to.as_deref();
     let spread = match experiment.train.seeds.len() {
         n if experiment.sweep.until_ci.is_some() => format!(
-            "mean ± standard deviation over {n} to {} seeds, more until half the 95 % interval was at most {} (initialisation and order; the data and its split are fixed)",
+            "mean ± standard deviation over {n} to {} seeds, more until half the 95 % interval was at most {} ({})",
             experiment.sweep.max_seeds,
-            experiment.sweep.until_ci.unwrap_or_default()
+            experiment.sweep.until_ci.unwrap_or_default(),
+            experiment.seeds_vary()
         ),
         1 => "one seed".into(),
-        n => format!(
-            "mean ± standard deviation over {n} seeds (initialisation and order; the data and its split are fixed)"
-        ),
+        n => format!("mean ± standard deviation over {n} seeds ({})", experiment.seeds_vary()),
     };
     let mut text = String::new();
     writeln!(

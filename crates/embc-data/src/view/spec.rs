@@ -37,6 +37,29 @@ pub struct ViewSpec {
     pub history: Option<u32>,
 }
 
+impl ViewSpec {
+    /// Whether each trial's seed draws a split of its own.
+    pub fn splits_by_seed(&self) -> bool {
+        self.clone().open_seed().is_some()
+    }
+
+    /// The view of the trials with `seed`.
+    pub fn of_seed(&self, seed: u64) -> Self {
+        let mut spec = self.clone();
+        if let Some(open) = spec.open_seed() {
+            *open = Some(seed);
+        }
+        spec
+    }
+
+    fn open_seed(&mut self) -> Option<&mut Option<u64>> {
+        match &mut self.split {
+            Some(SplitChoice::Rule(rule)) => rule.open_seed(),
+            _ => None,
+        }
+    }
+}
+
 /// A split by name or by rule.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]

@@ -12,6 +12,7 @@ use crate::report;
 use crate::run::Bench;
 use crate::table::bytes;
 use anyhow::{Result, bail};
+use embc_data::registry::Registry;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::time::Duration;
@@ -30,9 +31,34 @@ pub fn run(args: &Sweep, global: &Global) -> Result<Outcome> {
     }
     let mut outcome = Outcome::Fine;
     for experiment in &experiments {
-        let entry = super::entry(&registry, &experiment.dataset)?;
-        let data = super::open(entry, experiment, global)?;
-        let bench = Bench::new(experiment, entry, &data, global.overcommit)?;
+        let went = sweep(experiment, &registry, args, global)?;
+        if went == Outcome::Interrupted || went == Outcome::Failed && args.fail_fast {
+            return Ok(went);
+        }
+        if went == Outcome::Failed {
+            outcome = went;
+        }
+    }
+    Ok(outcome)
+}
+
+/// Runs an experiment view by view, and prints its tables.
+fn sweep(
+    experiment: &Experiment,
+    registry: &Registry,
+    args: &Sweep,
+    global: &Global,
+) -> Result<Outcome> {
+    let mut outcome = Outcome::Fine;
+    let entry = super::entry(registry, &experiment.dataset)?;
+    let views = experiment.by_view();
+    for (i, part) in views.iter().enumerate() {
+        let data = super::open(entry, part, global)?;
+        if views.len() > 1 && !global.quiet {
+            let (name, seed) = (&experiment.name, part.train.seeds[0]);
+            eprintln!("{name}: split {} of {}, of seed {seed}", i + 1, views.len());
+        }
+        let bench = Bench::new(part, entry, &data, global.overcommit)?;
         let book = Book::open(Results::open(&global.results, &experiment.name)?)?;
         let seconds = seconds(&book);
         let options = Options {
@@ -51,7 +77,7 @@ pub fn run(args: &Sweep, global: &Global) -> Result<Outcome> {
             super::print(&list(&bench, &engine.trials()?, &seconds, global))?;
             continue;
         }
-        let (records, went) = engine.run()?;
+        let went = engine.run()?;
         if went == Outcome::Interrupted {
             let again = "run the same command again to go on";
             eprintln!("interrupted: finished trials are in {}; {again}", global.results.display());
@@ -63,7 +89,10 @@ pub fn run(args: &Sweep, global: &Global) -> Result<Outcome> {
                 return Ok(outcome);
             }
         }
-        super::print(&report::markdown(experiment, &records)?)?;
+    }
+    if !args.list {
+        let book = Book::open(Results::open(&global.results, &experiment.name)?)?;
+        super::print(&report::markdown(experiment, &book.into_records())?)?;
     }
     Ok(outcome)
 }

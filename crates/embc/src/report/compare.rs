@@ -15,8 +15,11 @@ use std::fmt::Write;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Difference {
     pub by_seed: BTreeMap<u64, f64>,
-    /// Without each group of test rows, the mean over seeds; empty where trials do not know.
+    /// Without each group of test rows, the mean over seeds; empty where trials do not know, and
+    /// where each seed has its own test rows.
     without: Vec<f64>,
+    /// Where each seed drew its own split: rows scored for each training row.
+    resampled: Option<f64>,
 }
 
 impl Difference {
@@ -40,6 +43,7 @@ impl Difference {
         let other = values(theirs);
         let both = |(seed, x): (u64, f64)| Some((seed, x - other.get(&seed)?));
         let by_seed: BTreeMap<u64, f64> = values(ours).into_iter().filter_map(both).collect();
+        let resampled = theirs.first().and_then(|record| record.drawn_per_train(key));
         let (ours, theirs) = (groups(ours), groups(theirs));
         let mut without: Vec<f64> = Vec::new();
         for seed in by_seed.keys() {
@@ -52,13 +56,16 @@ impl Difference {
                 *sum += (a - b) / by_seed.len() as f64;
             }
         }
-        (!by_seed.is_empty()).then_some(Self { by_seed, without })
+        if resampled.is_some() {
+            without.clear();
+        }
+        (!by_seed.is_empty()).then_some(Self { by_seed, without, resampled })
     }
 
     /// The mean of several, seed by seed and group by group.
     fn mean_of(all: &[Self]) -> Option<Self> {
         let n = all.len() as f64;
-        let mut mean = Self::default();
+        let mut mean = Self { resampled: all.first()?.resampled, ..Self::default() };
         for &seed in all.first()?.by_seed.keys() {
             let of_seed: Option<Vec<f64>> =
                 all.iter().map(|d| d.by_seed.get(&seed).copied()).collect();
@@ -86,7 +93,9 @@ impl Difference {
         let n = self.by_seed.len() as f64;
         if n > 1.0 {
             let sum = squares(&mut self.by_seed.values().copied(), self.mean());
-            parts.push((sum / (n - 1.0) / n, n - 1.0));
+            // Splits of the same rows share most of them: Nadeau and Bengio's correction.
+            let per_seed = 1.0 / n + self.resampled.unwrap_or_default();
+            parts.push((sum / (n - 1.0) * per_seed, n - 1.0));
         }
         let groups = self.without.len() as f64;
         if groups > 1.0 {
@@ -107,9 +116,14 @@ impl Difference {
 
     /// Which variance the interval covers.
     pub fn covers(&self) -> &'static str {
-        match self.without.is_empty() {
-            true => "seeds alone: these records do not know what test rows add",
-            false => "seeds and the choice of test rows together",
+        match (self.resampled, self.without.is_empty()) {
+            (Some(_), _) => {
+                "seeds, each with a split of its own (corrected for the rows that splits share)"
+            }
+            (None, true) => {
+                "seeds alone, the training rows fixed: these records do not know what test rows add"
+            }
+            (None, false) => "seeds and the choice of test rows together, the training rows fixed",
         }
     }
 
@@ -203,7 +217,7 @@ fn one(
     let covers = means[0].clone().unwrap_or_default().covers();
     let _ = writeln!(
         text,
-        ". Differences with 95 % intervals, paired by seed and test row, over {covers}; the training rows are fixed.\n"
+        ". Differences with 95 % intervals, paired by seed and test row, over {covers}.\n"
     );
     let header: Vec<String> = std::iter::once("difference".to_string()).chain(keys).collect();
     text + &md_table(&header, &rows)
@@ -217,6 +231,7 @@ mod tests {
         Difference {
             by_seed: (1..).zip(by_seed.iter().copied()).collect(),
             without: without.to_vec(),
+            resampled: None,
         }
     }
 
@@ -234,6 +249,9 @@ mod tests {
         let t = StudentsT::new(0.0, 1.0, 50.0 / 17.0).unwrap().inverse_cdf(0.975);
         assert!((both.half().unwrap() - t * (5.0 / 3.0f64).sqrt()).abs() < 1e-6);
         assert_eq!(difference(&[1.0], &[]).half(), None);
+        // Splits of four training rows to a test row: variance 1/3 + 1/4.
+        let splits = Difference { resampled: Some(0.25), ..difference(&[1.0, 2.0, 3.0], &[]) };
+        assert!((splits.half().unwrap() - 4.302_652_7 * (7.0 / 12.0f64).sqrt()).abs() < 1e-6);
     }
 
     #[test]

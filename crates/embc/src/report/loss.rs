@@ -194,9 +194,10 @@ pub fn section(
     let mut text = losses.words(axis);
     writeln!(
         text,
-        "\nRelative loss of {key} against {} in %: mean and 95 % t-interval over {} seeds, paired by seed (initialisation and order; the data and its split are fixed). The best of several variants is picked by these numbers, which flatters it. Bold: the least loss.\n",
+        "\nRelative loss of {key} against {} in %: mean and 95 % t-interval over {} seeds, paired by seed ({}). The best of several variants is picked by these numbers, which flatters it. Bold: the least loss.\n",
         losses.baseline,
-        experiment.train.seeds.len()
+        experiment.train.seeds.len(),
+        experiment.seeds_vary()
     )?;
     text += &losses.table(header, paper);
     if !paper.is_empty() {

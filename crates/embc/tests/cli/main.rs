@@ -6,6 +6,7 @@ mod hostile;
 mod real;
 mod sandbox;
 mod smoke;
+mod splits;
 mod survive;
 mod theory;
 mod tidy;

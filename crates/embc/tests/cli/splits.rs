@@ -1,0 +1,64 @@
+//! Splits that each seed draws.
+
+use crate::sandbox::Sandbox;
+use crate::smoke::{REGISTRY, records};
+
+const CONFIG: &str = r#"
+title = "splits"
+dataset = "synth"
+[data]
+split = { rule = "random", valid = 0.1, test = 0.2 }
+[model]
+kind = "gmf"
+[embedding]
+dim = 4
+[train]
+optimizer = { kind = "adam", lr = 0.01 }
+batch = 128
+epochs = 1
+select = "auc"
+seeds = [1, 2, 3]
+[budget]
+compression = [4]
+[[scheme]]
+kind = "full"
+[[scheme]]
+kind = "hash"
+[[compare]]
+title = "What hashing costs"
+pairs = [{ scheme = "hash", with = "full", budget = 4 }]
+"#;
+
+#[test]
+fn each_seed_draws_its_own() {
+    let sandbox = Sandbox::new();
+    sandbox.write("datasets.toml", REGISTRY);
+    sandbox.write("configs/smoke.toml", CONFIG);
+    let report = sandbox
+        .run(&["sweep", "--config", "smoke"])
+        .expect(0, "smoke: split 2 of 3, of seed 2")
+        .stdout;
+    assert!(report.contains("initialisation, order, and the split, which each seed draws"));
+    assert!(report.contains("over seeds, each with a split of its own"), "{report}");
+    assert!(report.contains("6 trials."), "{report}");
+    let all = records(&sandbox);
+    assert_eq!(all.len(), 6);
+    let full = |seed: u64| {
+        let is = |r: &&serde_json::Value| r["label"] == "full" && r["seed"] == seed;
+        all.iter().find(is).unwrap()["metrics"].clone()
+    };
+    // The same as with that split for all.
+    let fixed = ["--set", "data.split.seed=2", "--seed", "2", "--results", "fixed"];
+    sandbox.run(&[&["train", "--config", "smoke"][..], &fixed].concat()).fine();
+    let text = std::fs::read_to_string(sandbox.path("fixed/smoke.jsonl")).unwrap();
+    let record: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(record["metrics"], full(2));
+    assert_ne!(record["metrics"], full(3));
+    sandbox
+        .run(&["sweep", "--config", "smoke", "--set", "sweep.until_ci=0.1"])
+        .refuses("takes fixed seeds");
+    let tail = REGISTRY.find("split =").unwrap();
+    let own = "split = { rule = \"random\", valid = 0.1 }\n";
+    sandbox.write("datasets.toml", [&REGISTRY[..tail], own].concat());
+    sandbox.run(&["data", "info", "synth"]).refuses("a data set's own random split needs a seed");
+}
