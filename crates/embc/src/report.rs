@@ -221,7 +221,7 @@ pub fn markdown(experiment: &Experiment, records: &[Record]) -> Result<String> {
         row
     };
     text += &md_table(&header, &grid.schemes.iter().map(memory).collect::<Vec<_>>());
-    text += &compare::section(experiment, &grid, &key, axis);
+    text += &compare::section(experiment, &grid, &key, axis, &header);
     text += &crossing::section(experiment, &grid, &key, axis, &references);
     if experiment.table.times {
         text += &times(&grid)?;

@@ -32,6 +32,11 @@ impl Difference {
     /// By how much a metric of one cell's records lies above that of another's; none where they
     /// share no seed.
     pub fn between(ours: &[&Record], theirs: &[&Record], key: &str) -> Option<Self> {
+        Self::above(ours, Some(theirs), key)
+    }
+
+    /// By how much it lies above that of another's records, or above zero.
+    fn above(ours: &[&Record], theirs: Option<&[&Record]>, key: &str) -> Option<Self> {
         let values = |records: &[&Record]| -> BTreeMap<u64, f64> {
             let ok = records.iter().filter(|r| r.status == Status::Ok);
             ok.filter_map(|r| Some((r.seed, *r.metrics.get(key)?))).collect()
@@ -40,19 +45,24 @@ impl Difference {
             let groups = |r: &&Record| Some((r.seed, r.without_groups.get(key)?.clone()));
             records.iter().filter_map(groups).collect()
         };
-        let other = values(theirs);
-        let both = |(seed, x): (u64, f64)| Some((seed, x - other.get(&seed)?));
-        let by_seed: BTreeMap<u64, f64> = values(ours).into_iter().filter_map(both).collect();
-        let resampled = theirs.first().and_then(|record| record.drawn_per_train(key));
-        let (ours, theirs) = (groups(ours), groups(theirs));
+        let other = theirs.map(values);
+        let above = |(seed, x): (u64, f64)| match &other {
+            Some(other) => Some((seed, x - other.get(&seed)?)),
+            None => Some((seed, x)),
+        };
+        let by_seed: BTreeMap<u64, f64> = values(ours).into_iter().filter_map(above).collect();
+        let resampled = ours.first().and_then(|record| record.drawn_per_train(key));
+        let (ours, theirs) = (groups(ours), theirs.map(groups));
         let mut without: Vec<f64> = Vec::new();
         for seed in by_seed.keys() {
-            let (Some(a), Some(b)) = (ours.get(seed), theirs.get(seed)) else {
+            let other = theirs.as_ref().map(|theirs| theirs.get(seed));
+            let (Some(a), None | Some(Some(_))) = (ours.get(seed), other) else {
                 without.clear();
                 break;
             };
             without.resize(a.len(), 0.0);
-            for (sum, (a, b)) in without.iter_mut().zip(a.iter().zip(b)) {
+            for (group, (sum, a)) in without.iter_mut().zip(a).enumerate() {
+                let b = other.flatten().map_or(0.0, |b| b[group]);
                 *sum += (a - b) / by_seed.len() as f64;
             }
         }
@@ -151,10 +161,67 @@ impl Difference {
     }
 }
 
-/// The `[[compare]]` sections.
-pub fn section(experiment: &Experiment, grid: &Grid<'_>, key: &str, axis: Option<&str>) -> String {
+/// The `[[compare]]` sections, and the values themselves with the same intervals.
+pub fn section(
+    experiment: &Experiment,
+    grid: &Grid<'_>,
+    key: &str,
+    axis: Option<&str>,
+    header: &[String],
+) -> String {
+    if experiment.compare.is_empty() {
+        return String::new();
+    }
     let text = |compare: &Compare| one(experiment, grid, key, axis, compare);
-    experiment.compare.iter().map(text).collect()
+    let differences: String = experiment.compare.iter().map(text).collect();
+    values(grid, key, header) + &differences
+}
+
+/// The table's metric, and log loss beside it.
+fn keys_of(key: &str) -> Vec<String> {
+    let mut keys = vec![key.to_string()];
+    if let Some((split, metric)) = key.split_once('/')
+        && metric != "logloss"
+    {
+        keys.push(format!("{split}/logloss"));
+    }
+    keys
+}
+
+/// Each cell's metrics with intervals: wider than those of differences, whose seeds and rows are
+/// paired.
+fn values(grid: &Grid<'_>, key: &str, header: &[String]) -> String {
+    let keys = keys_of(key);
+    let none = [String::new()];
+    let budgets = if grid.budgets.is_empty() { &none[..] } else { &grid.budgets };
+    let mut covers = None;
+    let mut row = |scheme: &String| {
+        let mut row = vec![scheme.clone()];
+        for budget in budgets {
+            let of =
+                |key: &String| Difference::above(&grid.cell(scheme, budget)?.records, None, key);
+            let all: Vec<Difference> = keys.iter().filter_map(of).collect();
+            let text = |d: &Difference| match d.half() {
+                Some(half) => format!("{:.4} ± {half:.4}", d.mean()),
+                None => format!("{:.4}", d.mean()),
+            };
+            row.push(match all.first() {
+                None => grid.missing(scheme, budget).into(),
+                Some(first) => {
+                    covers = covers.or(Some(first.covers()));
+                    all.iter().map(text).collect::<Vec<_>>().join(", ")
+                }
+            });
+        }
+        row
+    };
+    let rows: Vec<Vec<String>> = grid.schemes.iter().map(&mut row).collect();
+    let Some(covers) = covers else { return String::new() };
+    format!(
+        "\n**{}** with 95 % intervals over {covers}:\n\n{}",
+        keys.join(", "),
+        md_table(header, &rows)
+    )
 }
 
 fn one(
@@ -165,13 +232,7 @@ fn one(
     compare: &Compare,
 ) -> String {
     let seeds = experiment.train.seeds.len();
-    // The table's metric, and log loss beside it.
-    let mut keys = vec![key.to_string()];
-    if let Some((split, metric)) = key.split_once('/')
-        && metric != "logloss"
-    {
-        keys.push(format!("{split}/logloss"));
-    }
+    let keys = keys_of(key);
     let all: Vec<Vec<Option<Difference>>> = keys
         .iter()
         .map(|key| compare.pairs.iter().map(|pair| Difference::of(grid, pair, key)).collect())

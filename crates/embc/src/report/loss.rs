@@ -206,6 +206,7 @@ pub fn section(
     }
     text += &buckets(&losses, header);
     text += &speeds(&losses, header);
+    text += &builds(&losses);
     writeln!(
         text,
         "\n![Relative loss against compression, the best variant of each kind]({}.svg)",
@@ -264,6 +265,30 @@ fn buckets(losses: &Losses<'_>, header: &[String]) -> String {
                     "where the items to find are in the head / torso / tail: the most frequent items that make up a third of all training rows, those of the next third, and the rest.",
             },
             md_table(header, &rows)
+        ),
+    }
+}
+
+/// Which schemes take much longer to build than the baseline: LMA's locations, learned codes.
+fn builds(losses: &Losses<'_>) -> String {
+    let seconds = |scheme: &str| {
+        let cells = losses.grid.cells.iter().filter(|((label, _), _)| label == scheme);
+        let records = cells.flat_map(|(_, cell)| &cell.records);
+        let ok = records.filter(|r| r.status == crate::record::Status::Ok);
+        ok.map(|r| r.build_s).reduce(f64::min)
+    };
+    let Some(base) = seconds(losses.baseline) else { return String::new() };
+    let slow = |scheme: &String| seconds(scheme).filter(|s| *s > 0.05 && *s > 3.0 * base);
+    let slow: Vec<String> = losses
+        .schemes()
+        .filter_map(|scheme| slow(scheme).map(|s| format!("{scheme} {s:.2} s")))
+        .collect();
+    match slow.is_empty() {
+        true => String::new(),
+        false => format!(
+            "\nBuilt before the first step, the fastest seed: {} {base:.2} s; {}.\n",
+            losses.baseline,
+            slow.join(", ")
         ),
     }
 }
