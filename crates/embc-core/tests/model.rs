@@ -48,6 +48,16 @@ fn gradients_equal_finite_differences() {
     for kind in MODELS {
         check(*kind, &knobs(kind.name()), None);
     }
+    let linear = r#"{"bottom":[7],"top":[6,5],"bottom_linear":true}"#;
+    let dlrm = embc_core::model::find("dlrm").unwrap();
+    check(dlrm, &serde_json::from_str(linear).unwrap(), None);
+}
+
+/// Trials are known by their knobs with all defaults.
+#[test]
+fn a_knob_that_came_later_is_in_no_trial_without_it() {
+    let dlrm = embc_core::model::find("dlrm").unwrap();
+    assert_eq!(dlrm.defaults().keys().collect::<Vec<_>>(), ["bottom", "top"]);
 }
 
 /// A sampled softmax: two items drawn, one of them a target; one example without a target.

@@ -192,6 +192,13 @@ impl Registry {
                 let what = format!("data set {name} needs [files], or synth = {{ … }}");
                 return Err(Error::file(file, what));
             }
+            let mut splits = entry.split.iter().chain(entry.splits.values());
+            if splits.any(|split| split.clone().open_seed().is_some()) {
+                let what = format!(
+                    "data set {name}: a random split needs a seed, which makes it the same for all; one without belongs to [data] of an experiment"
+                );
+                return Err(Error::file(file, what));
+            }
             entry.name = name.clone();
             entry.folder = file.parent().unwrap_or(Path::new("")).into();
             self.entries.insert(name, entry);

@@ -167,8 +167,7 @@ pub fn assign(
         })
     };
     let drawn = |seed: Option<u64>| {
-        let what = "split: a data set's own random split needs a seed, which makes it the same for all; one without belongs to [data] of an experiment";
-        seed.ok_or_else(|| Error::Data(what.into()))
+        seed.ok_or_else(|| Error::Data("split: a random split needs a seed".into()))
     };
     let round = |share: f64, of: usize| (share * of as f64).round() as usize;
     let mut short = 0;

@@ -256,10 +256,14 @@ impl Experiment {
         if self.sweep.until_ci.is_some_and(|width| width.is_nan() || width <= 0.0) {
             return Err(self.error("until_ci", "until_ci must be positive"));
         }
-        if self.data.splits_by_seed() && (self.sweep.prune || self.sweep.until_ci.is_some()) {
+        let takes_one_split = self.sweep.prune
+            || self.sweep.until_ci.is_some()
+            || self.table.loss.is_some()
+            || self.reference.is_some();
+        if self.data.splits_by_seed() && takes_one_split {
             return Err(self.error(
                 "split",
-                "a split that each seed draws takes fixed seeds: leave [sweep] out, or give the split a seed",
+                "[sweep], [table] loss and [reference] judge by intervals of one split, but each seed draws its own here: leave them out, or give the split a seed",
             ));
         }
         if let Some(stop) = self.train.early_stop {

@@ -120,8 +120,8 @@ impl<'a> Engine<'a> {
         Ok(())
     }
 
-    /// Runs all trials that are due.
-    pub fn run(self) -> Result<Outcome> {
+    /// Runs all trials that are due; hands back the book, and how it went.
+    pub fn run(self) -> Result<(Book, Outcome)> {
         let name = &self.bench.experiment.name;
         let mut first = true;
         loop {
@@ -183,16 +183,21 @@ impl<'a> Engine<'a> {
         }
     }
 
-    fn end(self, outcome: Outcome) -> Result<Outcome> {
-        let mut book = self.book.into_inner().expect("no panic while it was held");
+    pub fn into_book(self) -> Book {
+        self.book.into_inner().expect("no panic while it was held")
+    }
+
+    fn end(self, outcome: Outcome) -> Result<(Book, Outcome)> {
+        let (results, rerun) = (self.options.results, self.options.rerun);
+        let mut book = self.into_book();
         book.refresh()?;
         // A trial that runs again has a record too, and its checkpoint may be wanted.
-        let all_done = outcome == Outcome::Fine && !self.options.rerun;
+        let all_done = outcome == Outcome::Fine && !rerun;
         let is_done = |record: &Record| record.status != Status::Error;
-        Claim::tidy(self.options.results, &|trial| {
+        Claim::tidy(results, &|trial| {
             book.is_fresh(trial) || all_done && book.get(trial).is_some_and(is_done)
         });
-        Ok(outcome)
+        Ok((book, outcome))
     }
 
     /// What the largest of them needs.

@@ -4,6 +4,7 @@ use anyhow::{Context, Result, bail};
 use embc_core::census::Census;
 use embc_core::metric::Metric;
 use embc_core::train::Outcome;
+use embc_data::view::ViewSpec;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -94,8 +95,8 @@ pub struct Record {
     pub epochs: u32,
     pub best_epoch: u32,
     pub metrics: BTreeMap<String, f64>,
-    /// Test metrics without each of 50 groups of the test rows, the same ones in every trial: the
-    /// error that comes with the choice of test rows.
+    /// Test metrics without each of 50 groups of the test rows, the same ones in every trial of a
+    /// view: the error that comes with the choice of test rows.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub without_groups: BTreeMap<String, Vec<f64>>,
     pub curve: Vec<BTreeMap<String, f64>>,
@@ -120,11 +121,11 @@ impl Record {
     /// Where the trial's seed drew its split: rows that the metric `key` is of, for each training
     /// row.
     pub fn drawn_per_train(&self, key: &str) -> Option<f64> {
+        let data: ViewSpec = serde_json::from_value(self.config["data"].clone()).ok()?;
         let split = &self.config["data"]["split"];
-        let random = split["rule"].as_str()?.starts_with("random");
         let share = |part: &str| split[part].as_f64().unwrap_or_default();
-        let (part, train) = (key.split('/').next()?, 1.0 - share("valid") - share("test"));
-        (random && split["seed"].is_null()).then(|| share(part) / train)
+        let train = 1.0 - share("valid") - share("test");
+        data.splits_by_seed().then(|| share(key.split('/').next().unwrap_or_default()) / train)
     }
 
     /// Takes over what training left.

@@ -13,11 +13,14 @@ pub(super) struct Dlrm;
 struct Knob {
     bottom: Vec<usize>,
     top: Vec<usize>,
+    /// Left out where it is not set, so that older trials keep their ids.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    bottom_linear: bool,
 }
 
 impl Default for Knob {
     fn default() -> Self {
-        Self { bottom: vec![512, 256, 64], top: vec![512, 256] }
+        Self { bottom: vec![512, 256, 64], top: vec![512, 256], bottom_linear: false }
     }
 }
 
@@ -39,6 +42,10 @@ impl ModelKind for Dlrm {
                     "top",
                     "hidden widths of the top MLP, which ends in one logit (default [512, 256])",
                 ),
+                (
+                    "bottom_linear",
+                    "no ReLU after the bottom's last layer: in few dimensions all of them may be 0 for good, and the dense features are lost (default false)",
+                ),
             ],
         }
     }
@@ -52,7 +59,7 @@ impl ModelKind for Dlrm {
         knobs: &Knobs,
         rng: &mut Rng,
     ) -> Result<Box<dyn Model>, String> {
-        let Knob { mut bottom, mut top } =
+        let Knob { mut bottom, mut top, bottom_linear } =
             crate::scheme::knobs(knobs).map_err(|error| error.to_string())?;
         if bottom.iter().chain(&top).any(|&width| width == 0) {
             return Err("model.bottom and model.top: every width must be positive".into());
@@ -66,7 +73,8 @@ impl ModelKind for Dlrm {
         }
         bottom.push(width);
         top.push(1);
-        let bottom = (shape.dense > 0).then(|| Mlp::new("bottom", shape.dense, &bottom, true, rng));
+        let bottom = (shape.dense > 0)
+            .then(|| Mlp::new("bottom", shape.dense, &bottom, !bottom_linear, rng));
         let vectors = widths.len() + usize::from(bottom.is_some());
         let dots = DotInteraction { vectors, width };
         let first = if bottom.is_some() { width } else { 0 };

@@ -290,11 +290,11 @@ mod tests {
                 Param::rows("core", rows * columns, values)
             };
             let train = Train { rank, cores: (0..cores).map(core).collect(), shape: shape.clone() };
-            let (ids, mut tape) = ([99, 0, 17, 18, 4, 71], Tape::default());
-            let mut out = vec![0.0; ids.len() * dim];
-            // Twice: what a tape holds from before does not matter.
-            for _ in 0..2 {
-                train.gather(&ids, &mut out, &mut tape);
+            let mut tape = Tape::default();
+            // What a tape holds from before does not matter.
+            for ids in [&[99, 0, 17, 18, 4, 71][..], &[71, 5], &[], &[0, 1, 2, 3]] {
+                let mut out = vec![0.0; ids.len() * dim];
+                train.gather(ids, &mut out, &mut tape);
                 for (&id, out) in ids.iter().zip(out.chunks_exact(dim)) {
                     let close = |(a, b): (&f32, f32)| (a - b).abs() < 1e-4;
                     assert!(out.iter().zip(naive(&train, id)).all(close), "{cores} cores, id {id}");

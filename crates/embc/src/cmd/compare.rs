@@ -81,10 +81,10 @@ fn files(args: &Compare, global: &Global) -> Result<String> {
         bail!("{} and {} share no scheme at the same budget", args.a, args.b);
     }
     let all = both.iter().flat_map(|(_, ours, theirs)| ours.iter().chain(theirs));
-    let hashes: BTreeSet<&str> = all.map(|record| &record.data_hash[..]).collect();
-    if hashes.len() > 1 {
+    let data = all.map(|record| format!("{} {}", record.data_hash, record.config["data"]));
+    if data.collect::<BTreeSet<_>>().len() > 1 {
         bail!(
-            "{} and {} were trained on different data: their values cannot be compared",
+            "{} and {} were trained on different data, or by another [data]: their values cannot be compared",
             args.a,
             args.b
         );

@@ -52,15 +52,16 @@ fn sweep(
     let mut outcome = Outcome::Fine;
     let entry = super::entry(registry, &experiment.dataset)?;
     let views = experiment.by_view();
+    // One for all views: what is recorded while it is open is not run again.
+    let mut book = Book::open(Results::open(&global.results, &experiment.name)?)?;
+    let seconds = seconds(&book);
     for (i, part) in views.iter().enumerate() {
         let data = super::open(entry, part, global)?;
-        if views.len() > 1 && !global.quiet {
+        if views.len() > 1 && !global.quiet && !args.list {
             let (name, seed) = (&experiment.name, part.train.seeds[0]);
             eprintln!("{name}: split {} of {}, of seed {seed}", i + 1, views.len());
         }
         let bench = Bench::new(part, entry, &data, global.overcommit)?;
-        let book = Book::open(Results::open(&global.results, &experiment.name)?)?;
-        let seconds = seconds(&book);
         let options = Options {
             results: &global.results,
             filter: args.filter.as_ref(),
@@ -75,9 +76,11 @@ fn sweep(
         let engine = Engine::new(&bench, book, options);
         if args.list {
             super::print(&list(&bench, &engine.trials()?, &seconds, global))?;
+            book = engine.into_book();
             continue;
         }
-        let went = engine.run()?;
+        let went;
+        (book, went) = engine.run()?;
         if went == Outcome::Interrupted {
             let again = "run the same command again to go on";
             eprintln!("interrupted: finished trials are in {}; {again}", global.results.display());
@@ -91,7 +94,6 @@ fn sweep(
         }
     }
     if !args.list {
-        let book = Book::open(Results::open(&global.results, &experiment.name)?)?;
         super::print(&report::markdown(experiment, &book.into_records())?)?;
     }
     Ok(outcome)

@@ -1,14 +1,16 @@
 //! Differences between schemes, with intervals over seeds and test rows together.
 //!
 //! Trials of one seed share initial values and order, and all share the test rows: differences are
-//! paired by both. The rows' part of the error is the delete-a-group jackknife's.
+//! paired by both. The rows' part of the error is the delete-a-group jackknife's. Where each seed
+//! draws its own split, seeds and rows are one, and the interval is corrected for what splits share
+//! (Nadeau and Bengio 2003).
 
 use super::{Grid, budget_text, sign_of};
 use crate::config::{Compare, Experiment, Pair};
 use crate::record::{Record, Status};
 use crate::table::markdown as md_table;
 use statrs::distribution::{ContinuousCDF, StudentsT};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 /// How much one scheme's metric lies above another's.
@@ -54,7 +56,7 @@ impl Difference {
         let resampled = ours.first().and_then(|record| record.drawn_per_train(key));
         let (ours, theirs) = (groups(ours), theirs.map(groups));
         let mut without: Vec<f64> = Vec::new();
-        for seed in by_seed.keys() {
+        for seed in by_seed.keys().filter(|_| resampled.is_none()) {
             let other = theirs.as_ref().map(|theirs| theirs.get(seed));
             let (Some(a), None | Some(Some(_))) = (ours.get(seed), other) else {
                 without.clear();
@@ -65,9 +67,6 @@ impl Difference {
                 let b = other.flatten().map_or(0.0, |b| b[group]);
                 *sum += (a - b) / by_seed.len() as f64;
             }
-        }
-        if resampled.is_some() {
-            without.clear();
         }
         (!by_seed.is_empty()).then_some(Self { by_seed, without, resampled })
     }
@@ -103,7 +102,6 @@ impl Difference {
         let n = self.by_seed.len() as f64;
         if n > 1.0 {
             let sum = squares(&mut self.by_seed.values().copied(), self.mean());
-            // Splits of the same rows share most of them: Nadeau and Bengio's correction.
             let per_seed = 1.0 / n + self.resampled.unwrap_or_default();
             parts.push((sum / (n - 1.0) * per_seed, n - 1.0));
         }
@@ -133,6 +131,7 @@ impl Difference {
             (None, true) => {
                 "seeds alone, the training rows fixed: these records do not know what test rows add"
             }
+            (None, false) if self.by_seed.len() < 2 => "the choice of test rows alone, one seed",
             (None, false) => "seeds and the choice of test rows together, the training rows fixed",
         }
     }
@@ -174,7 +173,7 @@ pub fn section(
     }
     let text = |compare: &Compare| one(experiment, grid, key, axis, compare);
     let differences: String = experiment.compare.iter().map(text).collect();
-    values(grid, key, header) + &differences
+    values(experiment, grid, key, header) + &differences
 }
 
 /// The table's metric, and log loss beside it.
@@ -190,7 +189,8 @@ fn keys_of(key: &str) -> Vec<String> {
 
 /// Each cell's metrics with intervals: wider than those of differences, whose seeds and rows are
 /// paired.
-fn values(grid: &Grid<'_>, key: &str, header: &[String]) -> String {
+fn values(experiment: &Experiment, grid: &Grid<'_>, key: &str, header: &[String]) -> String {
+    let seeds = experiment.train.seeds.len();
     let keys = keys_of(key);
     let none = [String::new()];
     let budgets = if grid.budgets.is_empty() { &none[..] } else { &grid.budgets };
@@ -209,7 +209,8 @@ fn values(grid: &Grid<'_>, key: &str, header: &[String]) -> String {
                 None => grid.missing(scheme, budget).into(),
                 Some(first) => {
                     covers = covers.or(Some(first.covers()));
-                    all.iter().map(text).collect::<Vec<_>>().join(", ")
+                    let text = all.iter().map(text).collect::<Vec<_>>().join(", ");
+                    text + &some_of(seeds, first)
                 }
             });
         }
@@ -222,6 +223,14 @@ fn values(grid: &Grid<'_>, key: &str, header: &[String]) -> String {
         keys.join(", "),
         md_table(header, &rows)
     )
+}
+
+/// " [2 of 5 seeds]" where some are missing.
+fn some_of(seeds: usize, difference: &Difference) -> String {
+    match difference.by_seed.len() {
+        n if n < seeds => format!(" [{n} of {seeds} seeds]"),
+        _ => String::new(),
+    }
 }
 
 fn one(
@@ -239,10 +248,7 @@ fn one(
         .collect();
     let show = |difference: Option<&Difference>| match difference {
         None => "…".into(),
-        Some(d) if d.by_seed.len() < seeds => {
-            format!("{} [{} of {seeds} seeds]", d.text(), d.by_seed.len())
-        }
-        Some(d) => d.text(),
+        Some(d) => d.text() + &some_of(seeds, d),
     };
     let mut rows = Vec::new();
     for (i, pair) in compare.pairs.iter().enumerate() {
@@ -259,7 +265,10 @@ fn one(
         whole.and_then(|all| Difference::mean_of(&all))
     };
     let means: Vec<Option<Difference>> = all.iter().map(mean).collect();
-    if compare.pairs.len() > 1 {
+    // Over budgets: one over unlike pairs would mean nothing.
+    let budgets: BTreeSet<String> =
+        compare.pairs.iter().map(|pair| format!("{:?}", pair.budget)).collect();
+    if compare.pairs.len() > 1 && budgets.len() == compare.pairs.len() {
         let mut row = vec!["**mean**".to_string()];
         row.extend(means.iter().map(|mean| show(mean.as_ref())));
         rows.push(row);
@@ -275,10 +284,15 @@ fn one(
             mean.verdict(claim, sign_of(key))
         );
     }
-    let covers = means[0].clone().unwrap_or_default().covers();
+    let any = all[0].iter().flatten().next();
+    let covers = any.map_or("seeds", Difference::covers);
+    let by_chance = match compare.pairs.len() {
+        0..5 => "",
+        _ => " One in twenty differences of nothing lies outside its interval.",
+    };
     let _ = writeln!(
         text,
-        ". Differences with 95 % intervals, paired by seed and test row, over {covers}.\n"
+        ". Differences with 95 % intervals, paired by seed and test row, over {covers}.{by_chance}\n"
     );
     let header: Vec<String> = std::iter::once("difference".to_string()).chain(keys).collect();
     text + &md_table(&header, &rows)

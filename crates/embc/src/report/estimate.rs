@@ -17,11 +17,21 @@ impl Estimate {
 
     /// With an interval of another level than 95 %.
     pub fn at(level: f64, values: &[f64]) -> Option<Self> {
+        Self::with(level, values, 0.0)
+    }
+
+    /// Over splits of the same rows, with so many rows scored for each training row: what they
+    /// share makes the mean less certain (Nadeau and Bengio 2003).
+    pub fn over_splits(values: &[f64], scored: f64) -> Option<Self> {
+        Self::with(0.95, values, scored)
+    }
+
+    fn with(level: f64, values: &[f64], shared: f64) -> Option<Self> {
         let n = values.len() as f64;
         let mean = values.iter().sum::<f64>() / n;
         let variance = values.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / (n - 1.0);
         let t = StudentsT::new(0.0, 1.0, n - 1.0).ok().map(|t| t.inverse_cdf(0.5 + level / 2.0));
-        let half = t.map(|t| t * (variance / n).sqrt());
+        let half = t.map(|t| t * (variance * (1.0 / n + shared)).sqrt());
         (!values.is_empty()).then_some(Self { mean, half, n: values.len() })
     }
 
@@ -48,6 +58,9 @@ mod tests {
         assert!((three.half.unwrap() - 4.302_652_7 / 3f64.sqrt()).abs() < 1e-6);
         assert_eq!(three.text(), "2.0 ± 2.5");
         assert!(three.holds(0.0) && !three.holds(-1.0));
+        // A test row for each four training rows: variance 1/3 + 1/4.
+        let splits = Estimate::over_splits(&[1.0, 2.0, 3.0], 0.25).unwrap();
+        assert!((splits.half.unwrap() - 4.302_652_7 * (7.0 / 12.0f64).sqrt()).abs() < 1e-6);
         assert_eq!(Estimate::of(&[1.0]), Some(Estimate { mean: 1.0, half: None, n: 1 }));
         assert_eq!(Estimate::of(&[]), None);
     }

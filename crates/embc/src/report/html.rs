@@ -90,7 +90,8 @@ fn data(experiment: &Experiment, records: &[Record]) -> Result<Value> {
     let cells = grid.cells.iter().filter_map(|((label, budget), cell)| {
         let first = cell.records.iter().find(|r| r.status == Status::Ok)?;
         let metric = |key: &String| {
-            let estimate = Estimate::of(&cell.values(key))?;
+            let scored = first.drawn_per_train(key).unwrap_or_default();
+            let estimate = Estimate::over_splits(&cell.values(key), scored)?;
             let numbers = json!([six(estimate.mean), estimate.half.map(six), estimate.n]);
             Some((key.clone(), numbers))
         };

@@ -286,7 +286,7 @@ fn builds(losses: &Losses<'_>) -> String {
     match slow.is_empty() {
         true => String::new(),
         false => format!(
-            "\nBuilt before the first step, the fastest seed: {} {base:.2} s; {}.\n",
+            "\nBuilt before the first step, the fastest trial: {} {base:.2} s; {}.\n",
             losses.baseline,
             slow.join(", ")
         ),
@@ -312,7 +312,9 @@ fn speeds(losses: &Losses<'_>, header: &[String]) -> String {
         };
         let ratios = ok(scheme, budget).into_iter().map(|r| (r.train_examples_per_s, alike(r)));
         let fastest = ratios.filter(|(_, base)| *base > 0.0).max_by(|a, b| a.0.total_cmp(&b.0))?;
-        Some(format!("{:.1}", fastest.0 / fastest.1))
+        let ratio = fastest.0 / fastest.1;
+        // Two digits where one would round to nothing.
+        Some(if ratio < 0.095 { format!("{ratio:.2}") } else { format!("{ratio:.1}") })
     };
     let row = |scheme: &String| {
         let cells = grid.budgets.iter().map(|budget| {

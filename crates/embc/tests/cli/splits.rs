@@ -47,6 +47,17 @@ fn each_seed_draws_its_own() {
         let is = |r: &&serde_json::Value| r["label"] == "full" && r["seed"] == seed;
         all.iter().find(is).unwrap()["metrics"].clone()
     };
+    // The interval knows that a test row stands beside 7/2 training rows that splits share.
+    let auc = |label: &str, seed: u64| {
+        let is = |r: &&serde_json::Value| r["label"] == label && r["seed"] == seed;
+        all.iter().find(is).unwrap()["metrics"]["test/auc"].as_f64().unwrap()
+    };
+    let differences = [1, 2, 3].map(|seed| auc("hash", seed) - auc("full", seed));
+    let mean = differences.iter().sum::<f64>() / 3.0;
+    let variance = differences.iter().map(|d| (d - mean).powi(2)).sum::<f64>() / 2.0;
+    let half = 4.302_652_7 * (variance * (1.0 / 3.0 + 2.0 / 7.0)).sqrt();
+    let text = format!("{mean:+.4} ± {half:.4}");
+    assert!(report.contains(&text), "no {text} in {report}");
     // The same as with that split for all.
     let fixed = ["--set", "data.split.seed=2", "--seed", "2", "--results", "fixed"];
     sandbox.run(&[&["train", "--config", "smoke"][..], &fixed].concat()).fine();
@@ -56,9 +67,9 @@ fn each_seed_draws_its_own() {
     assert_ne!(record["metrics"], full(3));
     sandbox
         .run(&["sweep", "--config", "smoke", "--set", "sweep.until_ci=0.1"])
-        .refuses("takes fixed seeds");
+        .refuses("judge by intervals of one split");
     let tail = REGISTRY.find("split =").unwrap();
     let own = "split = { rule = \"random\", valid = 0.1 }\n";
     sandbox.write("datasets.toml", [&REGISTRY[..tail], own].concat());
-    sandbox.run(&["data", "info", "synth"]).refuses("a data set's own random split needs a seed");
+    sandbox.run(&["data", "info", "synth"]).refuses("data set synth: a random split needs a seed");
 }
