@@ -337,14 +337,16 @@ fn times(grid: &Grid<'_>) -> Result<String> {
     let mut text = String::new();
     writeln!(
         text,
-        "\nWhat training took ({cpu}, {cores} cores): from the first initial value to the last test score, training examples a second, the most memory held at once.\n"
+        "\nWhat training took ({cpu}, {cores} cores): seconds until the first step, minutes from the first initial value to the last test score, training examples a second, the most memory held at once.\n"
     )?;
-    let header = ["scheme", "seed", "threads", "minutes", "examples/s", "peak memory"];
+    let header =
+        ["scheme", "seed", "threads", "built in s", "minutes", "examples/s", "peak memory"];
     let row = |record: &&&Record| {
         vec![
             record.label.clone(),
             record.seed.to_string(),
             record.threads.to_string(),
+            format!("{:.1}", record.build_s),
             format!("{:.1}", record.wall_s / 60.0),
             count(record.train_examples_per_s as u64),
             match record.peak_rss_bytes {

@@ -110,24 +110,29 @@ impl Scheme for Lma {
                 let deviation = cx.init.deviation(cells / dim as u64, dim);
                 let key = cx.rng.bits();
                 let values = cx.init.draw(cells as usize, deviation, &mut cx.rng);
-                let (rows, range) = match signature {
-                    Signature::Minhash => rows_of_values(cx, vocab, sample_rows),
+                let (pairs, range) = match signature {
+                    Signature::Minhash => values_and_rows(cx, sample_rows),
                     Signature::Random => (Vec::new(), sample_rows),
                 };
-                let kept: Vec<(u32, &Vec<u32>)> = (0..)
-                    .zip(&rows)
-                    .filter(|(_, r)| r.len() >= min_support.max(1) as usize)
+                let kept: Vec<&[(u32, u32)]> = pairs
+                    .chunk_by(|a, b| a.0 == b.0)
+                    .filter(|pairs| pairs.len() >= min_support.max(1) as usize)
                     .collect();
                 let places = Places { family: hash, dim: blocks, power, key, cells, range };
                 let indexed = if kept.is_empty() { 0 } else { u64::from(vocab) };
                 let mut index = Packed::zeros(indexed, kept.len() as u64 + 1);
                 let mut slots = Packed::zeros((kept.len() * blocks) as u64, cells);
-                let place = |(_, rows): &(u32, &Vec<u32>)| places.seen(rows);
-                let found: Vec<Vec<u32>> = kept.par_iter().map(place).collect();
-                for (row, ((id, _), found)) in kept.iter().zip(&found).enumerate() {
-                    index.set(*id as usize, row as u32 + 1);
-                    let at = row * blocks;
-                    found.iter().enumerate().for_each(|(i, &slot)| slots.set(at + i, slot));
+                let place = |pairs: &&[(u32, u32)]| {
+                    let rows: Vec<u32> = pairs.iter().map(|pair| pair.1).collect();
+                    places.seen(&rows)
+                };
+                for (part, kept) in kept.chunks(AT_ONCE).enumerate() {
+                    let found: Vec<Vec<u32>> = kept.par_iter().map(place).collect();
+                    for (row, (pairs, found)) in (part * AT_ONCE..).zip(kept.iter().zip(&found)) {
+                        index.set(pairs[0].0 as usize, row as u32 + 1);
+                        let at = row * blocks;
+                        found.iter().enumerate().for_each(|(i, &slot)| slots.set(at + i, slot));
+                    }
                 }
                 let footprint = memory(cells, vocab, kept.len() as u64, blocks);
                 let cells = Param::rows("cells", 1, values);
@@ -146,28 +151,29 @@ fn memory(cells: u64, vocab: u32, seen: u64, blocks: usize) -> Footprint {
     Footprint { index_bytes, train_bytes: floats.train_bytes + index_bytes, ..floats }
 }
 
-/// For each value of the table, the sampled training rows that hold it; and how many were sampled.
-fn rows_of_values(cx: &BuildCx<'_>, vocab: u32, sample: u64) -> (Vec<Vec<u32>>, u64) {
-    let mut rows = vec![Vec::new(); vocab as usize];
+/// Values whose slots are computed at once, which bounds memory.
+const AT_ONCE: usize = 1 << 16;
+
+/// The values of the sampled training rows and the rows that hold them, ascending; and how many
+/// were sampled.
+fn values_and_rows(cx: &BuildCx<'_>, sample: u64) -> (Vec<(u32, u32)>, u64) {
+    let mut pairs = Vec::new();
     let mut row = 0;
     if let Some(examples) = cx.examples {
         examples.sample(sample, 0, &mut |batch: &Batch| {
             for i in 0..batch.size {
                 for &(field, offset) in cx.fields {
                     let bag = &batch.fields[field];
-                    for &id in &bag.ids[bag.range(i)] {
-                        let rows: &mut Vec<u32> = &mut rows[(id + offset) as usize];
-                        if rows.last() != Some(&row) {
-                            rows.push(row);
-                        }
-                    }
+                    pairs.extend(bag.ids[bag.range(i)].iter().map(|id| (id + offset, row)));
                 }
                 row += 1;
             }
             ControlFlow::Continue(())
         });
     }
-    (rows, if row == 0 { sample } else { row.into() })
+    pairs.par_sort_unstable();
+    pairs.dedup();
+    (pairs, if row == 0 { sample } else { row.into() })
 }
 
 struct Shared {
