@@ -12,7 +12,7 @@ fn main() {
         Command::new("git").args(["diff", "--quiet", "HEAD", "--"]).args(SOURCES).status();
     let dirty = if changed.is_ok_and(|status| status.code() == Some(1)) { "-dirty" } else { "" };
     println!("cargo::rustc-env=EMBC_REVISION={}{dirty}", String::from_utf8_lossy(&revision).trim());
-    SOURCES.map(|path| println!("cargo::rerun-if-changed={path}"));
+    SOURCES.iter().for_each(|path| println!("cargo::rerun-if-changed={path}"));
     println!("cargo::rerun-if-changed=../../.git/HEAD");
     println!("cargo::rerun-if-changed=../../.git/index");
 }

@@ -198,7 +198,8 @@ pub fn markdown(experiment: &Experiment, records: &[Record]) -> Result<String> {
     }
     writeln!(
         text,
-        "\nMemory of the embedding: trained parameters, bytes with pointers and codes, compression of its parameters and of the whole model's.\n"
+        "\nMemory of the embedding{}: trained parameters, bytes with pointers and codes, compression of its parameters and of the whole model's.\n",
+        if experiment.data.splits_by_seed() { ", by the first seed's split" } else { "" }
     )?;
     let model = |r: &Record| (r.params + r.model_params) as f64;
     let whole = grid.records.iter().find(|r| r.scheme == "full" && r.params > 0).map(|r| model(r));
