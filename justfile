@@ -33,8 +33,9 @@ report:
             ./target/release/embc report "$name" --format svg --output "results/$name.svg"
         fi
     done
-    for page in memcom cce; do
-        names=$(cd results && ls *.jsonl | sed "s/.jsonl$//" | grep -E "$([ $page = cce ] && echo "^(cce|gmf|dlrm_criteo_117k)" || echo "^memcom")")
+    declare -A pages=([memcom]='^memcom' [cce]='^(cce|gmf|dlrm_criteo_117k)' [lma]='^lma')
+    for page in "${!pages[@]}"; do
+        names=$(cd results && ls *.jsonl | sed "s/.jsonl$//" | grep -E "${pages[$page]}")
         ./target/release/embc report $names --format html --output "results/$page.html"
     done
 
