@@ -57,11 +57,11 @@ fn sweep(
     let seconds = seconds(&book);
     for (i, part) in views.iter().enumerate() {
         let data = super::open(entry, part, global)?;
+        let bench = Bench::new(part, entry, &data, global.overcommit)?;
         if views.len() > 1 && !global.quiet && !args.list {
             let (name, seed) = (&experiment.name, part.train.seeds[0]);
             eprintln!("{name}: split {} of {}, of seed {seed}", i + 1, views.len());
         }
-        let bench = Bench::new(part, entry, &data, global.overcommit)?;
         let options = Options {
             results: &global.results,
             filter: args.filter.as_ref(),
