@@ -2,6 +2,7 @@
 
 use super::{Grid, Summary, sign_of};
 use crate::config::Experiment;
+use crate::record::Status;
 use crate::table::markdown as md_table;
 use anyhow::{Context, Result};
 
@@ -32,13 +33,26 @@ impl Reference {
         self.budget.map_or(String::new(), |b| b.to_string())
     }
 
+    /// Seconds of a whole trial instead of a metric: ours is the fastest seed, the least disturbed.
+    fn is_time(&self) -> bool {
+        self.metric == "seconds"
+    }
+
     fn ours(&self, grid: &Grid<'_>) -> Option<Summary> {
-        grid.cell(&self.scheme, &self.budget_key())?.summary(&self.metric)
+        let cell = grid.cell(&self.scheme, &self.budget_key())?;
+        if !self.is_time() {
+            return cell.summary(&self.metric);
+        }
+        let ok = cell.records.iter().filter(|record| record.status == Status::Ok);
+        Summary::of(&[ok.map(|record| record.wall_s).reduce(f64::min)?])
     }
 
     /// How much better ours is, if by more than `tolerance` and two standard errors; of the sides
     /// whose error is not known, none.
     fn gap(&self, ours: Summary, tolerance: f64) -> Option<f64> {
+        if self.is_time() {
+            return None;
+        }
         let of_ours = ours.deviation.map_or(0.0, |d| d / (ours.n as f64).sqrt());
         let error = of_ours.hypot(self.error.unwrap_or(0.0));
         let gap = sign_of(&self.metric) * (ours.mean - self.value);
@@ -62,24 +76,36 @@ pub fn section(experiment: &Experiment, grid: &Grid<'_>, values: Vec<Reference>)
     let mut counts = [0; 3];
     let row = |entry: Reference| {
         let ours = entry.ours(grid);
-        let text = ours.map_or("…".into(), Summary::text);
-        let gap = ours.map_or(String::new(), |ours| format!("{:+.4}", ours.mean - entry.value));
+        let is_time = entry.is_time();
+        let text = ours.map_or("…".into(), |ours| match is_time {
+            true => format!("{:.1}", ours.mean),
+            false => ours.text(),
+        });
+        let gap = ours.map_or(String::new(), |ours| match is_time {
+            true => format!("{:.1} times as fast", entry.value / ours.mean),
+            false => format!("{:+.4}", ours.mean - entry.value),
+        });
         let mut row = vec![
             entry.scheme.clone(),
             entry.budget_key(),
             entry.metric.clone(),
             text,
-            format!("{:.4}", entry.value),
+            if is_time { format!("{:.1}", entry.value) } else { format!("{:.4}", entry.value) },
             gap,
         ];
-        if let (Some(tolerance), Some(ours)) = (config.tolerance, ours) {
-            let (at, verdict) = match entry.gap(ours, tolerance) {
-                None => (0, "same"),
-                Some(gap) if gap > 0.0 => (1, "better"),
-                Some(_) => (2, "**worse**"),
-            };
-            counts[at] += 1;
-            row.push(verdict.into());
+        if let Some(tolerance) = config.tolerance {
+            row.push(match ours.filter(|_| !is_time) {
+                None => String::new(),
+                Some(ours) => {
+                    let (at, verdict) = match entry.gap(ours, tolerance) {
+                        None => (0, "same"),
+                        Some(gap) if gap > 0.0 => (1, "better"),
+                        Some(_) => (2, "**worse**"),
+                    };
+                    counts[at] += 1;
+                    verdict.into()
+                }
+            });
         }
         row
     };
@@ -136,5 +162,7 @@ mod tests {
         assert_eq!(auc.gap(ours(0.48, 0.022), 0.012), None);
         assert_eq!(reference("valid/auc", Some(0.011)).gap(ours(0.48, 0.0), 0.012), None);
         assert!(reference("test/logloss", None).gap(ours(0.48, 0.0), 0.012).unwrap() > 0.0);
+        // Machines differ.
+        assert_eq!(reference("seconds", None).gap(ours(9.0, 0.0), 0.012), None);
     }
 }
