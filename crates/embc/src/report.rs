@@ -178,6 +178,7 @@ pub fn markdown(experiment: &Experiment, records: &[Record]) -> Result<String> {
         let what = record.left_out.iter().map(|(what, n)| format!("{} {what}", count(*n)));
         writeln!(text, "\nOf the data: {}.", what.collect::<Vec<_>>().join("; "))?;
     }
+    text += &compare::words(experiment, &grid, &key);
     let budgets = if grid.budgets.is_empty() { vec![String::new()] } else { grid.budgets.clone() };
     let mut header = vec!["scheme".to_string()];
     header.extend(budgets.iter().map(|b| match axis {

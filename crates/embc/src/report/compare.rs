@@ -153,11 +153,43 @@ impl Difference {
     fn verdict(&self, claim: f64, sign: f64) -> &'static str {
         let mean = sign * self.mean();
         match self.half() {
-            Some(half) if mean - half > claim => "reproduced: the interval lies above it",
-            Some(half) if mean + half < claim => "not reproduced: the interval lies below it",
-            _ => "undecided: the interval holds it",
+            Some(half) if mean - half > claim => "reproduced, the interval lies above it",
+            Some(half) if mean + half < claim => "not reproduced, the interval lies below it",
+            _ => "undecided, the interval holds it",
         }
     }
+}
+
+/// What the comparisons come to, a line each, once all seeds are in.
+pub fn words(experiment: &Experiment, grid: &Grid<'_>, key: &str) -> String {
+    let (seeds, sign) = (experiment.train.seeds.len(), sign_of(key));
+    let line = |compare: &Compare| {
+        let all = compare.pairs.iter().map(|pair| Difference::of(grid, pair, key));
+        let mean = mean(compare, &all.collect::<Vec<_>>()).filter(|m| m.by_seed.len() >= seeds)?;
+        let average = if compare.pairs.len() > 1 { ", on average" } else { "" };
+        let said = match (compare.claim, mean.winner(sign)) {
+            (Some(claim), _) => {
+                format!(". More than {claim} is claimed: {}", mean.verdict(claim, sign))
+            }
+            (None, Some(true)) => ", better beyond chance".into(),
+            (None, Some(false)) => ", worse beyond chance".into(),
+            (None, None) => ", may be chance".into(),
+        };
+        Some(format!("- {}{average}: {key} {}{said}.\n", compare.title, mean.text()))
+    };
+    match experiment.compare.iter().filter_map(line).collect::<String>() {
+        lines if lines.is_empty() => lines,
+        lines => format!("\n{lines}"),
+    }
+}
+
+/// The mean over budgets of all pairs, once they have values; none over unlike pairs, where it
+/// would mean nothing.
+fn mean(compare: &Compare, all: &[Option<Difference>]) -> Option<Difference> {
+    let budgets = compare.pairs.iter().map(|pair| format!("{:?}", pair.budget));
+    let differ = budgets.collect::<BTreeSet<_>>().len() == compare.pairs.len();
+    let whole: Option<Vec<Difference>> = all.iter().cloned().collect();
+    whole.filter(|_| differ).and_then(|all| Difference::mean_of(&all))
 }
 
 /// The `[[compare]]` sections, and the values themselves with the same intervals.
@@ -260,30 +292,13 @@ fn one(
         row.extend(all.iter().map(|differences| show(differences[i].as_ref())));
         rows.push(row);
     }
-    let mean = |differences: &Vec<Option<Difference>>| {
-        let whole: Option<Vec<Difference>> = differences.iter().cloned().collect();
-        whole.and_then(|all| Difference::mean_of(&all))
-    };
-    let means: Vec<Option<Difference>> = all.iter().map(mean).collect();
-    // Over budgets: one over unlike pairs would mean nothing.
-    let budgets: BTreeSet<String> =
-        compare.pairs.iter().map(|pair| format!("{:?}", pair.budget)).collect();
-    if compare.pairs.len() > 1 && budgets.len() == compare.pairs.len() {
+    let means: Vec<Option<Difference>> = all.iter().map(|all| mean(compare, all)).collect();
+    if compare.pairs.len() > 1 && means.iter().any(Option::is_some) {
         let mut row = vec!["**mean**".to_string()];
         row.extend(means.iter().map(|mean| show(mean.as_ref())));
         rows.push(row);
     }
     let mut text = format!("\n**{}**", compare.title);
-    // A claim is judged once, when all seeds are in.
-    let whole = means[0].as_ref().filter(|mean| mean.by_seed.len() >= seeds);
-    if let (Some(claim), Some(mean)) = (compare.claim, whole) {
-        let _ = write!(
-            text,
-            ". The claim is a {key} better by more than {claim}; here the difference is {}: {}",
-            mean.text(),
-            mean.verdict(claim, sign_of(key))
-        );
-    }
     let any = all[0].iter().flatten().next();
     let covers = any.map_or("seeds", Difference::covers);
     let by_chance = match compare.pairs.len() {

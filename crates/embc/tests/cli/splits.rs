@@ -41,6 +41,7 @@ fn each_seed_draws_its_own() {
     assert!(report.contains("initialisation, order, and the split, which each seed draws"));
     assert!(report.contains("over seeds, each with a split of its own"), "{report}");
     assert!(report.contains("6 trials."), "{report}");
+    assert!(report.contains("\n- What hashing costs: test/auc "), "{report}");
     let all = records(&sandbox);
     assert_eq!(all.len(), 6);
     let full = |seed: u64| {
