@@ -44,7 +44,7 @@ const PARTS: usize = 8;
 /// eˣ to two units in the last place, for x in [−87, 88], to which it is clamped. A loop of it
 /// vectorises, unlike one of [`f32::exp`].
 #[inline(always)]
-fn exp(x: f32) -> f32 {
+pub(crate) fn exp(x: f32) -> f32 {
     // eˣ = 2ⁿ eʳ with |r| ≤ ln 2 / 2 (Cody and Waite), and a polynomial for eʳ (Cephes). Adding
     // 1.5 · 2²³ rounds to an integer, which then lies in the lowest bits.
     const ROUND: f32 = 12_582_912.0;

@@ -3,7 +3,8 @@
 
 use super::*;
 use crate::hash::mix64;
-use crate::linalg::{Op, gemm};
+use crate::linalg::{Op, gemm, vectorised};
+use crate::loss::exp;
 use crate::state::TensorMut;
 
 pub(super) struct DeepHash;
@@ -97,10 +98,11 @@ struct Network {
 
 /// x·tanh(ln(1 + eˣ)) and its derivative, with one exponential: tanh(ln(1 + e)) = n/(n + 2) for
 /// n = e·(e + 2).
-#[inline]
+#[inline(always)]
 fn mish(x: f32) -> (f32, f32) {
-    // Beyond 20 both are exact at f32: mish(x) = x.
-    let e = x.min(20.0).exp();
+    // Beyond 20 both are exact at f32: mish(x) = x. Below −40 both are 0 for all that follows, but
+    // would be denormal, which processors multiply up to a hundred times slower.
+    let e = exp(x.clamp(-40.0, 20.0));
     let n = e * (e + 2.0);
     let tanh = n / (n + 2.0);
     (x * tanh, tanh + x * (1.0 - tanh * tanh) * e / (1.0 + e))
@@ -127,9 +129,10 @@ impl Network {
             activation.resize(n * w, 0.0);
             slope.resize(n * w, 0.0);
             gemm(n, w, w, input, Op::N, weight.value(), Op::N, 0.0, activation);
-            for (a, s) in activation.iter_mut().zip(slope) {
-                (*a, *s) = mish(*a);
-            }
+            vectorised(
+                #[inline(always)]
+                || activation.iter_mut().zip(slope).for_each(|(a, s)| (*a, *s) = mish(*a)),
+            );
         }
     }
 }
@@ -179,12 +182,13 @@ impl Embedding for Network {
 mod tests {
     #[test]
     fn mish_equals_its_definition() {
-        for x in [-100.0, -30.0, -5.0, -1.0, -1e-3, 0.0, 0.5, 3.0, 19.9, 20.1, 90.0] {
+        for x in [-1e4, -100.0, -41.0, -30.0, -5.0, -1.0, -1e-3, 0.0, 0.5, 3.0, 19.9, 20.1, 90.0] {
             let by_definition = |x: f64| x * x.exp().ln_1p().tanh();
             let slope = (by_definition(x + 1e-6) - by_definition(x - 1e-6)) / 2e-6;
             let (value, derivative) = super::mish(x as f32);
             let close = |a: f32, b: f64| (f64::from(a) - b).abs() < 1e-5 * (1.0 + b.abs());
             assert!(close(value, by_definition(x)) && close(derivative, slope), "{x}");
+            assert!(value == 0.0 || value.is_normal() && derivative.is_normal(), "{x}: denormal");
         }
     }
 }
