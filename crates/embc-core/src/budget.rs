@@ -5,6 +5,7 @@
 
 use crate::quantize::{self, Storage};
 use crate::scheme::{Footprint, Knobs, Limit, Plan, PlanError, Scheme, Stored, TableSpec, find};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A point of the budget axis.
@@ -25,7 +26,7 @@ pub enum Budget {
 }
 
 /// How a budget is divided among tables.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Allocation {
     /// One cap for all; tables below it stay full.
@@ -36,7 +37,7 @@ pub enum Allocation {
 }
 
 /// What a compression is a ratio of.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Of {
     /// The embedding tables.

@@ -7,6 +7,7 @@
 use crate::linalg::vectorised;
 use crate::rng::Rng;
 use crate::state::{State, TensorMut};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Bijective 64-bit mixer (the finaliser of MurmurHash3, Stafford's variant 13).
@@ -26,7 +27,7 @@ pub fn scaled(hash: u64, size: u64) -> u32 {
 }
 
 /// Which family maps an id to a row.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum HashFamily {
     /// A keyed 64-bit mixer, then a multiply-shift to the range.

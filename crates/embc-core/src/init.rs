@@ -1,10 +1,11 @@
 //! Initial values of embedding parameters.
 
 use crate::rng::Rng;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// `[embedding] init`: how a table of a scheme starts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Init {
     /// U(±d^-½), d the embedding's width.

@@ -21,6 +21,7 @@ use crate::scheme::{
 };
 use crate::state::{State, prefix};
 use rayon::prelude::*;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::ops::ControlFlow;
 
@@ -28,7 +29,7 @@ use std::ops::ControlFlow;
 const PARALLEL_WORK: usize = 1 << 14;
 
 /// Which fields share memory.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Sharing {
     /// A table for each field.
@@ -39,7 +40,7 @@ pub enum Sharing {
 }
 
 /// How ids of a bag become one row.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Pooling {
     /// The sum of the rows.

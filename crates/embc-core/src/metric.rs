@@ -4,6 +4,7 @@
 //! expectation over tie orders. A scheme that gives two items one row must not win by file order.
 
 use crate::batch::Items;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -15,7 +16,9 @@ pub use pointwise::{GROUPS, Pointwise, auc};
 pub use ranking::Ranking;
 
 /// A metric of the valid or test split.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(try_from = "String", into = "String")]
 pub enum Metric {
     /// Area under the ROC curve; of all examples, or of a third of them: the head's values are the

@@ -8,10 +8,11 @@ use crate::gather::with_width;
 use crate::linalg::{axpy, dot, vectorised};
 use crate::param::{Grad, IdSet, Param};
 use rayon::prelude::*;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The update rule.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 #[allow(missing_docs)] // the field's standard names
 pub enum Kind {
@@ -25,7 +26,7 @@ pub enum Kind {
 }
 
 /// Which rows of an embedding a step updates.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Touch {
     /// Every row: moments decay everywhere, weight decay reaches everything.
@@ -36,7 +37,7 @@ pub enum Touch {
 }
 
 /// An optimizer and its settings, as in `[train] optimizer = { kind = "adam", lr = 1e-3 }`.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Optim {
     /// The update rule.

@@ -11,10 +11,11 @@ use crate::param::Param;
 use crate::scheme::{Embedding, Footprint, Stored, Tape};
 use crate::state::{State, TensorMut, is_optimizer};
 use half::{bf16, f16};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// How values are stored after training.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Storage {
     /// As they are trained.

@@ -3,6 +3,7 @@
 use crate::error::{At, Error, Result};
 use crate::split::SplitRule;
 use crate::synth::Synth;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,7 +12,7 @@ use std::path::{Path, PathBuf};
 const BUILT_IN: &str = include_str!("../../../datasets.toml");
 
 /// A downloadable archive.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Archive {
     /// Where it is.
@@ -23,7 +24,7 @@ pub struct Archive {
 }
 
 /// A raw file.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RawFile {
     /// Relative to the data dir or to the registry's folder.
@@ -35,7 +36,7 @@ pub struct RawFile {
 }
 
 /// A multi-valued column of a user's CSV file.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Multi {
     /// The column's name.
@@ -45,7 +46,7 @@ pub struct Multi {
 }
 
 /// The columns of a user's CSV file.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Columns {
     /// `,` unless told.
@@ -83,7 +84,7 @@ fn yes() -> bool {
 }
 
 /// A data set of a registry.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Entry {
     /// Its full name.

@@ -4,11 +4,12 @@ use crate::cache::Cache;
 use crate::error::{Error, Result};
 use crate::raw::Role;
 use embc_core::rng::Rng;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
 /// A rule of `datasets.toml` or `[data] split`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "rule", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum SplitRule {
     /// Each user's last rows in time, ties in file order: the last `test`, and `valid` before them.
@@ -75,7 +76,7 @@ pub enum SplitRule {
 }
 
 /// Validation rows by value, or drawn from the training rows.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Part {
     /// Values of the column.
@@ -92,7 +93,7 @@ pub enum Part {
 }
 
 /// The one part that validation rows may be drawn from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Train {
     /// The training rows.

@@ -14,13 +14,14 @@ use embc_core::hash::mix64;
 use embc_core::loss::{bce, sigmoid};
 use embc_core::metric::auc;
 use embc_core::rng::Rng;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
 /// What to generate.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
 pub enum Synth {
     /// Users × items with a planted inner product.

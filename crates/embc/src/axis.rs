@@ -2,10 +2,11 @@
 
 use anyhow::{Result, bail};
 use embc_core::budget::{Allocation, Budget, Of};
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 /// A number of bytes: 1048576, "1MiB", "1.5 GB".
-#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(try_from = "serde_json::Value")]
 pub struct Bytes(pub u64);
 
@@ -45,16 +46,23 @@ impl std::str::FromStr for Bytes {
 }
 
 /// `[budget]`: exactly one axis.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BudgetConfig {
+    /// Times fewer trained parameters than the uncompressed embedding.
     pub compression: Option<Vec<f64>>,
+    /// Trained parameters of all tables.
     pub params: Option<Vec<u64>>,
+    /// Bytes of all tables, pointers and codes included, such as "50MiB".
     pub bytes: Option<Vec<Bytes>>,
+    /// Parameters over dim, of every table, even beyond its full size.
     pub rows: Option<Vec<u64>>,
+    /// Parameters of the largest table; smaller tables stay full.
     pub cap: Option<Vec<u64>>,
+    /// What `compression` is a ratio of.
     #[serde(default)]
     pub of: Of,
+    /// How `compression`, `params` and `bytes` are divided among tables.
     #[serde(default)]
     pub allocation: Allocation,
 }

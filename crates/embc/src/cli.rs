@@ -302,6 +302,8 @@ pub enum What {
     Datasets,
     Metrics,
     Optimizers,
+    /// Everything that a config or a registry may say; as JSON, schemas for an editor
+    Keys,
 }
 
 #[derive(Subcommand)]

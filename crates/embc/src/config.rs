@@ -12,6 +12,7 @@ use embc_core::optim::Optim;
 use embc_core::quantize::Storage;
 use embc_core::scheme::Knobs;
 use embc_data::view::ViewSpec;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -19,33 +20,40 @@ mod shown;
 
 pub use shown::{Compare, Expect, Pair, ReferenceConfig, TableConfig, TableSplit};
 
-/// `[model]`: a kind and its knobs.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+/// The network between the embeddings and the loss; every other key is a knob of its kind.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct ModelConfig {
+    /// Which model: `embc list models` says what there is, and their knobs.
     pub kind: String,
     #[serde(flatten)]
     pub knobs: Knobs,
 }
 
-/// `[embedding]`: what all schemes share.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+/// What all schemes share, and a `[[scheme]]` may override.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EmbeddingConfig {
+    /// Width of the uncompressed embedding.
     pub dim: usize,
+    /// Which fields share memory.
     #[serde(default)]
     pub sharing: Sharing,
+    /// How a table starts.
     #[serde(default)]
     pub init: Init,
+    /// Which family maps an id to a row, in all schemes that hash; by default the scheme's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hash: Option<HashFamily>,
+    /// How the rows of a field with several ids become one.
     #[serde(default)]
     pub pooling: Pooling,
+    /// Tables with fewer ids stay uncompressed.
     #[serde(default)]
     pub full_below: u32,
 }
 
-/// `[train] early_stop`.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+/// When training stops before its last epoch.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EarlyStop {
     /// Validations without a better one.
@@ -56,16 +64,23 @@ pub struct EarlyStop {
     pub after: Option<u32>,
 }
 
-/// `[train]`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+/// How each trial is trained.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TrainConfig {
+    /// The update rule and its settings.
     pub optimizer: Optim,
+    /// Examples a step.
     pub batch: usize,
+    /// Most passes over the training rows.
     pub epochs: u32,
+    /// The metric of the validation rows that picks the epoch whose weights are tested: `embc list
+    /// metrics`.
     pub select: Metric,
+    /// Stop when validation no longer gets better.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub early_stop: Option<EarlyStop>,
+    /// Steps between validations; by default one at the end of each epoch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub validate_every: Option<u64>,
     /// Most steps: a part of an epoch, to try things on large data.
@@ -74,6 +89,7 @@ pub struct TrainConfig {
     /// Metrics beside the usual ones.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub metrics: Vec<Metric>,
+    /// One trial of each scheme and budget a seed: of initial values, order, dropout, negatives.
     #[serde(default = "one_seed", skip_serializing)]
     pub seeds: Vec<u64>,
 }
@@ -82,13 +98,18 @@ fn one_seed() -> Vec<u64> {
     vec![1]
 }
 
-/// A `[[scheme]]`: a kind, overrides of `[embedding]`, and its knobs.
-#[derive(Clone, Debug, Deserialize)]
+/// A way to compress, trained at each budget; every other key is a knob of its kind.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 pub struct SchemeConfig {
+    /// Which scheme: `embc list schemes` says what there is, and their knobs.
     pub kind: String,
+    /// Its name in tables, which begins with its kind: to tell variants apart.
     pub label: Option<String>,
+    /// Width of the embedding, instead of `[embedding]`'s.
     pub dim: Option<usize>,
+    /// Which fields share memory, instead of `[embedding]`'s.
     pub sharing: Option<Sharing>,
+    /// How a table starts, instead of `[embedding]`'s.
     pub init: Option<Init>,
     /// How its parameters are stored after training.
     pub quantize: Option<Storage>,
@@ -103,8 +124,8 @@ impl SchemeConfig {
     }
 }
 
-/// `[sweep]`: how many seeds a cell gets, by what its first ones show.
-#[derive(Clone, Debug, Deserialize)]
+/// How many seeds a cell of the table gets, by what its first ones show.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SweepConfig {
     /// No more seeds for a cell that has lost to another at its budget beyond chance.
@@ -121,30 +142,46 @@ impl Default for SweepConfig {
     }
 }
 
-/// A config file.
-#[derive(Clone, Debug, Deserialize)]
+/// An experiment: schemes by budgets by seeds, trained alike on one data set.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Experiment {
+    /// The heading of its report.
     pub title: String,
+    /// What it is after, for the report.
     #[serde(default)]
     pub paper: String,
+    /// Its data: `embc list datasets`.
     pub dataset: String,
+    /// What a reader of the report has to know.
     #[serde(default)]
     pub notes: String,
+    /// Which part of the data is used, and how.
     #[serde(default)]
     pub data: ViewSpec,
+    /// The network between the embeddings and the loss; every other key is a knob of its kind.
     pub model: ModelConfig,
+    /// What all schemes share.
     pub embedding: EmbeddingConfig,
+    /// How each trial is trained.
     pub train: TrainConfig,
+    /// How large the compressed embeddings are: exactly one of the first five. Without it each
+    /// scheme has its own full size.
     pub budget: Option<BudgetConfig>,
+    /// A way to compress, trained at each budget; every other key is a knob of its kind.
     pub scheme: Vec<SchemeConfig>,
+    /// How many seeds a cell of the table gets, by what its first ones show.
     #[serde(default)]
     pub sweep: SweepConfig,
+    /// How `embc report` lays the experiment out.
     #[serde(default)]
     pub table: TableConfig,
+    /// Values of a paper or another program, shown beside ours.
     pub reference: Option<ReferenceConfig>,
+    /// Pairs of schemes whose difference is of interest, shown with intervals.
     #[serde(default)]
     pub compare: Vec<Compare>,
+    /// A bound that `embc report --check` enforces.
     #[serde(default)]
     pub expect: Vec<Expect>,
     /// True with `--set`, which may take schemes away that other keys name.

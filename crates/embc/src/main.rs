@@ -6,6 +6,7 @@ mod cli;
 mod cmd;
 mod config;
 mod engine;
+mod keys;
 mod memory;
 mod overrides;
 mod plan;

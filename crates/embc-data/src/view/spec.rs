@@ -1,10 +1,11 @@
 //! `[data]` of an experiment.
 
 use crate::split::SplitRule;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// `[data]` of an experiment.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ViewSpec {
     /// A named split of the data set, or a rule; the data set's own by default.
@@ -61,7 +62,7 @@ impl ViewSpec {
 }
 
 /// A split by name or by rule.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum SplitChoice {
     /// One of the data set's `splits`.
@@ -71,7 +72,7 @@ pub enum SplitChoice {
 }
 
 /// Which ids exist.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum VocabRule {
     /// Those of training rows; all others are one OOV id.
@@ -82,7 +83,7 @@ pub enum VocabRule {
 }
 
 /// How a rating becomes a label.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LabelRule {
     /// Ratings from here on are 1, others 0.
@@ -93,7 +94,7 @@ pub struct LabelRule {
 }
 
 /// What a positive is ranked against.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Candidates {
     /// Items that a word says.
@@ -103,7 +104,7 @@ pub enum Candidates {
 }
 
 /// Candidates in a word.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Word {
     /// Every item that the user has not seen.
@@ -119,7 +120,7 @@ impl Default for Candidates {
 }
 
 /// A transformation of dense features; missing becomes 0.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Dense {
     /// As they are.
@@ -134,7 +135,7 @@ pub enum Dense {
 }
 
 /// How training rows are shuffled.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Shuffle {
     /// All rows, anew each epoch.

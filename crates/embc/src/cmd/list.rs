@@ -24,6 +24,10 @@ pub fn run(args: &List, global: &Global) -> Result<Outcome> {
         What::Schemes => schemes(format)?,
         What::Models => models(format)?,
         What::Metrics => pairs(metric::DOCS, "metric")?,
+        What::Keys => match format {
+            TextOrJson::Json => pretty(&crate::keys::schemas())?,
+            TextOrJson::Text => crate::keys::text(),
+        },
         What::Optimizers => pairs(optim::DOCS, "optimizer")?,
         What::Datasets => {
             datasets(global, format)?;
