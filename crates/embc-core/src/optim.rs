@@ -14,14 +14,18 @@ use serde::{Deserialize, Serialize};
 /// The update rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-#[allow(missing_docs)] // the field's standard names
 pub enum Kind {
+    /// w -= lr g.
     Sgd,
+    /// v = momentum v + g; w -= lr v.
     Momentum,
+    /// s += g²; w -= lr g / (√s + eps).
     Adagrad,
     /// Adagrad with one accumulator a row: the mean of its squared gradient.
     RowAdagrad,
+    /// Adam with bias correction.
     Adam,
+    /// Adam with decoupled weight decay.
     AdamW,
 }
 
@@ -44,7 +48,7 @@ pub struct Optim {
     pub kind: Kind,
     /// Learning rate.
     pub lr: f32,
-    /// Rows updated: `touched` (default) or `all`.
+    /// Rows of an embedding that a step updates.
     #[serde(default)]
     pub touch: Touch,
     /// Decay of the velocity (momentum).

@@ -89,7 +89,8 @@ fn yes() -> bool {
 pub struct Entry {
     /// Its full name.
     pub title: String,
-    /// The raw format, a key of [`crate::raw::FORMATS`].
+    /// The raw format: `csv`, which `columns` describes, `synth`, which `synth` describes, or a
+    /// public data set's own, such as `criteo`.
     pub format: String,
     /// Who may use it.
     #[serde(default)]
@@ -107,7 +108,7 @@ pub struct Entry {
     pub files: BTreeMap<String, RawFile>,
     /// The default split.
     pub split: Option<SplitRule>,
-    /// Further splits, by name.
+    /// Further splits, by a name that `[data] split` may give.
     #[serde(default)]
     pub splits: BTreeMap<String, SplitRule>,
     /// Columns of `format = "csv"`.

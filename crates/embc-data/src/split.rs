@@ -83,7 +83,7 @@ pub enum Part {
     Values(Vec<String>),
     /// A random share of the training rows.
     Share {
-        /// `"train"`.
+        /// Where it is drawn from.
         from: Train,
         /// The share.
         share: f64,

@@ -2,13 +2,23 @@
 
 use anyhow::{Result, bail};
 use embc_core::budget::{Allocation, Budget, Of};
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
+use std::borrow::Cow;
 
 /// A number of bytes: 1048576, "1MiB", "1.5 GB".
-#[derive(Clone, Copy, Debug, PartialEq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
 #[serde(try_from = "serde_json::Value")]
 pub struct Bytes(pub u64);
+
+impl JsonSchema for Bytes {
+    fn schema_name() -> Cow<'static, str> {
+        "Bytes".into()
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": ["integer", "string"] })
+    }
+}
 
 impl TryFrom<serde_json::Value> for Bytes {
     type Error = String;

@@ -297,12 +297,17 @@ pub struct List {
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum What {
+    /// Ways to compress, and their knobs
     Schemes,
+    /// Networks, and their knobs
     Models,
+    /// Data sets, and whether they are here
     Datasets,
+    /// What trials are scored by
     Metrics,
+    /// Update rules
     Optimizers,
-    /// Everything that a config or a registry may say; as JSON, schemas for an editor
+    /// Every key of a config and of a registry; as JSON, their schemas for an editor
     Keys,
 }
 

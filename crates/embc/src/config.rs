@@ -89,7 +89,8 @@ pub struct TrainConfig {
     /// Metrics beside the usual ones.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub metrics: Vec<Metric>,
-    /// One trial of each scheme and budget a seed: of initial values, order, dropout, negatives.
+    /// A trial of each scheme and budget for each, which draws initial values, order, dropout and
+    /// negatives; [1] without it.
     #[serde(default = "one_seed", skip_serializing)]
     pub seeds: Vec<u64>,
 }
@@ -165,8 +166,8 @@ pub struct Experiment {
     pub embedding: EmbeddingConfig,
     /// How each trial is trained.
     pub train: TrainConfig,
-    /// How large the compressed embeddings are: exactly one of the first five. Without it each
-    /// scheme has its own full size.
+    /// How large the compressed embeddings are: exactly one of compression, params, bytes, rows and
+    /// cap, a list of values. Without it each scheme has its own full size.
     pub budget: Option<BudgetConfig>,
     /// A way to compress, trained at each budget; every other key is a knob of its kind.
     pub scheme: Vec<SchemeConfig>,

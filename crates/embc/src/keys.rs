@@ -7,7 +7,6 @@ use embc_data::registry::Entry;
 use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
 use serde_json::{Value, json};
-use std::fmt::Write;
 
 /// JSON Schemas of an experiment and of a registry, for editors and checkers.
 pub fn schemas() -> Value {
@@ -25,24 +24,87 @@ fn schema<T: JsonSchema>() -> Value {
 
 /// All keys with their meaning, type and default; what must be there comes first.
 pub fn text() -> String {
-    let mut text = String::from("An experiment, the file of --config:\n");
-    let experiment = schema::<Experiment>();
-    let is_table = |part: &Value| item(part).get("properties").is_some();
-    let (tables, plain): (Vec<_>, Vec<_>) =
-        properties(&experiment).into_iter().partition(|key| is_table(key.schema));
-    for key in plain {
-        key.write(&mut text, 1);
-    }
+    let (experiment, entry) = (schema::<Experiment>(), schema::<Entry>());
+    let mut list = List::default();
+    list.line(0, "An experiment, the file of --config:");
+    let is_table = |key: &Key<'_>| item(key.schema).get("properties").is_some();
+    let (tables, plain): (Vec<_>, Vec<_>) = properties(&experiment).into_iter().partition(is_table);
+    plain.iter().for_each(|key| list.key(1, key));
     for Key { name, schema, required } in tables {
-        let list = schema.get("items").is_some();
-        let name = if list { format!("[[{name}]]") } else { format!("[{name}]") };
+        let repeats = schema.get("items").is_some();
+        list.section = if repeats { format!("[[{name}]]") } else { format!("[{name}]") };
         let must = if required { "; required" } else { "" };
-        let _ = writeln!(text, "\n{name} {}{must}", meaning(schema));
-        children(&mut text, schema, 1);
+        list.line(0, &format!("\n{} {}{must}", list.section, meaning(schema)));
+        list.parts(1, name, item(schema));
     }
-    text += "\nA data set, [NAME] in a file of --datasets:\n";
-    children(&mut text, &schema::<Entry>(), 1);
-    text
+    list.section = "[NAME]".into();
+    list.line(0, "\nA data set, [NAME] in a file of --datasets:");
+    list.parts(1, "", &entry);
+    list.text
+}
+
+/// The list as far as it is written.
+#[derive(Default)]
+struct List<'a> {
+    text: String,
+    section: String,
+    /// Choices that it explains, and where.
+    explained: Vec<(Vec<&'a Value>, String)>,
+}
+
+impl<'a> List<'a> {
+    fn line(&mut self, depth: usize, line: &str) {
+        self.text += &("  ".repeat(depth) + line + "\n");
+    }
+
+    /// A key, and its parts below it.
+    fn key(&mut self, depth: usize, key: &Key<'a>) {
+        let schema = item(key.schema);
+        let values = choices(schema);
+        let earlier = self.explained.iter().find(|(known, _)| known.ends_with(&values));
+        let earlier = earlier.map(|(_, place)| format!("as {place}"));
+        let is_new = earlier.is_none();
+        let kind = match earlier {
+            Some(earlier) => earlier,
+            None if values.len() > 1 => String::new(),
+            None => kind(key.schema),
+        };
+        let default = match &key.schema["default"] {
+            _ if key.required => "required".into(),
+            Value::Null => String::new(),
+            Value::String(text) if text.is_empty() => String::new(),
+            Value::Array(list) if list.is_empty() => String::new(),
+            Value::Object(table) if table.is_empty() => String::new(),
+            value => format!("default {}", as_toml(value)),
+        };
+        let comma = if kind.is_empty() || default.is_empty() { "" } else { ", " };
+        let bracket = match format!("{kind}{comma}{default}") {
+            empty if empty.is_empty() => empty,
+            text => format!(" ({text})"),
+        };
+        self.line(depth, &format!("{}: {}{bracket}", key.name, meaning(key.schema)));
+        if is_new {
+            self.parts(depth + 1, key.name, schema);
+        }
+    }
+
+    /// The keys of a table, or the values of a choice.
+    fn parts(&mut self, depth: usize, name: &'a str, schema: &'a Value) {
+        properties(schema).iter().for_each(|key| self.key(depth, key));
+        if let Some(schema) = schema.get("additionalProperties").filter(|s| s.is_object()) {
+            self.key(depth, &Key { name: "NAME", schema, required: false });
+        }
+        let values = choices(schema);
+        if values.len() > 1 {
+            for choice in &values {
+                self.line(depth, &format!("{}: {}", kind(choice), meaning(choice)));
+                let described = |key: &&Key<'_>| !meaning(key.schema).is_empty();
+                let keys = properties(choice);
+                keys.iter().filter(described).for_each(|key| self.key(depth + 1, key));
+            }
+            self.explained.push((values, format!("{} {name}", self.section)));
+        }
+    }
 }
 
 struct Key<'a> {
@@ -51,42 +113,7 @@ struct Key<'a> {
     required: bool,
 }
 
-impl Key<'_> {
-    /// A line, and its parts below it.
-    fn write(&self, text: &mut String, depth: usize) {
-        let indent = "  ".repeat(depth);
-        let default = match self.schema.get("default") {
-            _ if self.required => ", required".into(),
-            Some(Value::Null) | None => String::new(),
-            Some(default) => format!(", default {}", as_toml(default)),
-        };
-        let (name, meaning, kind) = (self.name, meaning(self.schema), kind(self.schema));
-        let _ = writeln!(text, "{indent}{name}: {meaning} ({kind}{default})");
-        children(text, self.schema, depth + 1);
-    }
-}
-
-/// The keys of a table, or the values of a choice, with their meanings.
-fn children(text: &mut String, schema: &Value, depth: usize) {
-    let schema = item(schema);
-    for key in properties(schema) {
-        key.write(text, depth);
-    }
-    if let Some(values) = schema.get("additionalProperties").filter(|values| values.is_object()) {
-        Key { name: "NAME", schema: values, required: false }.write(text, depth);
-    }
-    let choices = choices(schema);
-    if choices.len() > 1 && choices.iter().any(|choice| choice.get("description").is_some()) {
-        for choice in choices {
-            let _ = writeln!(text, "{}{}: {}", "  ".repeat(depth), kind(choice), meaning(choice));
-            let keys =
-                properties(choice).into_iter().filter(|key| key.schema.get("const").is_none());
-            keys.for_each(|key| key.write(text, depth + 1));
-        }
-    }
-}
-
-/// The keys of a table, those first that must be there.
+/// The keys of a table: tags first, then those that must be there.
 fn properties(schema: &Value) -> Vec<Key<'_>> {
     let required = |name: &str| {
         let names = schema["required"].as_array().into_iter().flatten();
@@ -95,7 +122,7 @@ fn properties(schema: &Value) -> Vec<Key<'_>> {
     let keys = schema["properties"].as_object().into_iter().flatten();
     let mut keys: Vec<Key<'_>> =
         keys.map(|(name, schema)| Key { name, schema, required: required(name) }).collect();
-    keys.sort_by_key(|key| !key.required);
+    keys.sort_by_key(|key| (key.schema.get("const").is_none(), !key.required));
     keys
 }
 
@@ -118,37 +145,30 @@ fn choices(schema: &Value) -> Vec<&Value> {
 
 /// What kind of value it is, in a few words.
 fn kind(schema: &Value) -> String {
-    let choices = choices(schema);
-    if choices.len() > 1 {
-        let kinds: Vec<String> = choices.into_iter().map(kind).collect();
-        return kinds.join(" | ");
-    }
-    let schema = choices[0];
     if let Some(value) = schema.get("const") {
         return value.to_string();
     }
-    if let Some(values) = schema["enum"].as_array() {
-        let values: Vec<String> =
-            values.iter().filter(|value| !value.is_null()).map(Value::to_string).collect();
-        return values.join(" | ");
-    }
     if let Some(items) = schema.get("items") {
-        return format!("list of {}", kind(items));
+        return format!("list of {}", kind(items).replace("table", "tables"));
     }
-    let keys = properties(schema).into_iter().map(|key| match key.schema.get("const") {
-        Some(value) => format!("{} = {value}", key.name),
-        None => format!("{} = …", key.name),
+    let mut inline = properties(schema).into_iter().map_while(|key| {
+        let plain = !key.schema["const"].is_null() || meaning(key.schema).is_empty();
+        plain.then(|| format!("{} = {}", key.name, kind(key.schema)))
     });
-    let keys: Vec<String> = keys.collect();
+    if let Some(first) = inline.next() {
+        let more = properties(schema).len() > 1;
+        return format!("{{ {first}{} }}", if more { ", …" } else { "" });
+    }
     match &schema["type"] {
-        _ if !keys.is_empty() => format!("{{ {} }}", keys.join(", ")),
-        Value::String(name) if name == "object" => "table".into(),
-        Value::String(name) => name.clone(),
+        Value::String(name) => name.replace("object", "table"),
         Value::Array(names) => {
             let names = names.iter().filter_map(Value::as_str).filter(|name| *name != "null");
-            names.collect::<Vec<_>>().join(" | ")
+            names.collect::<Vec<_>>().join(" or ").replace("object", "table")
         }
-        _ => "value".into(),
+        _ => match &choices(schema)[..] {
+            [only] if !std::ptr::eq(*only, schema) => kind(only),
+            _ => "table".into(),
+        },
     }
 }
 
@@ -162,6 +182,12 @@ fn as_toml(value: &Value) -> String {
         Value::Object(table) => {
             let keys = table.iter().map(|(key, value)| format!("{key} = {}", as_toml(value)));
             format!("{{ {} }}", keys.collect::<Vec<_>>().join(", "))
+        }
+        // What a program of single precision calls .9.
+        Value::Number(number) if number.is_f64() => {
+            let number = number.as_f64().unwrap_or_default();
+            let short = number as f32;
+            if f64::from(short) == number { short.to_string() } else { number.to_string() }
         }
         other => other.to_string(),
     }
@@ -179,9 +205,14 @@ mod tests {
                 assert!(!meaning(key.schema).is_empty(), "{name} says nothing");
                 check(&name, item(key.schema));
             }
-            let choices = choices(schema);
-            if choices.len() > 1 {
-                choices.into_iter().for_each(|choice| check(name, choice));
+            for choice in
+                choices(schema).into_iter().filter(|choice| !std::ptr::eq(*choice, schema))
+            {
+                let name = format!("{name} {}", kind(choice));
+                assert!(!meaning(choice).is_empty(), "{name} says nothing");
+                if properties(choice).len() > 1 {
+                    check(&name, choice);
+                }
             }
         }
         check("experiment", &schema::<Experiment>());
@@ -197,7 +228,10 @@ mod tests {
             "\n  batch: Examples a step (integer, required)\n",
             "\n    lr: Learning rate (number, required)\n",
             "\n    beta2: Decay of the second moment (adam, adamw) (number, default 0.999)\n",
-            "\n    \"train\": Those of training rows; all others are one OOV id\n",
+            "\n  vocab: Which ids exist (default \"train\")\n    \"train\": Those of training rows",
+            "\n    { uniform = number }: U(±x)\n",
+            "\n  split: The default split (as [data] split)\n",
+            "\n  bytes: Bytes of all tables, pointers and codes included, such as \"50MiB\" (list of integer or string)\n",
         ] {
             assert!(text.contains(line), "no {line:?} in\n{text}");
         }

@@ -65,7 +65,7 @@ impl ViewSpec {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum SplitChoice {
-    /// One of the data set's `splits`.
+    /// The name of one of the data set's `splits`.
     Name(String),
     /// A rule of its own.
     Rule(SplitRule),

@@ -2,7 +2,7 @@
 
 use embc_core::metric::Metric;
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
 /// `[table]`: how `report` lays the experiment out.
@@ -29,7 +29,7 @@ pub struct TableConfig {
 }
 
 /// Which split a table shows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum TableSplit {
     /// The rows that pick the epoch.
