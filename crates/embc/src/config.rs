@@ -370,6 +370,9 @@ impl Experiment {
                 return Err(self.error(&expect.scheme, what));
             }
         }
+        if let Some(reference) = &self.reference {
+            reference.validate(names_scheme).map_err(|(key, what)| self.error(key, what))?;
+        }
         let pairs = self.compare.iter().flat_map(|compare| &compare.pairs);
         let mut compared = pairs.flat_map(|pair| [&pair.scheme, &pair.with]);
         if let Some(name) = compared.find(|name| !names_scheme(name)) {

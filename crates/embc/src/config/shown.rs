@@ -3,6 +3,7 @@
 use embc_core::metric::Metric;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// `[table]`: how `report` lays the experiment out.
@@ -52,6 +53,27 @@ pub struct ReferenceConfig {
     /// How far below the reference ours may lie by chance or by a detail; further than this and
     /// than two standard errors of the difference, `report --check` fails.
     pub tolerance: Option<f64>,
+    /// Where its rows are another draw than ours: the deviation of a value over draws, which each
+    /// side has of its own.
+    #[serde(default)]
+    pub draw: f64,
+    /// Why a scheme's values are others than the reference's, by its label: said in the report, and
+    /// not held against it by `report --check`.
+    #[serde(default)]
+    pub differs: BTreeMap<String, String>,
+}
+
+impl ReferenceConfig {
+    /// Refuses what cannot be meant; the error is the key and what is wrong with it.
+    pub fn validate(&self, is_scheme: impl Fn(&str) -> bool) -> Result<(), (&str, String)> {
+        if !(self.draw >= 0.0 && self.draw.is_finite()) {
+            return Err(("draw", "[reference] draw must not be negative".into()));
+        }
+        self.differs.keys().find(|name| !is_scheme(name)).map_or(Ok(()), |name| {
+            let what = "[reference] differs names scheme";
+            Err((name, format!("{what} {name:?}, which is not in this experiment")))
+        })
+    }
 }
 
 /// `[[compare]]`: pairs of schemes whose difference is of interest.

@@ -1,7 +1,7 @@
 //! Our values beside those of a paper or another program.
 
 use super::{Grid, Summary, sign_of};
-use crate::config::Experiment;
+use crate::config::{Experiment, ReferenceConfig};
 use crate::record::Status;
 use crate::table::markdown as md_table;
 use anyhow::{Context, Result};
@@ -47,14 +47,13 @@ impl Reference {
         Summary::of(&[ok.map(|record| record.wall_s).reduce(f64::min)?])
     }
 
-    /// How much better ours is, if by more than `tolerance` and two standard errors; of the sides
-    /// whose error is not known, none.
-    fn gap(&self, ours: Summary, tolerance: f64) -> Option<f64> {
-        if self.is_time() {
-            return None;
-        }
+    /// How much better ours is, if by more than the tolerance and two standard errors: over seeds,
+    /// where they are known, and over draws of the data.
+    fn gap(&self, ours: Summary, config: &ReferenceConfig) -> Option<f64> {
+        let tolerance = config.tolerance.filter(|_| !self.is_time())?;
         let of_ours = ours.deviation.map_or(0.0, |d| d / (ours.n as f64).sqrt());
-        let error = of_ours.hypot(self.error.unwrap_or(0.0));
+        let of_draws = 2f64.sqrt() * config.draw;
+        let error = of_ours.hypot(self.error.unwrap_or(0.0)).hypot(of_draws);
         let gap = sign_of(&self.metric) * (ours.mean - self.value);
         (gap.abs() > tolerance.max(2.0 * error)).then_some(gap)
     }
@@ -93,11 +92,11 @@ pub fn section(experiment: &Experiment, grid: &Grid<'_>, values: Vec<Reference>)
             if is_time { format!("{:.1}", entry.value) } else { format!("{:.4}", entry.value) },
             gap,
         ];
-        if let Some(tolerance) = config.tolerance {
+        if config.tolerance.is_some() {
             row.push(match ours.filter(|_| !is_time) {
                 None => String::new(),
                 Some(ours) => {
-                    let (at, verdict) = match entry.gap(ours, tolerance) {
+                    let (at, verdict) = match entry.gap(ours, config) {
                         None => (0, "same"),
                         Some(gap) if gap > 0.0 => (1, "better"),
                         Some(_) => (2, "**worse**"),
@@ -116,29 +115,36 @@ pub fn section(experiment: &Experiment, grid: &Grid<'_>, values: Vec<Reference>)
     let title = if config.title.is_empty() { "the reference" } else { &config.title };
     let verdict = config.tolerance.map_or(":".into(), |tolerance| {
         let [same, better, worse] = counts;
+        let draws = match config.draw {
+            0.0 => String::new(),
+            draw => format!(", over seeds and over draws of the data (a deviation of {draw} on either side)"),
+        };
         format!(
-            ". {same} values are the same, {better} of ours are better and {worse} worse by more than {tolerance} and, as far as they are known, two standard errors of the difference."
+            ". {same} values are the same, {better} of ours are better and {worse} worse by more than {tolerance} and, as far as they are known, two standard errors of the difference{draws}."
         )
     });
     let others = match others {
         0 => String::new(),
         n => format!("\n{n} of its values are of schemes or sizes that this experiment has not.\n"),
     };
-    format!("\nBeside {title}{verdict}\n\n{}{others}", md_table(&header, &rows))
+    let why = config.differs.iter().map(|(scheme, why)| format!("- {scheme}: {why}\n"));
+    let why: String = why.collect();
+    let why = if why.is_empty() { why } else { format!("\nWhy they differ:\n\n{why}") };
+    format!("\nBeside {title}{verdict}\n\n{}{why}{others}", md_table(&header, &rows))
 }
 
-/// Values of ours that lie below the reference by more than `[reference] tolerance`, in words.
+/// Values of ours that lie below the reference by more than `[reference] tolerance` and are not
+/// explained, in words.
 pub fn below(experiment: &Experiment, grid: &Grid<'_>) -> Result<Vec<String>> {
-    let Some(tolerance) = experiment.reference.as_ref().and_then(|r| r.tolerance) else {
-        return Ok(Vec::new());
-    };
+    let Some(config) = &experiment.reference else { return Ok(Vec::new()) };
     let text = |entry: &Reference| {
-        let gap = entry.gap(entry.ours(grid)?, tolerance).filter(|gap| *gap < 0.0)?;
+        let gap = entry.gap(entry.ours(grid)?, config).filter(|gap| *gap < 0.0)?;
         let (name, budget) = (&experiment.name, entry.budget_key());
         let Reference { scheme, metric, value, .. } = entry;
         Some(format!("{name}: {scheme} {budget} {metric} is {gap:.4} off the reference's {value}"))
     };
-    Ok(read(experiment)?.iter().filter_map(text).collect())
+    let explained = |entry: &&Reference| !config.differs.contains_key(&entry.scheme);
+    Ok(read(experiment)?.iter().filter(explained).filter_map(text).collect())
 }
 
 #[cfg(test)]
@@ -155,14 +161,25 @@ mod tests {
             error,
         };
         let ours = |mean, deviation| Summary { mean, deviation: Some(deviation), n: 4 };
-        let auc = reference("valid/auc", None);
-        assert_eq!(auc.gap(ours(0.51, 0.0), 0.012), None);
-        assert!(auc.gap(ours(0.52, 0.0), 0.012).unwrap() > 0.0);
-        assert!(auc.gap(ours(0.48, 0.0), 0.012).unwrap() < 0.0);
-        assert_eq!(auc.gap(ours(0.48, 0.022), 0.012), None);
-        assert_eq!(reference("valid/auc", Some(0.011)).gap(ours(0.48, 0.0), 0.012), None);
-        assert!(reference("test/logloss", None).gap(ours(0.48, 0.0), 0.012).unwrap() > 0.0);
+        let config = |draw| ReferenceConfig {
+            file: "values.csv".into(),
+            title: String::new(),
+            tolerance: Some(0.012),
+            draw,
+            differs: Default::default(),
+        };
+        let gap = |reference: Reference, ours, draw| reference.gap(ours, &config(draw));
+        let auc = || reference("valid/auc", None);
+        assert_eq!(gap(auc(), ours(0.51, 0.0), 0.0), None);
+        assert!(gap(auc(), ours(0.52, 0.0), 0.0).unwrap() > 0.0);
+        assert!(gap(auc(), ours(0.48, 0.0), 0.0).unwrap() < 0.0);
+        assert_eq!(gap(auc(), ours(0.48, 0.022), 0.0), None);
+        // Both sides' draws: two standard errors are 2 · √2 · 0.0072 = 0.0204, or 0.0198.
+        assert_eq!(gap(auc(), ours(0.48, 0.0), 0.0072), None);
+        assert!(gap(auc(), ours(0.48, 0.0), 0.007).unwrap() < 0.0);
+        assert_eq!(gap(reference("valid/auc", Some(0.011)), ours(0.48, 0.0), 0.0), None);
+        assert!(gap(reference("test/logloss", None), ours(0.48, 0.0), 0.0).unwrap() > 0.0);
         // Machines differ.
-        assert_eq!(reference("seconds", None).gap(ours(9.0, 0.0), 0.012), None);
+        assert_eq!(gap(reference("seconds", None), ours(9.0, 0.0), 0.0), None);
     }
 }
