@@ -9,7 +9,7 @@
 //!
 //! `just bench-schemes [filter]`
 
-use embc_core::batch::{Bag, Batch, Data, Order, Shape, Split, Task, Visit};
+use embc_core::batch::{Bag, Batch, Data, Order, Protocol, Shape, Split, Visit};
 use embc_core::budget::{self, Budget, Rules};
 use embc_core::linalg::{Op, gemm};
 use embc_core::rng::Rng;
@@ -43,11 +43,11 @@ impl Data for Sample {
     fn shape(&self) -> &Shape {
         unreachable!("schemes read rows only")
     }
-    fn has(&self, _: Split, _: Task) -> bool {
+    fn has(&self, _: Split, _: Protocol) -> bool {
         false
     }
     fn train(&self, _: Order, _: Visit<'_>) {}
-    fn eval(&self, _: Split, _: Task, _: usize, _: Visit<'_>) {}
+    fn eval(&self, _: Split, _: Protocol, _: usize, _: Visit<'_>) {}
 }
 
 /// An embedding under test.

@@ -6,7 +6,7 @@
 use embc_core::batch::{Bag, Batch, FieldShape, Shape};
 use embc_core::budget::Budget;
 use embc_core::init::Init;
-use embc_core::layer::{Layer, LayerPlan, LayerSpec, Pooling};
+use embc_core::layer::{Layer, LayerPlan, LayerRules, LayerSpec};
 use embc_core::loss::Loss;
 use embc_core::net::Net;
 use embc_core::optim::{Kind, Optim, Touch};
@@ -38,7 +38,12 @@ fn main() {
     let mut rng = Rng::stream(1, "bench");
     let optim = Optim::new(Kind::Sgd, 0.1, Touch::Touched);
     for size in [128, 2048] {
-        let layer = Layer::build(&plan, Init::UniformDim, None, Pooling::Mean, 1, None);
+        let layer = Layer::build(
+            &plan,
+            LayerRules { init: Init::UniformDim, ..Default::default() },
+            1,
+            None,
+        );
         let model = kind.build(&shape, &plan.widths(), &knobs, &mut rng).expect("defaults");
         let mut net = Net::new(layer, model, &optim);
         let batches: Vec<Batch> = (0..16)

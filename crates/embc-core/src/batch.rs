@@ -50,6 +50,11 @@ pub struct Batch {
     pub candidates: Bag,
     /// Keys all that is drawn at random for this batch.
     pub key: u64,
+    /// In an evaluation, the row of the data that each example stands in [B].
+    pub rows: Vec<u32>,
+    /// In an evaluation, the data's own number of each example's user [B]; empty where there is
+    /// none.
+    pub users: Vec<u32>,
 }
 
 impl Batch {
@@ -63,6 +68,8 @@ impl Batch {
         self.targets.clear();
         self.known.clear();
         self.candidates.clear();
+        self.rows.clear();
+        self.users.clear();
     }
 }
 
@@ -141,7 +148,7 @@ impl Split {
 
 /// How examples are presented for evaluation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Task {
+pub enum Protocol {
     /// Each example on its own: AUC, log loss, accuracy.
     Pointwise,
     /// Each positive against its candidates: nDCG, HR, Recall, MRR.
@@ -159,6 +166,9 @@ pub struct Order {
     pub batch: usize,
     /// Batches to leave out at the start, for resuming inside an epoch.
     pub skip: u64,
+    /// Let the unknown id stand for ids of one training row in half of the epochs, so that its row
+    /// is trained.
+    pub train_unknown: bool,
 }
 
 /// The receiver of batches; it may stop the stream.
@@ -169,12 +179,12 @@ pub trait Data: Sync {
     /// Fields, vocabularies, counts.
     fn shape(&self) -> &Shape;
     /// True where the split has examples for the task.
-    fn has(&self, split: Split, task: Task) -> bool;
+    fn has(&self, split: Split, protocol: Protocol) -> bool;
     /// Streams the training examples of one epoch.
     fn train(&self, order: Order, visit: Visit<'_>);
     /// Streams a uniform sample of at most `rows` training rows, without sampled negatives; the
     /// same for the same seed.
     fn sample(&self, rows: u64, seed: u64, visit: Visit<'_>);
     /// Streams the examples of a split in a fixed order.
-    fn eval(&self, split: Split, task: Task, batch: usize, visit: Visit<'_>);
+    fn eval(&self, split: Split, protocol: Protocol, batch: usize, visit: Visit<'_>);
 }

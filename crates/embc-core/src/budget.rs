@@ -133,6 +133,13 @@ fn divide(
     let (total, in_bytes) = match budget {
         Budget::Unlimited => return each(&|_| Share::Within(Limit::None)),
         Budget::Rows(rows) => {
+            let too_many = tables.iter().find(|t| rows.checked_mul(t.dim as u64).is_none());
+            if let Some(t) = too_many.or(tables.first().filter(|_| rows > u32::MAX.into())) {
+                return Err(PlanError::Knob(format!(
+                    "a budget of rows = {rows} is more than the 2^32 that table {} could have",
+                    t.name
+                )));
+            }
             return each(&|t| Share::Within(Limit::Params(rows * t.dim as u64)));
         }
         Budget::Cap(cap) if spans => (tables.iter().map(|t| t.full_params().min(cap)).sum(), false),
@@ -182,7 +189,7 @@ fn divide(
     }
     let used =
         |cap: u64| -> u64 { tables.iter().filter(|t| !kept(t)).map(|t| size(t).min(cap)).sum() };
-    let (mut cap, mut exceeds) = (0, rest.max(left) + 1);
+    let (mut cap, mut exceeds) = (0, rest.max(left).saturating_add(1));
     while exceeds - cap > 1 {
         let middle = cap + (exceeds - cap) / 2;
         if used(middle) <= left {

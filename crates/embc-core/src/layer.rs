@@ -11,7 +11,7 @@ use crate::census::{Census, census};
 use crate::hash::HashFamily;
 use crate::init::Init;
 use crate::linalg::{axpy, scale, vectorised};
-use crate::model::Input;
+use crate::model::{Input, Mode};
 use crate::optim::Optim;
 use crate::param::{IdSet, Param};
 use crate::quantize::{self, Quantized, Storage};
@@ -24,6 +24,11 @@ use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::ops::ControlFlow;
+
+mod unknown;
+
+pub use unknown::Unknown;
+use unknown::UntrainedIds;
 
 /// Below this many floats, threads cost more than they bring.
 const PARALLEL_WORK: usize = 1 << 14;
@@ -144,6 +149,7 @@ struct Table {
     seen: IdSet,
     /// Position in `seen` of each id of each input.
     slots: Vec<Vec<u32>>,
+    unknown: Vec<UntrainedIds>,
     /// Rows of unique ids [U × width], and their gradient.
     rows: Vec<f32>,
     grads: Vec<f32>,
@@ -157,18 +163,27 @@ pub struct Layer {
     tables: Vec<Table>,
     /// Pooled rows of each model input [B × width].
     rows: Vec<Vec<f32>>,
-    pooling: Pooling,
-    init: Init,
-    hash: Option<HashFamily>,
+    rules: LayerRules,
+}
+
+/// What an experiment says of all tables alike.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LayerRules {
+    /// How a table starts.
+    pub init: Init,
+    /// Which family maps an id to a row; by default the scheme's own.
+    pub hash: Option<HashFamily>,
+    /// How ids of a bag become one row.
+    pub pooling: Pooling,
+    /// What stands for an id without a training row.
+    pub unknown: Unknown,
 }
 
 impl Layer {
     /// Builds all tables. `init/TABLE` streams of `seed` give the values.
     pub fn build(
         plan: &LayerPlan,
-        init: Init,
-        hash: Option<HashFamily>,
-        pooling: Pooling,
+        rules: LayerRules,
         seed: u64,
         examples: Option<&dyn Data>,
     ) -> Self {
@@ -178,9 +193,18 @@ impl Layer {
             let users = plan.inputs.iter().enumerate().filter(|(_, place)| place.1 == index);
             let inputs: Vec<_> = users.map(|(i, &(field, _, offset))| (i, field, offset)).collect();
             let fields = fields_of(&inputs);
+            let (init, hash) = (rules.init, rules.hash);
+            let (width, by_rule) =
+                (plan_of.out_dim, matches!(rules.unknown, Unknown::Zero | Unknown::Mean));
+            let starts = fields.iter().map(|&(_, offset)| offset);
+            let ends = starts.clone().skip(1).chain([spec.vocab]);
+            let untrained = |(start, end)| UntrainedIds::of(start..end, &spec.counts, width);
+            let unknown = starts.zip(ends).filter(|_| by_rule).map(untrained);
+            let unknown = unknown.filter(|ids| !ids.runs.is_empty()).collect();
             let (fields, cancel) = (&fields, Cancel::default());
             let mut cx = BuildCx { rng, table: index, init, hash, fields, examples, cancel };
             Table {
+                unknown,
                 embedding: (plan_of.build)(&mut cx),
                 rng: Rng::stream(seed, &format!("step/{}", spec.name)),
                 width: plan_of.out_dim,
@@ -195,7 +219,7 @@ impl Layer {
             }
         };
         let tables = plan.plans.iter().enumerate().map(build).collect();
-        Self { tables, rows: vec![Vec::new(); plan.inputs.len()], pooling, init, hash }
+        Self { tables, rows: vec![Vec::new(); plan.inputs.len()], rules }
     }
 
     fn each_table(&mut self, batch: usize, run: impl Fn(&mut Table) + Sync + Send) {
@@ -208,14 +232,15 @@ impl Layer {
     }
 
     /// Looks up and pools the rows of a batch: for each model input, [B × width].
-    pub fn forward(&mut self, batch: &Batch) -> &[Vec<f32>] {
+    /// In an evaluation, [`Layer::prepare_unknown`] comes before the first batch.
+    pub fn forward(&mut self, batch: &Batch, mode: Mode) -> &[Vec<f32>] {
         for table in &mut self.tables {
             for (pooled, (i, ..)) in table.pooled.iter_mut().zip(&table.inputs) {
                 std::mem::swap(pooled, &mut self.rows[*i]);
             }
         }
-        let pooling = self.pooling;
-        self.each_table(batch.size, |table| table.forward(batch, pooling));
+        let pooling = self.rules.pooling;
+        self.each_table(batch.size, |table| table.forward(batch, mode, pooling));
         for table in &mut self.tables {
             for (pooled, (i, ..)) in table.pooled.iter_mut().zip(&table.inputs) {
                 std::mem::swap(pooled, &mut self.rows[*i]);
@@ -232,7 +257,7 @@ impl Layer {
     /// Adds the gradient of each input, `grads[i]` [B × width], to the parameters' gradients.
     /// `batch` is that of the last forward pass.
     pub fn backward(&mut self, batch: &Batch, grads: &[Vec<f32>]) {
-        let pooling = self.pooling;
+        let pooling = self.rules.pooling;
         self.each_table(batch.size, |table| table.backward(batch, grads, pooling));
     }
 
@@ -262,7 +287,7 @@ impl Layer {
     /// with an optimizer that starts anew.
     pub fn finish(&mut self, examples: Option<&dyn Data>, cancel: &Cancel) -> Option<u32> {
         let mut epochs = None;
-        let (init, hash) = (self.init, self.hash);
+        let LayerRules { init, hash, .. } = self.rules;
         for (index, table) in self.tables.iter_mut().enumerate() {
             let rng = table.rng.fork(u64::MAX);
             let (fields, cancel) = (fields_of(&table.inputs), cancel.clone());
@@ -274,6 +299,16 @@ impl Layer {
             }
         }
         epochs
+    }
+
+    /// Finds what stands for ids without a training row, from the tables as they are.
+    pub fn prepare_unknown(&mut self) {
+        if self.rules.unknown == Unknown::Mean {
+            self.tables.par_iter_mut().for_each(|table| {
+                let Table { embedding, unknown, tape, .. } = table;
+                unknown.iter_mut().for_each(|ids| ids.mean_of_trained(&**embedding, tape));
+            });
+        }
     }
 
     /// Stores all parameters as `storage` has it: no training after this.
@@ -313,7 +348,7 @@ impl Layer {
 }
 
 impl Table {
-    fn forward(&mut self, batch: &Batch, pooling: Pooling) {
+    fn forward(&mut self, batch: &Batch, mode: Mode, pooling: Pooling) {
         self.seen.clear();
         for (slots, &(_, field, offset)) in self.slots.iter_mut().zip(&self.inputs) {
             let ids = &batch.fields[field].ids;
@@ -322,6 +357,10 @@ impl Table {
         let width = self.width;
         self.rows.resize(self.seen.ids().len() * width, 0.0);
         self.embedding.gather(self.seen.ids(), &mut self.rows, &mut self.tape);
+        if mode == Mode::Eval {
+            // Training has no such ids.
+            self.unknown.iter().for_each(|ids| ids.stand_in(self.seen.ids(), &mut self.rows));
+        }
         for ((slots, pooled), &(_, field, _)) in
             self.slots.iter().zip(&mut self.pooled).zip(&self.inputs)
         {

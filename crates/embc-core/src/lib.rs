@@ -29,4 +29,5 @@ pub mod quantize;
 pub mod rng;
 pub mod scheme;
 pub mod state;
+pub mod task;
 pub mod train;

@@ -86,20 +86,11 @@ fn exps(logits: &mut [f32], top: f32) -> f64 {
     f64::from(lanes.iter().sum::<f32>())
 }
 
-/// −ln softmax(logits)[class] of one example.
+/// −ln softmax(logits)[class] of one example, in double precision: for metrics.
 pub fn cross_entropy(logits: &[f32], class: usize) -> f64 {
-    vectorised(
-        #[inline(always)]
-        || {
-            let (top, mut sum) = (top(logits), 0.0);
-            for block in logits.chunks(BLOCK) {
-                let mut copy = [0.0; BLOCK];
-                copy[..block.len()].copy_from_slice(block);
-                sum += exps(&mut copy[..block.len()], top);
-            }
-            sum.ln() - f64::from(logits[class] - top)
-        },
-    )
+    let top = f64::from(top(logits));
+    let sum: f64 = logits.iter().map(|&x| (f64::from(x) - top).exp()).sum();
+    sum.ln() - (f64::from(logits[class]) - top)
 }
 
 /// A sampled softmax: the same items, drawn uniformly, stand for all that are not an example's

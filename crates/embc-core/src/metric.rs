@@ -30,6 +30,13 @@ pub enum Metric {
     Accuracy,
     /// Mean over classes of the harmonic mean of precision and recall.
     MacroF1,
+    /// AUC of each user's examples, mean over users by their examples (Zhu et al. 2017).
+    Gauc,
+    /// Expected calibration error: |mean score − mean label| in 15 bins of equal width, mean by
+    /// their examples.
+    Ece,
+    /// Mean score over mean label: 1 is calibrated.
+    Calibration,
     /// A ranking metric of the first k, 0 for all; of the positives among these items.
     Ranked(Rank, u32, Bucket),
 }
@@ -45,6 +52,11 @@ pub enum Rank {
     Recall,
     /// Mean of 1 over the rank of the first positive.
     Mrr,
+    /// Positives among the first k over k.
+    Precision,
+    /// Mean over queries of average precision: the precision at each positive among the first k,
+    /// over as many positives as there could be.
+    Map,
 }
 
 /// Items by popularity: thirds of the training rows, from the most frequent item down.
@@ -84,8 +96,23 @@ pub struct Values {
     pub without_groups: Vec<(Metric, Vec<f64>)>,
 }
 
-const RANKS: [(&str, Rank); 4] =
-    [("ndcg", Rank::Ndcg), ("hr", Rank::Hr), ("recall", Rank::Recall), ("mrr", Rank::Mrr)];
+const RANKS: [(&str, Rank); 6] = [
+    ("ndcg", Rank::Ndcg),
+    ("hr", Rank::Hr),
+    ("recall", Rank::Recall),
+    ("mrr", Rank::Mrr),
+    ("precision", Rank::Precision),
+    ("map", Rank::Map),
+];
+/// Metrics without a cut or a part.
+const PLAIN: [(&str, Metric); 6] = [
+    ("logloss", Metric::LogLoss),
+    ("accuracy", Metric::Accuracy),
+    ("macro-f1", Metric::MacroF1),
+    ("gauc", Metric::Gauc),
+    ("ece", Metric::Ece),
+    ("calibration", Metric::Calibration),
+];
 const BUCKETS: [(&str, Bucket); 4] = [
     ("", Bucket::All),
     ("/head", Bucket::Head),
@@ -103,6 +130,12 @@ pub const DOCS: &[(&str, &str)] = &[
     ("logloss", "mean binary or multinomial cross-entropy in nats; lower is better"),
     ("accuracy", "share of examples whose likeliest class is right"),
     ("macro-f1", "F1 of each class, mean over classes"),
+    ("gauc", "AUC of each user's examples, mean over users with both labels, by their examples"),
+    (
+        "ece",
+        "expected calibration error: |mean probability - share of positives| in 15 bins of equal width; lower is better",
+    ),
+    ("calibration", "mean probability over the share of positives; 1 is best"),
     (
         "ndcg@k",
         "DCG of the first k candidates over the ideal DCG, mean over queries; ndcg is uncut",
@@ -110,6 +143,11 @@ pub const DOCS: &[(&str, &str)] = &[
     ("hr@k", "share of queries with a positive among the first k candidates"),
     ("recall@k", "share of a query's positives among the first k candidates"),
     ("mrr@k", "1 over the rank of the first positive, 0 beyond k; mrr is uncut"),
+    ("precision@k", "positives among the first k candidates, over k"),
+    (
+        "map@k",
+        "precision at the rank of each positive within k, summed, over min(positives, k); map is uncut",
+    ),
     (
         "ndcg@k/tail",
         "a ranking metric of the tail's positives alone: /head, /torso and /tail are thirds of the training rows, by popularity",
@@ -122,14 +160,23 @@ impl Metric {
         matches!(self, Metric::Ranked(..))
     }
 
+    /// True for metrics that only labels 0 and 1 have.
+    pub fn is_binary(self) -> bool {
+        matches!(self, Metric::Auc(_) | Metric::Gauc | Metric::Ece | Metric::Calibration)
+    }
+
     /// True where more is better.
     pub fn higher_is_better(self) -> bool {
-        self != Metric::LogLoss
+        !matches!(self, Metric::LogLoss | Metric::Ece)
     }
 
     /// True if `new` beats `old`; ties go to the earlier epoch.
     pub fn better(self, new: f64, old: f64) -> bool {
-        if self.higher_is_better() { new > old } else { new < old }
+        match self {
+            Metric::Calibration => (new - 1.0).abs() < (old - 1.0).abs(),
+            _ if self.higher_is_better() => new > old,
+            _ => new < old,
+        }
     }
 }
 
@@ -137,9 +184,6 @@ impl fmt::Display for Metric {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Metric::Auc(bucket) => f.pad(&format!("auc{}", bucket.suffix())),
-            Metric::LogLoss => f.pad("logloss"),
-            Metric::Accuracy => f.pad("accuracy"),
-            Metric::MacroF1 => f.pad("macro-f1"),
             Metric::Ranked(rank, k, bucket) => {
                 let (name, _) = RANKS.iter().find(|(_, r)| r == rank).expect("all are named");
                 let part = bucket.suffix();
@@ -148,6 +192,10 @@ impl fmt::Display for Metric {
                     k => f.pad(&format!("{name}@{k}{part}")),
                 }
             }
+            plain => {
+                let named = PLAIN.iter().find(|(_, metric)| metric == plain);
+                f.pad(named.expect("all are named").0)
+            }
         }
     }
 }
@@ -155,12 +203,7 @@ impl fmt::Display for Metric {
 impl FromStr for Metric {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
-        let plain = match text {
-            "logloss" => Some(Metric::LogLoss),
-            "accuracy" => Some(Metric::Accuracy),
-            "macro-f1" => Some(Metric::MacroF1),
-            _ => None,
-        };
+        let plain = PLAIN.iter().find(|(name, _)| *name == text).map(|(_, metric)| *metric);
         let bucketed = || {
             let (name, part) = text.split_at(text.find('/').unwrap_or(text.len()));
             let (_, bucket) = BUCKETS.into_iter().find(|(known, _)| *known == part)?;
@@ -170,8 +213,8 @@ impl FromStr for Metric {
             let (name, k) = name.split_once('@').map_or((name, None), |(n, k)| (n, Some(k)));
             let k = k.map_or(Some(0), |k| k.parse().ok().filter(|&k| k > 0))?;
             let (_, rank) = RANKS.into_iter().find(|(known, _)| *known == name)?;
-            // Uncut, these two are 1.
-            let trivial = k == 0 && matches!(rank, Rank::Hr | Rank::Recall);
+            // Uncut, the first two are 1, and precision is the share of positives.
+            let trivial = k == 0 && matches!(rank, Rank::Hr | Rank::Recall | Rank::Precision);
             (!trivial).then_some(Metric::Ranked(rank, k, bucket))
         };
         plain.or_else(bucketed).ok_or_else(|| {
@@ -210,10 +253,17 @@ mod tests {
             "ndcg@10/tail",
             "hr@1",
             "mrr",
+            "map",
+            "map@5/head",
+            "precision@3",
+            "gauc",
+            "ece",
+            "calibration",
         ] {
             assert_eq!(name.parse::<Metric>().unwrap().to_string(), name);
         }
-        for name in ["auk", "hr", "ndcg@0", "auc@3", "ndcg@x", "ndcg/feet", "auc/feet"] {
+        for name in ["auk", "hr", "precision", "ndcg@0", "auc@3", "ndcg@x", "ndcg/feet", "auc/feet"]
+        {
             assert!(name.parse::<Metric>().is_err(), "{name}");
         }
     }

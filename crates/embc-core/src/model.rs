@@ -76,6 +76,10 @@ pub trait ModelKind: Sync {
     fn name(&self) -> &'static str;
     /// What `embc list models` says.
     fn doc(&self) -> ModelDoc;
+    /// Part of its trials' ids: raise it when the same knobs mean other numbers.
+    fn version(&self) -> u32 {
+        1
+    }
     /// All knobs with their defaults.
     fn defaults(&self) -> Knobs {
         Knobs::new()

@@ -1,6 +1,6 @@
 //! The trained network: embedding layer, model, and one step of both.
 
-use crate::batch::{Batch, Data, Shape, Split, Task};
+use crate::batch::{Batch, Data, Protocol, Shape, Split};
 use crate::cancel::Cancel;
 use crate::layer::Layer;
 use crate::loss::{Loss, MISS, Sampled};
@@ -16,6 +16,9 @@ use std::ops::ControlFlow;
 const EVAL_BATCH: usize = 4096;
 /// Most logits of such a batch.
 const EVAL_LOGITS: usize = 1 << 23;
+
+/// Sees a batch of an evaluation with its scores.
+pub type Scored<'a> = &'a mut dyn FnMut(&Batch, &[f32]);
 
 /// The embedding layer, the model and the buffers between them.
 pub struct Net {
@@ -55,7 +58,7 @@ impl Net {
     /// The logits of a batch [B × outputs], unless the step is one of a sampled softmax.
     pub fn score(&mut self, batch: &Batch, mode: Mode) -> &mut [f32] {
         let Self { layer, model, logits, drawn, .. } = self;
-        let rows = layer.forward(batch);
+        let rows = layer.forward(batch, mode);
         let x = features(batch, rows, mode, drawn);
         let outputs = x.sample.map_or(batch.size * model.outputs(), |sample| {
             batch.size * sample.drawn.len() + sample.targets.ids.len()
@@ -134,31 +137,40 @@ impl Net {
         split: Split,
         metrics: &[Metric],
         cancel: &Cancel,
+        mut scored: Option<Scored<'_>>,
     ) -> Option<Values> {
+        self.layer.prepare_unknown();
         let (mut pointwise, mut finite) = (Pointwise::default(), true);
         let mut ranking = Ranking::new(metrics.iter().copied(), data.shape().items);
         let thirds = metrics.iter().any(|m| matches!(m, Metric::Auc(b) if *b != Bucket::All));
         let size = (EVAL_LOGITS / self.model.outputs()).clamp(1, EVAL_BATCH);
-        for task in [Task::Pointwise, Task::Ranking] {
-            let wanted = metrics.iter().any(|m| m.is_ranking() == (task == Task::Ranking));
-            if !wanted || !data.has(split, task) {
+        for protocol in [Protocol::Pointwise, Protocol::Ranking] {
+            let of = |metric: &&Metric| metric.is_ranking() == (protocol == Protocol::Ranking);
+            let wanted = metrics.iter().any(|metric| of(&metric));
+            if !wanted || !data.has(split, protocol) {
                 continue;
             }
-            data.eval(split, task, size, &mut |batch| {
+            data.eval(split, protocol, size, &mut |batch| {
                 let scores = self.score(batch, Mode::Eval);
                 if scores.iter().any(|x| !x.is_finite()) || cancel.is_set() {
                     finite = false;
                     return ControlFlow::Break(());
                 }
-                match task {
-                    Task::Pointwise => {
+                if let Some(scored) = &mut scored {
+                    scored(batch, scores);
+                }
+                match protocol {
+                    Protocol::Pointwise => {
                         pointwise.add(scores, &batch.labels);
+                        pointwise.add_users(&batch.users);
                         if thirds {
                             pointwise.add_frequency(frequencies(batch, data.shape()));
                         }
                     }
-                    Task::Ranking if batch.groups.is_empty() => ranking.add_queries(scores, batch),
-                    Task::Ranking => ranking.add(scores, batch),
+                    Protocol::Ranking if batch.groups.is_empty() => {
+                        ranking.add_queries(scores, batch)
+                    }
+                    Protocol::Ranking => ranking.add(scores, batch),
                 }
                 ControlFlow::Continue(())
             });

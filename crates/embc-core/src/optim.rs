@@ -11,9 +11,13 @@ use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+mod config;
+
+pub use config::{LrSchedule, Optimizer};
+use config::{beta2, hundredth, point_nine, small, tiny, zero};
+
 /// The update rule.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// w -= lr g.
     Sgd,
@@ -40,52 +44,36 @@ pub enum Touch {
     Touched,
 }
 
-/// An optimizer and its settings, as in `[train] optimizer = { kind = "adam", lr = 1e-3 }`.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+/// An update rule with all its constants, which steps [`Param`]s. What its kind does not use is
+/// not read.
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Optim {
     /// The update rule.
     pub kind: Kind,
     /// Learning rate.
     pub lr: f32,
     /// Rows of an embedding that a step updates.
-    #[serde(default)]
     pub touch: Touch,
-    /// Decay of the velocity (momentum).
-    #[serde(default = "point_nine")]
+    /// Decay of the velocity.
     pub momentum: f32,
-    /// Decay of the first moment (adam, adamw).
-    #[serde(default = "point_nine")]
+    /// Decay of the first moment.
     pub beta1: f32,
-    /// Decay of the second moment (adam, adamw).
-    #[serde(default = "beta2")]
+    /// Decay of the second moment.
     pub beta2: f32,
-    /// Added to the denominator; by default 1e-10 for adagrad, 1e-8 for adam, as in PyTorch.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub eps: Option<f32>,
-    /// Decoupled weight decay (adamw).
-    #[serde(default = "weight_decay")]
+    /// Added to the denominator.
+    pub eps: f32,
+    /// Decoupled for adamw, else added to the gradient.
     pub weight_decay: f32,
-}
-
-fn point_nine() -> f32 {
-    0.9
-}
-fn beta2() -> f32 {
-    0.999
-}
-fn weight_decay() -> f32 {
-    0.01
 }
 
 /// What `embc list optimizers` prints: name and update rule.
 pub const DOCS: &[(&str, &str)] = &[
-    ("sgd", "w -= lr g"),
-    ("momentum", "v = momentum v + g; w -= lr v"),
-    ("adagrad", "s += g²; w -= lr g / (√s + eps)"),
-    ("rowadagrad", "s += mean over the row of g²; w -= lr g / (√s + eps)"),
-    ("adam", "Adam with bias correction; touch = \"all\" | \"touched\""),
-    ("adamw", "Adam with decoupled weight decay; touch = \"all\" | \"touched\""),
+    ("sgd", "w -= lr g; keys lr, weight_decay, touch"),
+    ("momentum", "v = momentum v + g; w -= lr v; keys lr, momentum, weight_decay, touch"),
+    ("adagrad", "s += g²; w -= lr g / (√s + eps); keys lr, eps"),
+    ("rowadagrad", "s += mean over the row of g²; w -= lr g / (√s + eps); keys lr, eps"),
+    ("adam", "Adam with bias correction; keys lr, beta1, beta2, eps, weight_decay, touch"),
+    ("adamw", "Adam with decoupled weight decay; keys as adam's"),
 ];
 
 /// The constants of one step.
@@ -98,27 +86,13 @@ struct Step {
 }
 
 impl Optim {
-    /// An optimizer with PyTorch's defaults.
+    /// A rule with PyTorch's defaults.
     pub fn new(kind: Kind, lr: f32, touch: Touch) -> Self {
-        let (momentum, beta1, beta2) = (0.9, 0.9, 0.999);
-        Self { kind, lr, touch, momentum, beta1, beta2, eps: None, weight_decay: 0.01 }
-    }
-
-    /// Checks the ranges of all settings; the error names the key.
-    pub fn validate(&self) -> Result<(), String> {
-        let unit = |name: &str, x: f32| match (0.0..1.0).contains(&x) {
-            true => Ok(()),
-            false => Err(format!("optimizer.{name} = {x} must lie in [0, 1)")),
-        };
-        if !(self.lr > 0.0 && self.lr.is_finite()) {
-            return Err(format!("optimizer.lr = {} must be positive", self.lr));
-        }
-        if self.weight_decay < 0.0 || self.eps.is_some_and(|eps| eps < 0.0) {
-            return Err("optimizer.weight_decay and eps must not be negative".into());
-        }
-        unit("momentum", self.momentum)?;
-        unit("beta1", self.beta1)?;
-        unit("beta2", self.beta2)
+        let adagrad = matches!(kind, Kind::Adagrad | Kind::RowAdagrad);
+        let eps = if adagrad { tiny() } else { small() };
+        let weight_decay = if kind == Kind::AdamW { hundredth() } else { zero() };
+        let (momentum, beta1) = (point_nine(), point_nine());
+        Self { kind, lr, touch, momentum, beta1, beta2: beta2(), eps, weight_decay }
     }
 
     /// Floats of state per parameter (one per row for `rowadagrad`).
@@ -132,7 +106,9 @@ impl Optim {
 
     /// True where untouched rows move too, so that the gradient is best kept dense.
     fn moves_all(&self) -> bool {
-        self.touch == Touch::All && matches!(self.kind, Kind::Momentum | Kind::Adam | Kind::AdamW)
+        let decays = self.weight_decay > 0.0;
+        let moves = matches!(self.kind, Kind::Momentum | Kind::Adam | Kind::AdamW);
+        self.touch == Touch::All && (moves || self.kind == Kind::Sgd && decays)
     }
 
     /// Allocates the state of `param` and picks its gradient's storage; forgets what was there.
@@ -154,7 +130,7 @@ impl Optim {
         param.steps += 1;
         let t = param.steps.min(i32::MAX as u64) as i32;
         let adam = matches!(self.kind, Kind::Adam | Kind::AdamW);
-        let mut eps = self.eps.unwrap_or(if self.moments() == 1 { 1e-10 } else { 1e-8 });
+        let mut eps = self.eps;
         let root = (1.0 - f64::from(self.beta2).powi(t)).sqrt();
         let rate = (f64::from(self.lr) * root / (1.0 - f64::from(self.beta1).powi(t))) as f32;
         if adam && (self.touch == Touch::All || param.always_dense) {
@@ -271,7 +247,8 @@ fn everywhere<const WIDTH: usize>(
                     };
                     let at = row * width;
                     let second = second.get_mut(at..at + width).unwrap_or_default();
-                    step.apply(&mut value[at..][..width], grad, &mut first[at..][..width], second);
+                    let first = first.get_mut(at..at + width).unwrap_or_default();
+                    step.apply(&mut value[at..][..width], grad, first, second);
                 }
             },
         );
@@ -284,7 +261,7 @@ fn everywhere<const WIDTH: usize>(
         [m] => values
             .zip(m.par_chunks_mut(chunk))
             .for_each(|((i, value), m)| update(i, value, m, &mut [])),
-        _ => unreachable!("all rows move by their moments"),
+        _ => values.for_each(|(i, value)| update(i, value, &mut [], &mut [])),
     }
 }
 
@@ -293,11 +270,18 @@ impl Step {
     #[inline(always)]
     fn apply(&self, value: &mut [f32], grad: &[f32], first: &mut [f32], second: &mut [f32]) {
         let o = &self.optim;
+        // PyTorch's weight_decay, of all kinds but AdamW: 0 leaves the gradient's bits as they are.
+        let decay = if o.kind == Kind::AdamW { 0.0 } else { o.weight_decay };
         match o.kind {
-            Kind::Sgd => axpy(-o.lr, grad, value),
+            Kind::Sgd if decay == 0.0 => axpy(-o.lr, grad, value),
+            Kind::Sgd => {
+                for (w, g) in value.iter_mut().zip(grad) {
+                    *w -= o.lr * (g + decay * *w);
+                }
+            }
             Kind::Momentum => {
                 for ((w, g), v) in value.iter_mut().zip(grad).zip(first) {
-                    *v = o.momentum * *v + g;
+                    *v = o.momentum * *v + (g + decay * *w);
                     *w -= o.lr * *v;
                 }
             }
@@ -310,6 +294,7 @@ impl Step {
             Kind::Adam | Kind::AdamW => {
                 let keep = if o.kind == Kind::AdamW { 1.0 - o.lr * o.weight_decay } else { 1.0 };
                 for (((w, g), m), v) in value.iter_mut().zip(grad).zip(first).zip(second) {
+                    let g = g + decay * *w;
                     *m = o.beta1 * *m + (1.0 - o.beta1) * g;
                     *v = o.beta2 * *v + (1.0 - o.beta2) * g * g;
                     *w = *w * keep - self.rate * (*m / (v.sqrt() + self.eps));

@@ -181,10 +181,10 @@ impl Limit {
     /// The sum of two limits of one kind.
     pub fn plus(self, other: Self) -> Self {
         match (self, other) {
-            (Limit::Params(a), Limit::Params(b)) => Limit::Params(a + b),
+            (Limit::Params(a), Limit::Params(b)) => Limit::Params(a.saturating_add(b)),
             (Limit::Bytes(a, stored), Limit::Bytes(b, other)) => {
                 let group = stored.group.min(other.group);
-                let sum = (a + b).saturating_sub(stored.storage.rounding());
+                let sum = a.saturating_add(b).saturating_sub(stored.storage.rounding());
                 Limit::Bytes(sum, Stored { group, ..stored })
             }
             _ => Limit::None,
@@ -295,6 +295,10 @@ pub trait Scheme: Sync {
     fn name(&self) -> &'static str;
     /// What `embc list schemes` says.
     fn doc(&self) -> Doc;
+    /// Part of its trials' ids: raise it when the same knobs mean other numbers.
+    fn version(&self) -> u32 {
+        1
+    }
     /// All knobs with their defaults.
     fn defaults(&self) -> Knobs {
         Knobs::new()

@@ -4,19 +4,26 @@ use crate::batch::{Batch, Data, Order, Split};
 use crate::cancel::Cancel;
 use crate::loss::Loss;
 use crate::metric::{Metric, Values};
-use crate::net::Net;
-use crate::optim::Optim;
+use crate::net::{Net, Scored};
+use crate::optim::{LrSchedule, Optim};
 use crate::quantize::Storage;
 use crate::scheme::Clock;
 use crate::state::{self, Saved, Tensors, What};
 use serde::{Deserialize, Serialize};
 use std::ops::ControlFlow;
 
+/// The version of training and of metrics: raise it when the same settings mean other numbers.
+pub const VERSION: u32 = 2;
+
 /// The settings of a training run.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Update rule of all parameters.
     pub optimizer: Optim,
+    /// How the learning rate moves; by default it stays.
+    pub lr_schedule: Option<LrSchedule>,
+    /// Train the row of unknown ids ([`Order::train_unknown`]).
+    pub train_unknown: bool,
     /// What is minimised.
     pub loss: Loss,
     /// Examples a step.
@@ -136,6 +143,13 @@ pub trait Observer: Send {
     fn wants_checkpoint(&mut self, _epoch_ends: bool) -> bool {
         false
     }
+    /// Whether [`Observer::scores`] is to see the test split.
+    fn wants_scores(&self) -> bool {
+        false
+    }
+    /// The scores of a batch of the test split: [B], or [B × outputs] of classes and of queries
+    /// over items.
+    fn scores(&mut self, _batch: &Batch, _scores: &[f32]) {}
     /// A checkpoint to keep: it was wanted, or the run is cancelled.
     fn checkpoint(&mut self, _at: &Position, _net: &mut Net, _best: Option<&Saved>) {}
 }
@@ -167,7 +181,10 @@ fn trial(
     }
     let steps_per_epoch = data.shape().train_rows.div_ceil(settings.batch as u64);
     let (s, most) = (settings, settings.max_steps);
-    let mut run = Run { net, data, s, observer, steps_per_epoch, most, at, best, resumable: true };
+    let all_steps = steps_per_epoch.saturating_mul(s.epochs.into());
+    let all_steps = most.map_or(all_steps, |most| most.min(all_steps));
+    let (rates, resumable) = (s.lr_schedule.map(|schedule| (schedule, all_steps)), true);
+    let mut run = Run { net, data, s, observer, steps_per_epoch, most, rates, at, best, resumable };
     run.epochs(settings.epochs)?;
     run.take_best();
     // What follows is short, or else starts anew from the last epoch's end.
@@ -185,7 +202,7 @@ fn trial(
             let point = run.point(epoch, None)?;
             (run.at.best, run.best) = (None, None);
             run.judge(point, false);
-            run.most = None;
+            (run.most, run.rates) = (None, None);
             run.epochs(run.at.epoch + finetune)?;
             run.take_best();
             changed = false;
@@ -214,6 +231,8 @@ struct Run<'a> {
     steps_per_epoch: u64,
     /// Most steps.
     most: Option<u64>,
+    /// How the learning rate moves, over how many steps.
+    rates: Option<(LrSchedule, u64)>,
     at: Position,
     /// The best point's weights, where training went on after it.
     best: Option<Saved>,
@@ -250,18 +269,25 @@ impl Run<'_> {
             }
         }
         let (data, s, epoch, skip) = (self.data, self.s, self.at.epoch, self.at.batches);
-        data.train(Order { seed: s.seed, epoch, batch: s.batch, skip }, &mut |batch| {
-            end = self.step(batch);
-            match end.is_err() || self.at_its_end() {
-                true => ControlFlow::Break(()),
-                false => ControlFlow::Continue(()),
-            }
-        });
+        data.train(
+            Order { seed: s.seed, epoch, batch: s.batch, skip, train_unknown: s.train_unknown },
+            &mut |batch| {
+                end = self.step(batch);
+                match end.is_err() || self.at_its_end() {
+                    true => ControlFlow::Break(()),
+                    false => ControlFlow::Continue(()),
+                }
+            },
+        );
         end
     }
 
     fn step(&mut self, batch: &Batch) -> Result<(), Stop> {
-        let loss = self.net.step(batch, self.s.loss, &self.s.optimizer);
+        let mut optim = self.s.optimizer;
+        if let Some((schedule, all)) = self.rates {
+            optim.lr = (f64::from(optim.lr) * schedule.factor(self.at.step, all)) as f32;
+        }
+        let loss = self.net.step(batch, self.s.loss, &optim);
         self.at.step += 1;
         self.at.batches += 1;
         self.at.clustering = Some(0);
@@ -324,7 +350,11 @@ impl Run<'_> {
     fn evaluate(&mut self, split: Split) -> Result<Values, Stop> {
         self.observer.evaluating(split, false);
         let s = self.s;
-        let values = self.net.evaluate(self.data, split, &s.metrics, &s.cancel);
+        let Self { net, observer, .. } = self;
+        let wanted = split == Split::Test && observer.wants_scores();
+        let mut see = |batch: &Batch, scores: &[f32]| observer.scores(batch, scores);
+        let see = wanted.then_some(&mut see as Scored<'_>);
+        let values = net.evaluate(self.data, split, &s.metrics, &s.cancel, see);
         self.observer.evaluating(split, true);
         self.heed()?;
         values.ok_or_else(|| self.not_finite(format!("a {} score", split.name())))

@@ -6,7 +6,7 @@
 use embc_core::batch::{Bag, Batch, Examples, FieldShape, Shape};
 use embc_core::budget::Budget;
 use embc_core::init::Init;
-use embc_core::layer::{Layer, LayerPlan, LayerSpec, Pooling};
+use embc_core::layer::{Layer, LayerPlan, LayerRules, LayerSpec};
 use embc_core::loss::Loss;
 use embc_core::model;
 use embc_core::net::Net;
@@ -111,7 +111,12 @@ fn steps(model: &str, knobs: &str, schemes: &[&str]) {
                 let spec = LayerSpec { dim: 8, ..LayerSpec::default() };
                 let (budget, none) = (Budget::Compression(2.0), Knobs::new());
                 let plan = LayerPlan::new(scheme, &none, shape, &inputs, spec, budget).unwrap();
-                let layer = Layer::build(&plan, Init::UniformDim, None, Pooling::Mean, 1, None);
+                let layer = Layer::build(
+                    &plan,
+                    LayerRules { init: Init::UniformDim, ..Default::default() },
+                    1,
+                    None,
+                );
                 let mut rng = Rng::stream(1, "model");
                 let model = kind.build(shape, &plan.widths(), &knobs, &mut rng).unwrap();
                 let mut net = Net::new(layer, model, &optim);

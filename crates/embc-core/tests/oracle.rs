@@ -6,8 +6,8 @@
 use embc_core::batch::{Bag, Batch, FieldShape, Shape};
 use embc_core::budget::{Budget, Rules};
 use embc_core::init::Init;
-use embc_core::layer::{Layer, LayerPlan, LayerSpec, Pooling, Sharing};
-use embc_core::model::Input;
+use embc_core::layer::{Layer, LayerPlan, LayerRules, LayerSpec, Sharing};
+use embc_core::model::{Input, Mode};
 use embc_core::optim::{Kind, Optim, Touch};
 use embc_core::scheme::{Clock, Knobs, find};
 use embc_core::state::{HasState, State, Tensor, What, restore, save};
@@ -85,7 +85,12 @@ impl Oracle {
         let budget = case.rows_budget.map_or(Budget::Unlimited, Budget::Rows);
         let scheme = find(&case.kind).expect("registered");
         let plan = LayerPlan::new(scheme, &case.knobs, &shape, &inputs, spec, budget).unwrap();
-        let mut layer = Layer::build(&plan, Init::UniformDim, None, Pooling::Mean, 1, None);
+        let mut layer = Layer::build(
+            &plan,
+            LayerRules { init: Init::UniformDim, ..Default::default() },
+            1,
+            None,
+        );
         layer.params(&mut |param| optim.attach(param));
         let mut layer = OfLayer(layer);
         let mut start = BTreeMap::new();
@@ -109,7 +114,7 @@ impl Oracle {
         let ids = (0..self.vocab).collect();
         let fields = vec![Bag { ids, offsets: Vec::new() }];
         let batch = Batch { size: self.vocab as usize, fields, ..Batch::default() };
-        layer.forward(&batch)[0].clone()
+        layer.forward(&batch, Mode::Train)[0].clone()
     }
 
     /// Forward, binary cross-entropy, backward: the loss.
@@ -120,7 +125,7 @@ impl Oracle {
         }
         let size = examples.bags.len();
         let batch = Batch { size, fields: vec![bag], ..Batch::default() };
-        let rows = layer.forward(&batch)[0].clone();
+        let rows = layer.forward(&batch, Mode::Train)[0].clone();
         let (mut loss, mut grads) = (0.0, Vec::new());
         for (row, &label) in rows.chunks(self.dim).zip(&examples.labels) {
             let logit: f64 =

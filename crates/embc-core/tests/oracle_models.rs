@@ -6,7 +6,7 @@
 use embc_core::batch::{Bag, Batch, FieldShape, Shape};
 use embc_core::budget::Budget;
 use embc_core::init::Init;
-use embc_core::layer::{Layer, LayerPlan, LayerSpec, Pooling};
+use embc_core::layer::{Layer, LayerPlan, LayerRules, LayerSpec};
 use embc_core::loss::Loss;
 use embc_core::model::{Mode, find};
 use embc_core::net::Net;
@@ -88,7 +88,12 @@ impl Oracle {
         let spec = LayerSpec { dim: self.dim, ..LayerSpec::default() };
         let (full, none) = (scheme::find("full").expect("registered"), Knobs::new());
         let plan = LayerPlan::new(full, &none, &shape, &inputs, spec, Budget::Unlimited).unwrap();
-        let layer = Layer::build(&plan, Init::UniformDim, None, Pooling::Mean, 1, None);
+        let layer = Layer::build(
+            &plan,
+            LayerRules { init: Init::UniformDim, ..Default::default() },
+            1,
+            None,
+        );
         let mut rng = Rng::stream(1, "model");
         let model = kind.build(&shape, &plan.widths(), &case.knobs, &mut rng).unwrap();
         let mut net = Net::new(layer, model, optim);

@@ -49,6 +49,9 @@ fn group(i: usize) -> usize {
     (mix64(i as u64) % GROUPS as u64) as usize
 }
 
+/// Bins of the probability, for calibration.
+const BINS: usize = 15;
+
 /// Collects scores of examples on their own.
 #[derive(Default)]
 pub struct Pointwise {
@@ -59,6 +62,10 @@ pub struct Pointwise {
     losses: Vec<(f64, u64)>,
     right: u64,
     examples: u64,
+    /// The user of each example, where there is one.
+    users: Vec<u32>,
+    /// Sum of probabilities, positives and examples of each bin of the probability.
+    bins: [(f64, u64, u64); BINS],
     /// How frequent each example's values are, where a metric asks for it.
     frequency: Vec<f32>,
     /// Of each class: examples taken for it rightly, taken for it, and of it.
@@ -78,6 +85,10 @@ impl Pointwise {
                 self.loss += loss;
                 (of_group.0, of_group.1) = (of_group.0 + loss, of_group.1 + 1);
                 self.scored.push(scored(logits[0], label));
+                let probability = 1.0 / (1.0 + (-f64::from(logits[0])).exp());
+                let bin = ((probability * BINS as f64) as usize).min(BINS - 1);
+                let bin = &mut self.bins[bin];
+                *bin = (bin.0 + probability, bin.1 + u64::from(label > 0.5), bin.2 + 1);
                 (usize::from(logits[0] > 0.0), usize::from(label > 0.5))
             } else {
                 let class = label as usize;
@@ -91,6 +102,39 @@ impl Pointwise {
             self.classes[taken][1] += 1;
             self.classes[class][2] += 1;
         }
+    }
+
+    /// Takes the users of the examples added last, where they have some.
+    pub fn add_users(&mut self, users: &[u32]) {
+        self.users.extend_from_slice(users);
+    }
+
+    /// AUC by user, of those with both labels, by their examples.
+    fn gauc(&self) -> f64 {
+        if self.users.len() != self.scored.len() {
+            return f64::NAN;
+        }
+        let mut all: Vec<(u32, u64)> =
+            self.users.iter().copied().zip(self.scored.iter().copied()).collect();
+        all.par_sort_unstable();
+        let (mut sum, mut examples) = (0.0, 0.0);
+        for user in all.chunk_by(|a, b| a.0 == b.0) {
+            let auc = auc_of_sorted(&user.iter().map(|&(_, scored)| scored).collect::<Vec<_>>());
+            if !auc.is_nan() {
+                let n = user.len() as f64;
+                (sum, examples) = (sum + n * auc, examples + n);
+            }
+        }
+        sum / examples
+    }
+
+    /// Expected calibration error, and mean probability over the share of positives.
+    fn calibration(&self) -> (f64, f64) {
+        let gap = |&(sum, positives, _): &(f64, u64, u64)| (sum - positives as f64).abs();
+        let error = self.bins.iter().map(gap).sum::<f64>() / self.scored.len() as f64;
+        let mean = self.bins.iter().map(|bin| bin.0).sum::<f64>();
+        let positives = self.bins.iter().map(|bin| bin.1).sum::<u64>();
+        (error, if positives == 0 { f64::NAN } else { mean / positives as f64 })
     }
 
     /// Takes how frequent the values of the examples added last are: for AUC by thirds.
@@ -151,6 +195,9 @@ impl Pointwise {
                 let f1 = |[right, taken, of]: &[u64; 3]| 2.0 * *right as f64 / (taken + of) as f64;
                 occur.clone().map(f1).sum::<f64>() / occur.count() as f64
             }
+            Metric::Gauc => self.gauc(),
+            Metric::Ece => self.calibration().0,
+            Metric::Calibration => self.calibration().1,
             Metric::Ranked(..) => f64::NAN,
         }
     }

@@ -1,4 +1,15 @@
-//! Metrics of queries: positives among their candidates.
+//! Metrics of queries: positives among their candidates. This text is what every ranking follows.
+//!
+//! * A query is a user of the data, known to training or not, or one of a user's positives where
+//!   candidates are sampled or given, or differ from row to row.
+//! * It wants the user's positives of the split, each item once. What the user had before (in
+//!   training; for the test also in validation) is a repeat: neither wanted nor a candidate.
+//! * Candidates are the items that training knows and the user has not had, or a sample of them
+//!   without replacement. An item that was rated low was had too.
+//! * A wanted item that training does not know cannot be ranked: it is wanted, and missed. The ideal
+//!   DCG is over all that is wanted, whether it can be ranked or not.
+//! * Equal scores count as a random order; k may exceed the candidates. Precision divides by k.
+//! * A query that wants nothing (in a bucket: nothing of that bucket) does not count.
 
 use super::{Bucket, Metric, Rank};
 use crate::batch::{Bag, Batch, Items};
@@ -21,8 +32,6 @@ struct Query<'a> {
     hits: &'a [Hit],
     /// Positives that no score can be given: unknown items.
     unknown: usize,
-    /// All candidates.
-    candidates: usize,
 }
 
 /// Collects scores of candidates, query after query.
@@ -75,12 +84,12 @@ impl Ranking {
             known.iter().for_each(|&item| logits[item as usize] = f32::NEG_INFINITY);
             let targets = &batch.targets.ids[of(&batch.targets)];
             let chosen: Vec<f32>;
-            let (scores, candidates) = match batch.candidates.offsets.is_empty() {
-                true => (&*logits, items - known.len()),
+            let scores = match batch.candidates.offsets.is_empty() {
+                true => &*logits,
                 false => {
                     let ids = &batch.candidates.ids[of(&batch.candidates)];
                     chosen = ids.iter().map(|&id| logits[id as usize]).collect();
-                    (&chosen[..], chosen.len())
+                    &chosen[..]
                 }
             };
             let ranked = targets.iter().filter(|&&item| (item as usize) < items);
@@ -91,7 +100,7 @@ impl Ranking {
             };
             let mut hits: Vec<Hit> = ranked.map(hit).collect();
             hits.sort_by(|a, b| b.score.total_cmp(&a.score).then(a.item.cmp(&b.item)));
-            let query = Query { hits: &hits, unknown: targets.len() - hits.len(), candidates };
+            let query = Query { hits: &hits, unknown: targets.len() - hits.len() };
             metrics.iter().map(|&metric| query.value(metric, self.items)).collect()
         };
         let values: Vec<Vec<f64>> =
@@ -122,7 +131,7 @@ impl Ranking {
             before += ties.len();
         }
         let unknown = std::mem::take(&mut self.unknown);
-        let query = Query { hits: &hits, unknown, candidates: before };
+        let query = Query { hits: &hits, unknown };
         let values: Vec<f64> = self.metrics.iter().map(|&m| query.value(m, self.items)).collect();
         self.count(&values);
         self.candidates.clear();
@@ -171,8 +180,8 @@ impl Query<'_> {
         if relevant == 0 {
             return f64::NAN;
         }
-        let k = if k == 0 { self.candidates } else { (k as usize).min(self.candidates) }.max(1);
-        let (mut value, mut missed) = (0.0, 1.0);
+        let k = if k == 0 { usize::MAX } else { k as usize };
+        let (mut value, mut missed, mut found) = (0.0, 1.0, 0.0);
         for tied in self.hits.chunk_by(|a, b| a.score == b.score) {
             let Hit { before, ties, .. } = tied[0];
             if before >= k {
@@ -192,7 +201,15 @@ impl Query<'_> {
             };
             match rank {
                 Rank::Ndcg => value += share * (before..before + slots).map(discount).sum::<f64>(),
-                Rank::Recall => value += share * slots as f64,
+                Rank::Recall | Rank::Precision => value += share * slots as f64,
+                Rank::Map => {
+                    // At slot i a hit is expected to have `found` before the ties, and this many
+                    // among those before it.
+                    let among = |i: usize| i as f64 * (hits - 1) as f64 / (ties - 1).max(1) as f64;
+                    let precision = |i: usize| (found + 1.0 + among(i)) / (before + i + 1) as f64;
+                    value += share * (0..slots).map(precision).sum::<f64>();
+                    found += hits as f64;
+                }
                 Rank::Hr => missed *= none(slots),
                 Rank::Mrr => {
                     let first = |i: usize| {
@@ -206,6 +223,8 @@ impl Query<'_> {
         match rank {
             Rank::Ndcg => value / (0..relevant.min(k)).map(discount).sum::<f64>(),
             Rank::Recall => value / relevant as f64,
+            Rank::Precision => value / k as f64,
+            Rank::Map => value / relevant.min(k) as f64,
             Rank::Hr => 1.0 - missed,
             Rank::Mrr => 0.0,
         }
@@ -258,6 +277,10 @@ mod tests {
         check("recall@9", &scores, &labels, 1.0);
         check("mrr", &scores, &labels, 0.5);
         check("mrr@1", &scores, &labels, 0.0);
+        check("precision@2", &scores, &labels, 0.5);
+        check("precision@8", &scores, &labels, 0.25);
+        check("map", &scores, &labels, 0.5);
+        check("map@2", &scores, &labels, 0.25);
         let ideal = 1.0 + 1.0 / 3f64.log2();
         check("ndcg@2", &scores, &labels, 1.0 / 3f64.log2() / ideal);
         check("ndcg", &scores, &labels, (1.0 / 3f64.log2() + 1.0 / 5f64.log2()) / ideal);
@@ -299,6 +322,10 @@ mod tests {
         check("ndcg@2", &scores, &labels, (1.0 + 1.0 / 3f64.log2()) / 4.0);
         check("mrr", &scores, &labels, (1.0 + 0.5 + 1.0 / 3.0 + 0.25) / 4.0);
         check("mrr@2", &scores, &labels, 1.5 / 4.0);
+        check("map", &scores, &labels, (1.0 + 0.5 + 1.0 / 3.0 + 0.25) / 4.0);
+        // Two of three: at 1 and 2, 1 and 3, or 2 and 3.
+        let orders = (1.0 + (1.0 + 2.0 / 3.0) / 2.0 + (0.5 + 2.0 / 3.0) / 2.0) / 3.0;
+        check("map", &[1.0; 3], &[1.0, 1.0, 0.0], orders);
         // Two of three: first with chance 2/3, else second.
         check("mrr", &[1.0; 3], &[1.0, 1.0, 0.0], 2.0 / 3.0 + 1.0 / 6.0);
         // Two positives among three equal: missed by one slot with chance 1/3.

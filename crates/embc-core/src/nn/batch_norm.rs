@@ -10,6 +10,7 @@ const EPSILON: f32 = 1e-5;
 const MOMENTUM: f32 = 0.1;
 
 /// y = γ (x − mean) / deviation + β, over the batch in training, with running means in evaluation.
+/// A batch of one row has no deviation (PyTorch refuses it): it is normalised as in evaluation.
 pub struct BatchNorm {
     name: String,
     width: usize,
@@ -46,7 +47,7 @@ impl BatchNorm {
     /// Normalises x [B × width] in place.
     pub fn forward(&mut self, x: &mut [f32], mode: Mode) {
         let (width, rows) = (self.width, (x.len() / self.width) as f32);
-        if mode == Mode::Eval {
+        if mode == Mode::Eval || rows == 1.0 {
             self.mean.copy_from_slice(&self.running_mean);
             for (inverse, variance) in self.inverse.iter_mut().zip(&self.running_variance) {
                 *inverse = 1.0 / (variance + EPSILON).sqrt();
@@ -63,7 +64,7 @@ impl BatchNorm {
                     *variance += (x - mean) * (x - mean) / rows;
                 }
             }
-            let unbiased = rows / (rows - 1.0).max(1.0);
+            let unbiased = rows / (rows - 1.0);
             let run = |running: &mut f32, now: f32| *running += MOMENTUM * (now - *running);
             self.running_mean.iter_mut().zip(&self.mean).for_each(|(old, now)| run(old, *now));
             for (old, variance) in self.running_variance.iter_mut().zip(variance) {
@@ -97,7 +98,9 @@ impl BatchNorm {
         let gamma = self.gamma.value();
         for (dy, normal) in dy.chunks_exact_mut(width).zip(self.normal.chunks_exact(width)) {
             for i in 0..width {
-                let centred = dy[i] - (sum[i] + normal[i] * product[i]) / rows;
+                // The statistics of one row are not its own.
+                let through = if rows == 1.0 { 0.0 } else { sum[i] + normal[i] * product[i] };
+                let centred = dy[i] - through / rows;
                 dy[i] = gamma[i] * self.inverse[i] * centred;
             }
         }

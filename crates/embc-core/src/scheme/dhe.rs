@@ -25,6 +25,10 @@ impl Scheme for DeepHash {
     fn name(&self) -> &'static str {
         "dhe"
     }
+    /// 2: another order of sums, for speed.
+    fn version(&self) -> u32 {
+        2
+    }
     fn doc(&self) -> Doc {
         Doc {
             short: "many hashes of an id through a small network",

@@ -4,8 +4,8 @@ use super::{read_out, variants};
 use embc_core::batch::{Bag, Batch, FieldShape, Shape};
 use embc_core::budget::{Budget, Rules};
 use embc_core::init::Init;
-use embc_core::layer::{Layer, LayerPlan, LayerSpec, Pooling, Sharing};
-use embc_core::model::Input;
+use embc_core::layer::{Layer, LayerPlan, LayerRules, LayerSpec, Sharing};
+use embc_core::model::{Input, Mode};
 use embc_core::optim::{Kind, Optim, Touch};
 use embc_core::rng::Rng;
 use embc_core::scheme::*;
@@ -30,7 +30,7 @@ fn layer(
     let spec = LayerSpec { dim, sharing, rules: Rules::default() };
     let budget = Budget::Compression(2.5);
     let plan = LayerPlan::new(scheme, knobs, &shape, &inputs, spec, budget).unwrap();
-    Layer::build(&plan, init, None, Pooling::Mean, seed, None)
+    Layer::build(&plan, LayerRules { init, ..Default::default() }, seed, None)
 }
 
 /// Bags of up to three ids, some of them empty, for two fields.
@@ -54,7 +54,8 @@ fn gradients_through_bags_equal_finite_differences() {
     for (scheme, knobs) in variants() {
         for sharing in [Sharing::PerField, Sharing::Global] {
             let mut layer = layer(scheme, &knobs, vocabs, sharing, (8, Init::Normal(0.5), 9));
-            let grads: Vec<_> = layer.forward(&batch).iter().map(|rows| read_out(rows).1).collect();
+            let grads: Vec<_> =
+                layer.forward(&batch, Mode::Train).iter().map(|rows| read_out(rows).1).collect();
             layer.backward(&batch, &grads);
             // All gradients, numbered by parameter: tables share names.
             let mut analytic = Vec::new();
@@ -78,7 +79,7 @@ fn gradients_through_bags_equal_finite_differences() {
                             });
                         };
                         nudge(&mut layer, delta);
-                        let rows = layer.forward(&batch).iter();
+                        let rows = layer.forward(&batch, Mode::Train).iter();
                         let value: f64 = rows.map(|rows| read_out(rows).0).sum();
                         nudge(&mut layer, -delta);
                         value
@@ -119,7 +120,7 @@ fn steps_of(layer: &mut Layer, threads: usize, steps: std::ops::Range<u64>) {
             // 4,096 examples are enough work for the tables to run in parallel.
             let batch = bags(4096, [300, 70], Rng::stream(step, "batch"));
             let grads: Vec<Vec<f32>> =
-                layer.forward(&batch).iter().map(|rows| read_out(rows).1).collect();
+                layer.forward(&batch, Mode::Train).iter().map(|rows| read_out(rows).1).collect();
             layer.backward(&batch, &grads);
             layer.step(&optim);
         }

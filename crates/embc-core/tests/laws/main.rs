@@ -1,6 +1,6 @@
 //! Laws that every scheme in the registry obeys, whatever it does inside.
 
-use embc_core::batch::{Bag, Batch, Data, Order, Shape, Split, Task, Visit};
+use embc_core::batch::{Bag, Batch, Data, Order, Protocol, Shape, Split, Visit};
 use embc_core::budget::{Budget, Rules};
 use embc_core::init::Init;
 use embc_core::param::Param;
@@ -106,11 +106,11 @@ impl Data for Rows {
     fn shape(&self) -> &Shape {
         unreachable!("schemes read rows only")
     }
-    fn has(&self, _: Split, _: Task) -> bool {
+    fn has(&self, _: Split, _: Protocol) -> bool {
         false
     }
     fn train(&self, _: Order, _: Visit<'_>) {}
-    fn eval(&self, _: Split, _: Task, _: usize, _: Visit<'_>) {}
+    fn eval(&self, _: Split, _: Protocol, _: usize, _: Visit<'_>) {}
 }
 
 struct Built(Box<dyn Embedding>);
