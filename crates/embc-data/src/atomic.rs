@@ -16,5 +16,14 @@ pub fn write<T>(path: &Path, write: impl FnOnce(&mut NamedTempFile) -> Result<T>
     let value = write(&mut file)?;
     file.as_file().sync_all().at(path)?;
     file.persist(path).map_err(|error| Error::io(path, &error.error))?;
+    sync_folder(folder)?;
     Ok(value)
+}
+
+/// Makes sure that what was renamed into a folder is there after a crash.
+pub fn sync_folder(folder: &Path) -> Result<()> {
+    // Other systems cannot open folders, and do not need to.
+    #[cfg(unix)]
+    std::fs::File::open(folder).and_then(|folder| folder.sync_all()).at(folder)?;
+    Ok(())
 }

@@ -18,7 +18,7 @@ use std::io::BufWriter;
 use std::path::Path;
 
 /// The version of this layout; a cache of another one is built anew.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Rows of a record batch.
 pub const CHUNK: usize = 1 << 16;
@@ -28,6 +28,8 @@ pub const CHUNK: usize = 1 << 16;
 pub struct Source {
     /// The name in `[files]`.
     pub name: String,
+    /// The path there.
+    pub path: String,
     /// Size.
     pub bytes: u64,
     /// Time of modification in nanoseconds since 1970.
@@ -56,8 +58,12 @@ pub struct Meta {
     pub definition: String,
     /// The raw files.
     pub sources: Vec<Source>,
-    /// Identifies the content: definition and digests of all sources.
+    /// Identifies the content: how the files are read, and the digests of all.
     pub data_hash: String,
+    /// Units of its times for one of the files' own.
+    pub time_scale: i64,
+    /// What was done to values so that they could be read, and how often.
+    pub notes: BTreeMap<String, u64>,
     /// Rows.
     pub rows: u64,
     /// Mean of the label.
@@ -85,6 +91,8 @@ pub fn vocab_name(column: usize) -> String {
 pub enum Values<'a> {
     /// Numbers.
     F32(&'a [f32]),
+    /// Numbers that single precision does not hold.
+    F64(&'a [f64]),
     /// Times.
     I64(&'a [i64]),
     /// Ids below `distinct`, stored as narrow as that allows.
@@ -102,6 +110,7 @@ fn series(name: &str, values: &Values<'_>) -> pl::Column {
     let name: pl::PlSmallStr = name.into();
     match values {
         Values::F32(x) => pl::Column::new(name, *x),
+        Values::F64(x) => pl::Column::new(name, *x),
         Values::I64(x) => pl::Column::new(name, *x),
         Values::Text(x) => pl::Column::new(name, *x),
         Values::Ids { ids, distinct } => {
@@ -170,6 +179,8 @@ pub enum Column {
     U32(Vec<Buffer<u32>>),
     /// Numbers.
     F32(Vec<Buffer<f32>>),
+    /// Numbers that single precision does not hold.
+    F64(Vec<Buffer<f64>>),
     /// Times.
     I64(Vec<Buffer<i64>>),
 }
@@ -205,9 +216,10 @@ impl Column {
 
     /// The number at `row`.
     #[inline]
-    pub fn float(&self, row: u64) -> f32 {
+    pub fn float(&self, row: u64) -> f64 {
         match self {
-            Column::F32(chunks) => at(chunks, row),
+            Column::F32(chunks) => at(chunks, row).into(),
+            Column::F64(chunks) => at(chunks, row),
             _ => unreachable!("a column of numbers"),
         }
     }
@@ -270,6 +282,7 @@ fn column(frame: &pl::DataFrame, name: &str, path: &Path) -> Result<Column> {
         pl::DataType::UInt8 => Column::U8(buffers!(series.u8())),
         pl::DataType::UInt16 => Column::U16(buffers!(series.u16())),
         pl::DataType::UInt32 => Column::U32(buffers!(series.u32())),
+        pl::DataType::Float64 => Column::F64(buffers!(series.f64())),
         pl::DataType::Float32 => Column::F32(buffers!(series.f32())),
         pl::DataType::Int64 => Column::I64(buffers!(series.i64())),
         other => return Err(Error::file(path, format!("column {name} has type {other}"))),

@@ -2,7 +2,7 @@
 
 use crate::cache::{self, ArrowWriter, CHUNK, Values};
 use crate::error::{At, Error, Result};
-use crate::raw::{Field, Role, Row};
+use crate::raw::{Field, Note, Role, Row};
 use crate::vocab::{self, Budget, Encoder, Finished};
 use rayon::prelude::*;
 use std::collections::BTreeMap;
@@ -59,6 +59,8 @@ pub struct Rows {
     pub rows: u64,
     /// The sum of their labels.
     pub label_sum: f64,
+    /// How often something was done to values of each field.
+    pub notes: BTreeMap<(usize, Note), u64>,
 }
 
 impl Rows {
@@ -66,7 +68,7 @@ impl Rows {
     pub fn new(fields: &[Field]) -> Self {
         let roles: Vec<Role> = fields.iter().map(|field| field.role).collect();
         let block = vec![Part::default(); roles.len() + 1];
-        Self { roles, block, held: 0, bytes: 0, rows: 0, label_sum: 0.0 }
+        Self { roles, block, held: 0, bytes: 0, rows: 0, label_sum: 0.0, notes: BTreeMap::new() }
     }
 
     /// Adds a row of the `file`th file; hands a full block to the columns.
@@ -75,16 +77,22 @@ impl Rows {
             return Err(Error::Data("more than 2^32 rows in one data set".into()));
         }
         self.rows += 1;
-        self.label_sum += f64::from(row.label);
+        self.label_sum += row.label;
+        for &note in &row.notes {
+            *self.notes.entry(note).or_default() += 1;
+        }
         let mut dense = row.dense.iter();
         let mut column = 0;
         for (role, part) in self.roles.iter().zip(&mut self.block) {
             let number = &mut part.numbers;
             match role {
                 Role::Label | Role::Rating => number.extend(row.label.to_le_bytes()),
-                Role::Time => number.extend(row.time.to_le_bytes()),
+                Role::Time => {
+                    number.extend(row.time.0.to_le_bytes());
+                    number.extend(row.time.1.to_le_bytes());
+                }
                 Role::Dense => {
-                    number.extend(dense.next().copied().unwrap_or(f32::NAN).to_le_bytes());
+                    number.extend(dense.next().copied().unwrap_or(f64::NAN).to_le_bytes());
                 }
                 _ => {
                     let before = part.ends.len();
@@ -114,8 +122,62 @@ impl Rows {
     }
 }
 
+/// How much room the numbers of a column need to lose nothing.
+#[derive(Clone, Copy, Default)]
+pub struct Measured {
+    /// A number is not the same in single precision.
+    pub wide: bool,
+    /// A time has a fraction.
+    pub fractions: bool,
+    /// The largest time, without its sign.
+    pub largest: u64,
+}
+
+impl Measured {
+    fn take(&mut self, role: Option<Role>, bytes: &[u8]) {
+        match role {
+            Some(Role::Label | Role::Rating | Role::Dense) => {
+                let (numbers, _) = bytes.as_chunks::<8>();
+                self.wide |= numbers.iter().any(|bytes| {
+                    let x = f64::from_le_bytes(*bytes);
+                    f64::from(x as f32) != x && !x.is_nan()
+                });
+            }
+            Some(Role::Time) => {
+                let (times, _) = bytes.as_chunks::<12>();
+                for (whole, fraction) in times.iter().map(moment) {
+                    self.fractions |= fraction > 0;
+                    self.largest = self.largest.max(whole.unsigned_abs());
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Units of the times in the cache for one of the file's: fine enough for their fractions.
+    pub fn scale(self) -> Result<i64> {
+        let fits =
+            |scale: &i64| self.largest.checked_mul(*scale as u64).is_some_and(|n| n < 1 << 62);
+        let scales: &[i64] = if self.fractions { &[1_000_000_000, 1_000_000] } else { &[1] };
+        scales
+            .iter()
+            .copied()
+            .find(fits)
+            .ok_or_else(|| Error::Data(format!("a time of {} is out of range", self.largest)))
+    }
+}
+
+/// A time as it lies on disk until the columns are joined.
+pub fn moment(bytes: &[u8; 12]) -> (i64, u32) {
+    let (whole, fraction) = bytes.split_at(8);
+    let whole = i64::from_le_bytes(whole.try_into().expect("eight bytes"));
+    (whole, u32::from_le_bytes(fraction.try_into().expect("four bytes")))
+}
+
 /// A column while the text is read.
 pub struct Column {
+    role: Option<Role>,
+    measured: Measured,
     numbers: Option<Numbers>,
     values: Option<Encoder>,
 }
@@ -124,7 +186,8 @@ impl Column {
     /// Which file each row came from.
     pub fn files(folder: &Path) -> Result<Self> {
         let numbers = Numbers::create(folder.join("file.numbers"))?;
-        Ok(Self { numbers: Some(numbers), values: None })
+        let (role, measured) = (None, Measured::default());
+        Ok(Self { role, measured, numbers: Some(numbers), values: None })
     }
 
     /// The `i`th column, of a field, with its files in `folder`.
@@ -136,13 +199,14 @@ impl Column {
         if !field.role.is_coded() || matches!(field.role, Role::Multi(_)) {
             numbers = Some(Numbers::create(folder.join(format!("{i}.numbers")))?);
         }
-        Ok(Self { numbers, values })
+        Ok(Self { role: Some(field.role), measured: Measured::default(), numbers, values })
     }
 
     /// Adds the values of a block.
     pub fn take(&mut self, part: &Part, budget: &Budget) -> Result<()> {
         if let Some(numbers) = &mut self.numbers {
             numbers.push(&part.numbers)?;
+            self.measured.take(self.role, &part.numbers);
         }
         if let Some(values) = &mut self.values {
             let mut start = 0;
@@ -160,9 +224,10 @@ impl Column {
 pub fn finish(columns: Vec<Column>, folder: &Path, memory: u64) -> Result<Encoded> {
     let (mut numbers, mut values) = (BTreeMap::new(), Vec::new());
     for (i, column) in columns.into_iter().enumerate() {
+        let measured = column.measured;
         if let Some(mut column) = column.numbers {
             column.file.flush().at(&column.path)?;
-            numbers.insert(i, column.path);
+            numbers.insert(i, (column.path, measured));
         }
         values.extend(column.values.map(|encoder| (i, encoder)));
     }
@@ -193,7 +258,7 @@ pub fn finish(columns: Vec<Column>, folder: &Path, memory: u64) -> Result<Encode
 }
 
 /// Files of numbers, and coded columns, by field.
-pub type Encoded = (BTreeMap<usize, PathBuf>, BTreeMap<usize, vocab::Coded>);
+pub type Encoded = (BTreeMap<usize, (PathBuf, Measured)>, BTreeMap<usize, vocab::Coded>);
 
 /// Writes a vocabulary: value and count, in the order of ids.
 struct VocabWriter<'a> {

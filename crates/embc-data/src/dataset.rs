@@ -3,6 +3,7 @@
 use crate::cache::{Cache, Meta, read_meta};
 use crate::error::{At, Error, Result};
 use crate::ingest::{self, Progress, Watch, stamp};
+use crate::input::digest;
 use crate::raw::{self, Role};
 use crate::registry::Entry;
 use crate::view::{View, ViewSpec};
@@ -10,7 +11,7 @@ use embc_core::batch::{Data, Examples};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -25,25 +26,41 @@ pub fn cache_folder(entry: &Entry, data_dir: &Path) -> PathBuf {
     data_dir.join("cache").join(&entry.name)
 }
 
-/// Why a cache cannot be used, or `None` if it can.
-fn outdated(entry: &Entry, data_dir: &Path, meta: &Meta) -> Result<Option<String>> {
+/// Why a cache cannot be used, or `None` if it can. A file that was only touched gets its new time.
+fn outdated(entry: &Entry, data_dir: &Path, folder: &Path, mut meta: Meta) -> Result<Outdated> {
     let fields = raw::find(&entry.format)?.fields(entry)?;
     if meta.definition != ingest::definition(entry, &fields) {
-        return Ok(Some("its definition has changed".into()));
+        return Ok(Err(Some("its files or columns are others now".into())));
     }
-    for source in &meta.sources {
+    let mut touched = false;
+    for source in &mut meta.sources {
         let Some(file) = entry.files.get(&source.name) else { continue };
         if file.sha256.as_ref().is_some_and(|sha256| !sha256.eq_ignore_ascii_case(&source.sha256)) {
-            return Ok(Some(format!("the registry expects another {}", file.path.display())));
+            return Ok(Err(Some(format!("the registry expects another {}", file.path.display()))));
         }
         // Without the raw file the cache stands for itself.
         let Ok(path) = entry.locate(file, data_dir) else { continue };
-        if stamp(&path)? != (source.bytes, source.modified) {
-            return Ok(Some(format!("{} has changed", path.display())));
+        let (bytes, modified) = stamp(&path)?;
+        if (bytes, modified) == (source.bytes, source.modified) {
+            continue;
         }
+        let same = || Ok(digest(&path, &mut |_| Ok(()))?.sha256 == source.sha256);
+        if bytes != source.bytes || !same()? {
+            return Ok(Err(Some(format!("{} has changed", path.display()))));
+        }
+        (source.modified, touched) = (modified, true);
     }
-    Ok(None)
+    if touched {
+        let path = folder.join("meta.json");
+        let text = serde_json::to_string_pretty(&meta).expect("plain data");
+        // Where it cannot be kept, the file is read again next time.
+        let _ = crate::atomic::write(&path, |file| file.write_all(text.as_bytes()).at(&path));
+    }
+    Ok(Ok(meta))
 }
+
+/// What a cache holds; or why it cannot be used, without a reason where there is none.
+type Outdated = std::result::Result<Meta, Option<String>>;
 
 /// Makes sure that a current cache exists and returns its folder and contents' description.
 pub fn ingest(
@@ -74,24 +91,18 @@ pub fn ingest(
         std::fs::rename(&folder, old.path().join("old")).at(&folder)?;
     }
     std::fs::rename(temporary.keep(), &folder).at(&folder)?;
+    crate::atomic::sync_folder(parent)?;
     Ok((folder, meta))
 }
 
 /// The contents of a cache that is whole and up to date, or why there is none; no reason where
 /// there is no cache at all.
-fn current(
-    entry: &Entry,
-    data_dir: &Path,
-    folder: &Path,
-) -> Result<std::result::Result<Meta, Option<String>>> {
+fn current(entry: &Entry, data_dir: &Path, folder: &Path) -> Result<Outdated> {
     if !folder.exists() {
         return Ok(Err(None));
     }
     Ok(match read_meta(folder) {
-        Ok(meta) => match outdated(entry, data_dir, &meta)? {
-            None => Ok(meta),
-            Some(reason) => Err(Some(reason)),
-        },
+        Ok(meta) => outdated(entry, data_dir, folder, meta)?,
         Err(error) => Err(Some(error.to_string())),
     })
 }
@@ -182,6 +193,8 @@ pub struct Info {
     pub data_hash: String,
     /// What a generator knows about its data.
     pub facts: BTreeMap<String, f64>,
+    /// What was done to values so that they could be read, and how often.
+    pub notes: BTreeMap<String, u64>,
     /// What a sample of training rows knows.
     pub sample: SampleInfo,
 }
@@ -270,8 +283,17 @@ pub fn info(entry: &Entry, data_dir: &Path, memory: u64, watch: Watch<'_>) -> Re
         short_users: view.short_users,
         data_hash: meta.data_hash,
         facts: meta.facts,
+        notes: meta.notes,
         sample: SampleInfo::new(&view),
     })
+}
+
+/// All values of a column of ids, in the order of their numbers in the cache.
+pub fn values(entry: &Entry, data_dir: &Path, column: usize) -> Result<Vec<String>> {
+    let mut values = Vec::new();
+    let folder = cache_folder(entry, data_dir);
+    Cache::vocabulary(&folder, column, &mut |value, _| values.push(value.to_string()))?;
+    Ok(values)
 }
 
 /// The vocabulary of a view's field: the value of each id, `None` for the OOV id.

@@ -49,8 +49,12 @@ impl Error {
 
     /// An I/O error in the user's words.
     pub fn io(path: &Path, error: &io::Error) -> Self {
-        if let Some(Error::Cancelled) = error.get_ref().and_then(|inner| inner.downcast_ref()) {
-            return Error::Cancelled;
+        // What a reader of ours said inside another's.
+        match error.get_ref().and_then(|inner| inner.downcast_ref()) {
+            Some(Error::Cancelled) => return Error::Cancelled,
+            Some(Error::Line { path, line, what }) => return Error::line(path, *line, what),
+            Some(Error::File { path, what }) => return Error::file(path, what),
+            _ => {}
         }
         let what = match error.kind() {
             io::ErrorKind::NotFound => "no such file or folder".into(),

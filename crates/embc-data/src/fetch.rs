@@ -5,6 +5,7 @@ use crate::error::{At, Error, Result};
 use crate::ingest::{Progress, Watch, verify};
 use crate::input::{Digested, digest};
 use crate::registry::{Archive, Entry, RawFile};
+use sha2::{Digest, Sha256};
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -12,6 +13,9 @@ use std::time::Duration;
 
 /// Times that a cut connection is taken up again before giving up.
 const RETRIES: u32 = 4;
+
+/// How long a server may be silent.
+const SILENCE: Duration = Duration::from_secs(60);
 
 /// What `fetch` did.
 #[derive(Clone, Debug)]
@@ -40,19 +44,24 @@ pub fn fetch(entry: &Entry, data_dir: &Path, watch: Watch<'_>) -> Result<Fetched
     let Some(archive) = &entry.archive else { return Err(by_hand(entry, data_dir)) };
     let folder = data_dir.join("downloads");
     std::fs::create_dir_all(&folder).at(&folder)?;
-    let name = archive.url.rsplit('/').next().filter(|n| !n.is_empty()).unwrap_or(&entry.name);
+    // Two data sets may have archives of one name.
+    let named = archive.url.rsplit('/').next().filter(|n| !n.is_empty()).unwrap_or("archive");
+    let address = crate::hex(&Sha256::digest(archive.url.as_bytes()));
+    let name = &format!("{}-{named}", &address[..8]);
     let path = folder.join(name);
     if !path.exists() {
         let part = folder.join(format!("{name}.part"));
         download(archive, &part, watch)?;
         check(archive, &part)?;
         std::fs::rename(&part, &path).at(&path)?;
+        atomic::sync_folder(&folder)?;
     }
     let got = check(archive, &path)?;
     unpack(entry, &path, data_dir)?;
     let recorded = archive.sha256.is_none().then(|| folder.join(format!("{name}.sha256")));
     if let Some(record) = &recorded {
-        std::fs::write(record, format!("{}  {name}\n", got.sha256)).at(record)?;
+        let line = format!("{}  {name}\n", got.sha256);
+        atomic::write(record, |file| file.write_all(line.as_bytes()).at(record))?;
     }
     Ok(Fetched::Downloaded { archive: got, recorded })
 }
@@ -123,7 +132,12 @@ fn attempt_download(
     let mut file =
         OpenOptions::new().create(true).append(true).read(true).open(part).map_err(io)?;
     let mut done = file.seek(SeekFrom::End(0)).map_err(io)?;
-    let mut request = ureq::get(&archive.url);
+    let mut request = ureq::get(&archive.url)
+        .config()
+        .timeout_connect(Some(SILENCE))
+        .timeout_recv_response(Some(SILENCE))
+        .timeout_per_read(Some(SILENCE))
+        .build();
     if done > 0 {
         request = request.header("Range", format!("bytes={done}-"));
     }

@@ -105,6 +105,24 @@ impl Histories {
         }
     }
 
+    /// Leaves out what a user had before, though not as a positive: an item rated low.
+    pub fn leave_out(&mut self, had: impl Fn(Split, u32, u32) -> bool) {
+        for user in 0..self.users() {
+            for at in self.all.range(user) {
+                let split = match self.parts[at] {
+                    VALID => Split::Valid,
+                    TEST => Split::Test,
+                    _ => continue,
+                };
+                let item = self.all.items[at];
+                if item < self.known && had(split, user, item) {
+                    self.parts[at] = DROPPED;
+                    self.repeated += 1;
+                }
+            }
+        }
+    }
+
     /// Ids below this are known items.
     pub fn known(&self) -> u32 {
         self.known
@@ -135,13 +153,6 @@ impl Histories {
         let before = self.all.range(user).filter(|&at| self.parts[at] < wanted);
         let known = before.map(|at| self.all.items[at]).filter(|&item| item < self.known);
         Held { known: known.collect(), targets: self.targets(user, split).collect() }
-    }
-
-    /// All pairs of a user and a known item: of training, or of any part.
-    pub fn pairs(&self, training: bool) -> Vec<(u32, u32)> {
-        let lists = if training { &self.train } else { &self.all };
-        let of = |user| lists.range(user).map(move |at| (user, lists.items[at]));
-        (0..self.users()).flat_map(of).filter(|&(_, item)| item < self.known).collect()
     }
 }
 

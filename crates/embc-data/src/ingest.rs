@@ -2,7 +2,7 @@
 //! that others encode; then ids become ranks, and the columns are joined.
 
 use crate::cache::{self, ArrowWriter, CHUNK, ColumnMeta, Meta, Source, VERSION, Values};
-use crate::columns::{Block, Column, Rows, finish};
+use crate::columns::{Block, Column, Measured, Rows, finish, moment};
 use crate::error::{At, Error, Result};
 use crate::input::{Digested, Hashing, Input, hex};
 use crate::raw::{self, Field, Format, Role};
@@ -10,6 +10,7 @@ use crate::registry::{Entry, RawFile};
 use crate::synth::Synth;
 use crate::vocab::{self, Budget};
 use rayon::prelude::*;
+use serde_json::json;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -41,14 +42,45 @@ pub fn row_files(entry: &Entry) -> Vec<(&String, &RawFile)> {
     let place = |name: &str| ["train", "valid", "test"].iter().position(|n| *n == name);
     let mut files: Vec<_> =
         entry.files.iter().filter(|(name, _)| !name.starts_with("loo_")).collect();
-    files.sort_by_key(|(name, _)| (place(name).unwrap_or(usize::MAX), name.as_str()));
+    files.sort_by_key(|(name, _)| (place(name).unwrap_or(usize::MAX), natural(name)));
     files
 }
 
-/// What identifies the columns of an entry.
+/// A key that sorts names as people do: day_2 before day_10.
+fn natural(name: &str) -> Vec<(String, u128, String)> {
+    let mut parts = Vec::new();
+    let mut rest = name;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
+        let (text, after) = rest.split_at(digits);
+        let end = after.find(|c: char| !c.is_ascii_digit()).unwrap_or(after.len());
+        let (number, after) = after.split_at(end);
+        // Equal numbers such as 1 and 01 in the order of their text.
+        parts.push((text.to_string(), number.parse().unwrap_or(u128::MAX), number.to_string()));
+        rest = after;
+    }
+    parts
+}
+
+/// What a cache of an entry is of: which files, read how, into which columns.
 pub fn definition(entry: &Entry, fields: &[Field]) -> String {
     let synth = entry.synth.as_ref().map(Synth::identity);
-    let text = format!("{} {fields:?} {synth:?}", entry.format);
+    let files: Vec<_> = row_files(entry).iter().map(|(name, file)| (*name, &file.path)).collect();
+    let roles: Vec<_> = fields.iter().map(|field| (&field.name, field.role.name())).collect();
+    let text = json!([entry.format, entry.columns, synth, files, roles]).to_string();
+    hex(&Sha256::digest(text.as_bytes()))[..16].into()
+}
+
+/// What identifies the content of a data set, whatever is made of it: how its text is read, and the
+/// digests of its files in order.
+fn content(entry: &Entry, sources: &[Source]) -> String {
+    let dialect = entry.columns.as_ref().map(|c| {
+        let multi: Vec<_> = c.multi.iter().collect();
+        json!([c.delimiter, c.header, c.quote, c.escape, multi])
+    });
+    // Where a file begins matters to a split by files alone, and that names them.
+    let digests: Vec<_> = sources.iter().map(|source| &source.sha256).collect();
+    let text = json!([entry.format, dialect, digests]).to_string();
     hex(&Sha256::digest(text.as_bytes()))[..16].into()
 }
 
@@ -110,8 +142,8 @@ pub fn build(
         encoding.join().expect("columns do not panic")?;
         sent
     })?;
-    let (rows, label_sum) = (rows.rows, rows.label_sum);
-    if rows == 0 {
+    let (rows_read, label_sum, notes) = (rows.rows, rows.label_sum, rows.notes);
+    if rows_read == 0 {
         let path = sources.first().map_or(folder.into(), |(path, _)| path.clone());
         return Err(Error::file(&path, "holds no rows"));
     }
@@ -119,12 +151,11 @@ pub fn build(
     let share = (memory - BUFFERS) / rayon::current_num_threads() as u64;
     watch(Progress { phase: "encoding", done: 0, total: 1 })?;
     let (numbers, coded) = finish(columns, folder, share)?;
-    watch(Progress { phase: "writing", done: 0, total: rows })?;
-    write_rows(&fields, folder, rows, &numbers, &coded, watch)?;
+    watch(Progress { phase: "writing", done: 0, total: rows_read })?;
+    write_rows(&fields, folder, rows_read, &numbers, &coded, watch)?;
     let definition = definition(entry, &fields);
-    let mut content = Sha256::new();
-    content.update(format!("{VERSION} {definition}"));
-    sources.iter().for_each(|source| content.update(format!(" {}", source.sha256)));
+    let measured = fields.iter().enumerate().filter(|(_, field)| field.role == Role::Time);
+    let scale = measured.map(|(i, _)| numbers[&i].1.scale()).next().transpose()?.unwrap_or(1);
     let of = |i: usize, field: &Field| {
         let (distinct, repeated) = coded.get(&i).map_or((0, 0), |c| (c.distinct, c.repeated));
         ColumnMeta { name: field.name.clone(), distinct, repeated }
@@ -143,10 +174,12 @@ pub fn build(
     let meta = Meta {
         version: VERSION,
         definition,
+        data_hash: content(entry, &sources),
         sources,
-        data_hash: hex(&content.finalize())[..16].into(),
-        rows,
-        label_mean: label_sum / rows as f64,
+        time_scale: scale,
+        notes: notes.into_iter().map(|((i, note), n)| (note.text(&fields[i].name), n)).collect(),
+        rows: rows_read,
+        label_mean: label_sum / rows_read as f64,
         columns: fields.iter().enumerate().map(|(i, field)| of(i, field)).collect(),
         files,
         facts,
@@ -172,13 +205,22 @@ fn read_all(
     if let Some(synth) = &entry.synth {
         let facts = synth.generate(&mut |row| rows.push(row, 0, send), watch)?;
         let sha256 = hex(&Sha256::digest(synth.identity()));
-        let source = Source { name: "synth".into(), bytes: 0, modified: 0, sha256 };
+        let (name, path) = ("synth".into(), String::new());
+        let source = Source { name, path, bytes: 0, modified: 0, sha256 };
         return Ok((vec![(PathBuf::from(&entry.name), source)], facts));
     }
     let located: Vec<(&String, &RawFile, PathBuf)> = row_files(entry)
         .into_iter()
         .map(|(name, file)| Ok((name, file, entry.locate(file, data_dir)?)))
         .collect::<Result<_>>()?;
+    if located.len() > 256 {
+        let what = format!(
+            "data set {} has {} files of rows, and embc reads 256",
+            entry.name,
+            located.len()
+        );
+        return Err(Error::Data(what));
+    }
     let mut total = 0;
     for (_, file, path) in &located {
         let (bytes, _) = stamp(path)?;
@@ -216,7 +258,8 @@ fn read_all(
         };
         verify(&path, file, &digested)?;
         before += bytes;
-        let source = Source { name: name.clone(), bytes, modified, sha256: digested.sha256 };
+        let (name, named) = (name.clone(), file.path.display().to_string());
+        let source = Source { name, path: named, bytes, modified, sha256: digested.sha256 };
         sources.push((path, source));
     }
     Ok((sources, BTreeMap::new()))
@@ -248,7 +291,7 @@ fn write_rows(
     fields: &[Field],
     folder: &Path,
     rows: u64,
-    numbers: &BTreeMap<usize, PathBuf>,
+    numbers: &BTreeMap<usize, (PathBuf, Measured)>,
     coded: &BTreeMap<usize, vocab::Coded>,
     watch: Watch<'_>,
 ) -> Result<()> {
@@ -259,15 +302,16 @@ fn write_rows(
     let mut streams = Vec::new();
     for (i, field) in fields.iter().enumerate() {
         let flat = matches!(field.role, Role::Multi(_));
-        let path = if field.role.is_coded() && !flat { &coded[&i].ids } else { &numbers[&i] };
+        let path = if field.role.is_coded() && !flat { &coded[&i].ids } else { &numbers[&i].0 };
         streams.push(Stream::open(path)?);
         if flat {
             write_flat(folder, i, &coded[&i])?;
         }
     }
-    let mut file = Stream::open(&numbers[&fields.len()])?;
+    let mut file = Stream::open(&numbers[&fields.len()].0)?;
     enum Chunk {
         F32(Vec<f32>),
+        F64(Vec<f64>),
         I64(Vec<i64>),
         Ids(Vec<u32>, u32),
     }
@@ -276,9 +320,19 @@ fn write_rows(
         let read = |(i, (field, stream)): (usize, (&Field, &mut Stream))| {
             Ok(match field.role {
                 Role::Label | Role::Rating | Role::Dense => {
-                    Chunk::F32(stream.next(n, f32::from_le_bytes)?)
+                    let wide = stream.next(n, f64::from_le_bytes)?;
+                    match numbers[&i].1.wide {
+                        true => Chunk::F64(wide),
+                        false => Chunk::F32(wide.into_iter().map(|x| x as f32).collect()),
+                    }
                 }
-                Role::Time => Chunk::I64(stream.next(n, i64::from_le_bytes)?),
+                Role::Time => {
+                    let scale = numbers[&i].1.scale()?;
+                    let times = stream.next(n, |bytes| moment(&bytes))?.into_iter();
+                    let fine =
+                        |(whole, part)| whole * scale + i64::from(part) * scale / 1_000_000_000;
+                    Chunk::I64(times.map(fine).collect())
+                }
                 Role::Multi(_) => Chunk::Ids(stream.next(n, u32::from_le_bytes)?, u32::MAX),
                 _ => Chunk::Ids(stream.next(n, u32::from_le_bytes)?, coded[&i].distinct),
             })
@@ -292,6 +346,7 @@ fn write_rows(
     let mut write = |chunks: &[Chunk]| {
         let values = chunks.iter().map(|chunk| match chunk {
             Chunk::F32(x) => Values::F32(x),
+            Chunk::F64(x) => Values::F64(x),
             Chunk::I64(x) => Values::I64(x),
             Chunk::Ids(ids, distinct) => Values::Ids { ids, distinct: *distinct },
         });
@@ -322,4 +377,16 @@ fn write_flat(folder: &Path, column: usize, coded: &vocab::Coded) -> Result<()> 
         left -= n;
     }
     writer.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_sort_as_people_count() {
+        let mut names = ["day_10", "day_2", "day_1", "a", "day_02", "b2c10", "b2c9"];
+        names.sort_by_key(|name| natural(name));
+        assert_eq!(names, ["a", "b2c9", "b2c10", "day_1", "day_02", "day_2", "day_10"]);
+    }
 }

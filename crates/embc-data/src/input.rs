@@ -108,11 +108,45 @@ pub struct Input<'a> {
 }
 
 impl<'a> Input<'a> {
-    /// Unpacks by the file's extension and drops a UTF-8 byte-order mark.
+    /// Unpacks by what the file begins with, whatever it is called, and drops a UTF-8 byte-order
+    /// mark. Refuses what is no text.
     pub fn new(path: &Path, raw: impl Read + 'a) -> Result<Self> {
-        let raw = BufReader::with_capacity(1 << 18, raw);
-        let extension = path.extension().and_then(|e| e.to_str());
-        let mut text: Box<dyn BufRead + 'a> = match extension {
+        let mut raw = BufReader::with_capacity(1 << 18, raw);
+        let start = raw.fill_buf().at(path)?;
+        let begins = |magic: &[u8]| start.starts_with(magic);
+        let packed = match () {
+            () if begins(b"\x1F\x8B") => Some("gz"),
+            () if begins(b"\x28\xB5\x2F\xFD") => Some("zst"),
+            () => None,
+        };
+        let named =
+            path.extension().and_then(|e| e.to_str()).filter(|e| matches!(*e, "gz" | "zst"));
+        if let (Some(named), None, false) = (named, packed, start.is_empty()) {
+            return Err(Error::file(
+                path,
+                format!("is called .{named} and is not: get it again, or rename it"),
+            ));
+        }
+        let not_text = match () {
+            () if begins(b"PK\x03\x04") => {
+                Some("a zip archive: unpack it (unzip), and name what is in it")
+            }
+            () if begins(b"PAR1") => Some("a Parquet file: convert it to CSV, such as with DuckDB"),
+            () if begins(b"ARROW1") => Some("an Arrow file: convert it to CSV"),
+            () if begins(b"BZh") => Some("packed by bzip2: unpack it (bunzip2)"),
+            () if begins(b"\xFD7zXZ") => Some("packed by xz: unpack it (unxz)"),
+            () if begins(b"\xFF\xFE") || begins(b"\xFE\xFF") => {
+                Some("text in UTF-16: convert it, iconv -f UTF-16 -t UTF-8")
+            }
+            () if packed.is_none() && start[..start.len().min(1024)].contains(&0) => {
+                Some("no text in UTF-8: it has bytes of value 0")
+            }
+            () => None,
+        };
+        if let Some(what) = not_text {
+            return Err(Error::file(path, format!("is {what}")));
+        }
+        let mut text: Box<dyn BufRead + 'a> = match packed {
             Some("gz") => Box::new(BufReader::with_capacity(
                 1 << 18,
                 flate2::bufread::MultiGzDecoder::new(raw),

@@ -14,6 +14,7 @@ mod history;
 pub mod ingest;
 mod input;
 mod loader;
+pub use loader::VERSION as LOADER_VERSION;
 mod negative;
 mod queries;
 pub mod raw;

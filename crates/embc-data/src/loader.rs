@@ -1,10 +1,14 @@
 //! Batches of a view, prepared by a thread that runs ahead; their order depends on the seed alone.
 
-use crate::negative::Seen;
-use crate::view::{Candidates, Shuffle, View};
-use embc_core::batch::{Bag, Batch, Data, Examples, Order, Shape, Split, Task, Visit};
+use crate::negative::Upto;
+use crate::view::{Candidates, Follows, Shuffle, View};
+use embc_core::batch::{Bag, Batch, Data, Examples, Order, Protocol, Shape, Split, Visit};
 use embc_core::rng::Rng;
+use std::collections::BTreeMap;
 use std::sync::mpsc::sync_channel;
+
+/// The version of batches: raise it when the same view means other examples.
+pub const VERSION: u32 = 2;
 
 /// Loads of batches between the loader and the trainer.
 const AHEAD: usize = 2;
@@ -26,34 +30,52 @@ struct Example {
     label: Option<f32>,
 }
 
+/// What a batch of rows is filled for.
+#[derive(Clone, Copy)]
+enum Filling<'a> {
+    /// Training; with what draws which ids of one row stand for unknown ones.
+    Training(Option<&'a Rng>),
+    /// An evaluation of rows.
+    Rows,
+    /// A ranking.
+    Ranking,
+}
+
+/// What is known before a split is ranked.
+pub(crate) fn upto(split: Split) -> Upto {
+    match split {
+        Split::Valid => Upto::Train,
+        Split::Test => Upto::Valid,
+    }
+}
+
 /// Takes examples one by one; `false` stops.
 type Emit<'a> = &'a mut dyn FnMut(Example) -> bool;
 
 impl View {
-    /// A row, then its sampled negatives, which the user has not in `seen`.
-    fn with_negatives(&self, row: u32, seen: &Seen, rng: &Rng, emit: Emit<'_>) -> bool {
+    /// A row, then its sampled negatives, which the user has not had.
+    fn with_negatives(&self, row: u32, upto: Upto, rng: &Rng, emit: Emit<'_>) -> bool {
         if !emit(Example { row, item: None, group: 0, label: None }) {
             return false;
         }
-        let Some((user, item)) = self.pair.filter(|_| self.negatives > 0 && self.label(row) > 0.5)
-        else {
+        let wanted = self.resolved.negatives;
+        if wanted == 0 || self.label(row) < 0.5 {
             return true;
-        };
-        let (user, items) = (self.id(user, row), self.fields[item].known);
-        let mut rng = rng.fork(row.into());
-        (0..self.negatives).all(|_| {
-            let item = Some(seen.unseen(user, items, &mut rng));
-            emit(Example { row, item, group: 0, label: Some(0.0) })
-        })
+        }
+        let mut drawn = Vec::new();
+        self.had.draw(upto, self.user(row), wanted, &mut rng.fork(row.into()), &mut drawn);
+        drawn
+            .into_iter()
+            .all(|item| emit(Example { row, item: Some(item), group: 0, label: Some(0.0) }))
     }
 
     /// The training examples of an epoch, in order.
     fn epoch(&self, seed: u64, epoch: u32, emit: Emit<'_>) {
         // What is held out must not be spared: training knows nothing of it.
-        let (rows, seen) = (&self.parts[0], &self.known[0]);
+        let (rows, seen) = (&self.parts[0], Upto::Train);
         let mut shuffle = Rng::stream(seed, "shuffle").fork(epoch.into());
         let negatives = Rng::stream(seed, "negatives").fork(epoch.into());
-        match self.spec.shuffle {
+        match self.resolved.shuffle {
             Shuffle::None => {
                 let row = |i| self.with_negatives(rows.get(i), seen, &negatives, emit);
                 let _ = (0..rows.len()).all(row);
@@ -84,77 +106,177 @@ impl View {
     fn pointwise(&self, split: Split, emit: Emit<'_>) {
         let rows = &self.parts[self.part(split)];
         let rng = Rng::stream(EVAL_SEED, "eval-negatives");
-        let row = |i| self.with_negatives(rows.get(i), &self.seen, &rng, emit);
+        let row = |i| self.with_negatives(rows.get(i), Upto::Test, &rng, emit);
         let _ = (0..rows.len()).all(row);
+    }
+
+    /// The positives of a split that a ranking wants, in the order of users: each item of a user
+    /// once, and none that the user had before. With how many were repeats.
+    fn wanted(&self, split: Split) -> (Vec<u32>, u64) {
+        let Some((_, item_field)) = self.pair else { return (Vec::new(), 0) };
+        let (part, before) = (&self.parts[self.part(split)], upto(split));
+        let positive = |row: &u32| self.label(*row) > 0.5 && self.asks(self.user(*row), split);
+        let mut rows: Vec<u32> = (0..part.len()).map(|i| part.get(i)).filter(positive).collect();
+        let all = rows.len();
+        let item = |row: u32| self.raw(item_field, row);
+        rows.retain(|&row| !self.had.holds(before, self.user(row), item(row)));
+        rows.sort_by_key(|&row| (self.user(row), item(row)));
+        rows.dedup_by_key(|row| (self.user(*row), item(*row)));
+        // Within a user as they come.
+        rows.sort_by_key(|&row| (self.user(row), row));
+        let repeats = (all - rows.len()) as u64;
+        (rows, repeats)
+    }
+
+    /// What rankings leave out or cut short, for reports.
+    pub fn left_out_of_rankings(&self) -> BTreeMap<String, u64> {
+        let mut counts = BTreeMap::new();
+        let Some((user_field, item_field)) = self.pair.filter(|_| self.examples == Examples::Rows)
+        else {
+            return counts;
+        };
+        let mut count = |what: String, n: u64| {
+            if n > 0 {
+                counts.insert(what, n);
+            }
+        };
+        for split in [Split::Valid, Split::Test] {
+            let (rows, repeats) = self.wanted(split);
+            let name = split.name();
+            count(format!("{name} rows of an item that the user already had"), repeats);
+            let known = self.fields[item_field].known;
+            let unknown = rows.iter().filter(|&&row| self.id(item_field, row) >= known).count();
+            count(
+                format!("{name} items outside the vocabulary, which count as missed"),
+                unknown as u64,
+            );
+            let users = rows.chunk_by(|&a, &b| self.user(a) == self.user(b));
+            let cold = |rows: &&[u32]| {
+                let id = self.id(user_field, rows[0]) as usize;
+                self.shape.fields[user_field].counts[id] == 0
+            };
+            let users: Vec<&[u32]> = users.collect();
+            let cold = users.iter().filter(|rows| cold(rows)).count() as u64;
+            count(format!("{name} users whom training does not know, each a query"), cold);
+            if let Candidates::Sampled(n) = self.resolved.candidates {
+                let short = users.iter().map(|rows| {
+                    let free = self.had.free(Upto::Test, self.user(rows[0]));
+                    if free < n { rows.len() as u64 } else { 0 }
+                });
+                count(
+                    format!(
+                        "{name} queries with fewer than {n} items left for candidates, ranked among all of them"
+                    ),
+                    short.sum(),
+                );
+            }
+        }
+        counts
     }
 
     /// The positives of a split among their candidates, query after query.
     fn ranking(&self, split: Split, emit: Emit<'_>) {
-        let Some((user_field, item_field)) = self.pair else { return };
-        let rows = &self.parts[self.part(split)];
-        let positive = |row: &u32| self.label(*row) > 0.5;
-        let asked = |row: &u32| self.asks(self.id(user_field, *row), split);
-        let rows = (0..rows.len()).map(|i| rows.get(i)).filter(positive).filter(asked);
-        let mut rows: Vec<u32> = rows.collect();
-        let items = self.fields[item_field].known;
-        if let Candidates::Sampled(n) = self.spec.candidates {
-            let rng = Rng::stream(EVAL_SEED, "candidates");
-            for (group, &row) in rows.iter().enumerate() {
-                let (group, mut rng) = (group as u32, rng.fork(row.into()));
-                let user = self.id(user_field, row);
-                let negative = |_| Some(self.seen.unseen(user, items, &mut rng));
-                let candidates = std::iter::once(None).chain((0..n).map(negative));
-                for (i, item) in candidates.enumerate() {
-                    let label = Some(if i == 0 { 1.0 } else { 0.0 });
-                    if !emit(Example { row, item, group, label }) {
-                        return;
-                    }
-                }
-            }
-            return;
-        }
-        rows.sort_by_key(|&row| self.id(user_field, row));
-        let known = &self.known[self.part(split) - 1];
-        let same_user = |&a: &u32, &b: &u32| self.id(user_field, a) == self.id(user_field, b);
-        for (group, rows) in rows.chunk_by(same_user).enumerate() {
+        let Some((_, item_field)) = self.pair else { return };
+        let (rows, _) = self.wanted(split);
+        let known = self.fields[item_field].known;
+        let rng = Rng::stream(EVAL_SEED, "candidates").fork(split as u64);
+        let of_user = rows.chunk_by(|&a, &b| self.user(a) == self.user(b));
+        // A query is a user, or a positive that is ranked by itself.
+        let alone = matches!(self.resolved.candidates, Candidates::Sampled(_))
+            || !self.resolved.context.is_empty();
+        let queries = of_user.flat_map(|rows| rows.chunks(if alone { 1 } else { rows.len() }));
+        let mut candidates = Vec::new();
+        for (group, rows) in queries.enumerate() {
+            let (row, user, group) = (rows[0], self.user(rows[0]), group as u32);
+            let mut one = |item: Option<u32>, label: f32| {
+                emit(Example { row, item, group, label: Some(label) })
+            };
             let mut wanted: Vec<u32> = rows.iter().map(|&row| self.id(item_field, row)).collect();
             wanted.sort_unstable();
-            let known = known.items(self.id(user_field, rows[0]));
-            let unseen = (0..items).filter(|item| known.binary_search(item).is_err());
-            // Unknown targets share the OOV id, and count as missed.
-            let unknown = wanted.iter().copied().filter(|&item| item >= items);
-            for item in unseen.chain(unknown) {
-                let label = Some(f32::from(wanted.binary_search(&item).is_ok()));
-                let example =
-                    Example { row: rows[0], item: Some(item), group: group as u32, label };
-                if !emit(example) {
+            if let Candidates::Sampled(n) = self.resolved.candidates {
+                let mut rng = rng.fork(user.into()).fork(self.raw(item_field, row).into());
+                self.had.draw(Upto::Test, user, n, &mut rng, &mut candidates);
+                candidates.insert(0, wanted[0]);
+            } else {
+                candidates.clear();
+                candidates.extend(self.had.unseen(upto(split), user));
+                // Other positives of the user, which are queries of their own.
+                let others = alone.then(|| self.had.items(self.part_upto(split), user));
+                let others = others.unwrap_or_default();
+                candidates.retain(|item| {
+                    wanted.binary_search(item).is_ok() || others.binary_search(item).is_err()
+                });
+                // Unknown targets share the unknown id, and count as missed.
+                candidates.extend(wanted.iter().copied().filter(|&item| item >= known));
+            }
+            for &item in &candidates {
+                let label = f32::from(wanted.binary_search(&item).is_ok());
+                if !one(Some(item), label) {
                     return;
                 }
             }
         }
     }
 
-    fn fill(&self, batch: &mut Batch, examples: &[Example], grouped: bool) {
+    /// What is known once a part is.
+    fn part_upto(&self, split: Split) -> Upto {
+        match split {
+            Split::Valid => Upto::Valid,
+            Split::Test => Upto::Test,
+        }
+    }
+
+    /// Fills a batch; in training, `rare` draws which ids of one row stand for unknown ones.
+    fn fill(&self, batch: &mut Batch, examples: &[Example], what: Filling<'_>) {
         batch.fields.resize(self.fields.len(), Bag::default());
         let label = |e: &Example| e.label.unwrap_or_else(|| self.label(e.row));
         batch.labels.extend(examples.iter().map(label));
+        let grouped = matches!(what, Filling::Ranking);
         if grouped {
             batch.groups.extend(examples.iter().map(|e| e.group));
         }
+        if grouped || matches!(what, Filling::Rows) {
+            batch.rows.extend(examples.iter().map(|e| e.row));
+            if self.pair.is_some() {
+                batch.users.extend(examples.iter().map(|e| self.user(e.row)));
+            }
+        }
+        // The row that an example reads a column from: another item brings its own.
+        let of_item = |e: &Example| e.item.and_then(|item| self.row_of_item.get(item as usize));
+        let source = |e: &Example, follows: Option<&Follows>| match follows {
+            Some(Follows::Item) => of_item(e).copied().unwrap_or(e.row),
+            _ => e.row,
+        };
         // Column by column: what is read together lies together.
         let features = self.shape.dense;
         batch.dense.resize(examples.len() * features, 0.0);
         for feature in 0..features {
+            let follows = self.follows.1.get(feature);
             for (example, dense) in examples.iter().zip(batch.dense.chunks_exact_mut(features)) {
-                dense[feature] = self.dense(feature, example.row);
+                dense[feature] = self.dense(feature, source(example, follows));
             }
         }
         let item_field = self.pair.map(|(_, item)| item);
         for (f, (field, bag)) in self.fields.iter().zip(&mut batch.fields).enumerate() {
             let coded = &self.cache.coded[&field.column];
-            let remap = |id: u32| field.remap[id as usize];
+            let follows = self.follows.0.get(f);
+            let counts = &self.shape.fields[f].counts;
+            let rare = match what {
+                Filling::Training(Some(rng)) if field.known < counts.len() as u32 => {
+                    Some((rng.fork(f as u64), field.known))
+                }
+                _ => None,
+            };
+            let remap = |id: u32| match (&rare, field.remap[id as usize]) {
+                (Some((rng, unknown)), id)
+                    if counts[id as usize] == 1 && rng.at(id.into()) & 1 == 1 =>
+                {
+                    *unknown
+                }
+                (_, id) => id,
+            };
             if coded.offsets.is_empty() {
-                let rows = examples.iter().map(|e| e.row.into());
+                let rows = examples.iter().map(|e| source(e, follows).into());
                 coded.ids.ids(rows, |id| bag.ids.push(id));
                 bag.ids.iter_mut().for_each(|id| *id = remap(*id));
                 if Some(f) == item_field {
@@ -166,8 +288,9 @@ impl View {
             }
             bag.offsets.push(0);
             for example in examples {
-                let [start, end] = [0, 1].map(|i| coded.offsets[example.row as usize + i]);
-                let most = self.spec.history.map_or(u64::MAX, u64::from);
+                let row = source(example, follows) as usize;
+                let [start, end] = [0, 1].map(|i| coded.offsets[row + i]);
+                let most = self.resolved.history.map_or(u64::MAX, u64::from);
                 coded.ids.ids(start..end.min(start.saturating_add(most)), |id| {
                     bag.ids.push(remap(id));
                 });
@@ -190,7 +313,7 @@ impl View {
         let (full, filled) = sync_channel::<Vec<Batch>>(AHEAD);
         let (back, empty) = sync_channel::<Vec<Batch>>(2 * AHEAD);
         std::thread::scope(|scope| {
-            scope.spawn(move || {
+            let loader = scope.spawn(move || {
                 let mut examples = Vec::with_capacity(size);
                 let (mut number, mut load, mut spare) = (0, Vec::new(), Vec::new());
                 let mut send = |examples: &mut Vec<E>, last: bool| {
@@ -225,6 +348,9 @@ impl View {
                 }
                 let _ = back.try_send(load);
             }
+            drop((filled, back));
+            // A panic there goes on here, with what it said.
+            loader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         });
     }
 }
@@ -257,14 +383,16 @@ impl Data for View {
         &self.shape
     }
 
-    fn has(&self, split: Split, task: Task) -> bool {
+    fn has(&self, split: Split, protocol: Protocol) -> bool {
         if self.examples != Examples::Rows {
-            return task == Task::Ranking && self.has_queries(split);
+            return protocol == Protocol::Ranking && self.has_queries(split);
         }
         let rows = !self.parts[self.part(split)].is_empty();
-        rows && match task {
-            Task::Ranking => self.pair.is_some() && self.class.is_none(),
-            Task::Pointwise => !self.needs_negatives(),
+        rows && match protocol {
+            Protocol::Ranking => {
+                self.pair.is_some() && self.class.is_none() && !self.wanted(split).0.is_empty()
+            }
+            Protocol::Pointwise => !self.needs_negatives(),
         }
     }
 
@@ -273,7 +401,11 @@ impl Data for View {
             return self.train_histories(order, visit);
         }
         let produce = |emit: Emit<'_>| self.epoch(order.seed, order.epoch, emit);
-        let fill = |batch: &mut Batch, examples: &[Example]| self.fill(batch, examples, false);
+        let rare = Rng::stream(order.seed, "unknown").fork(order.epoch.into());
+        let rare = order.train_unknown.then_some(&rare);
+        let fill = |batch: &mut Batch, examples: &[Example]| {
+            self.fill(batch, examples, Filling::Training(rare));
+        };
         self.stream(Stream::train(order), produce, fill, visit);
     }
 
@@ -289,20 +421,27 @@ impl Data for View {
                 emit(Example { row, item: None, group: 0, label: None })
             });
         };
-        let fill = |batch: &mut Batch, examples: &[Example]| self.fill(batch, examples, false);
+        let fill = |batch: &mut Batch, examples: &[Example]| {
+            self.fill(batch, examples, Filling::Training(None));
+        };
         self.stream(Stream::eval(4096), produce, fill, visit);
     }
 
-    fn eval(&self, split: Split, task: Task, batch: usize, visit: Visit<'_>) {
+    fn eval(&self, split: Split, protocol: Protocol, batch: usize, visit: Visit<'_>) {
         if self.examples != Examples::Rows {
             return self.eval_histories(split, batch, visit);
         }
-        let ranked = task == Task::Ranking;
-        let produce = |emit: Emit<'_>| match task {
-            Task::Pointwise => self.pointwise(split, emit),
-            Task::Ranking => self.ranking(split, emit),
+        let produce = |emit: Emit<'_>| match protocol {
+            Protocol::Pointwise => self.pointwise(split, emit),
+            Protocol::Ranking => self.ranking(split, emit),
         };
-        let fill = |batch: &mut Batch, examples: &[Example]| self.fill(batch, examples, ranked);
+        let fill = |batch: &mut Batch, examples: &[Example]| {
+            let what = match protocol {
+                Protocol::Pointwise => Filling::Rows,
+                Protocol::Ranking => Filling::Ranking,
+            };
+            self.fill(batch, examples, what);
+        };
         self.stream(Stream::eval(batch), produce, fill, visit);
     }
 }

@@ -6,13 +6,12 @@
 use crate::candidates;
 use crate::error::{Error, Result};
 use crate::history::Histories;
-use crate::loader::{EVAL_SEED, Stream, sampled};
-use crate::negative::Seen;
+use crate::loader::{EVAL_SEED, Stream, sampled, upto};
+use crate::negative::Upto;
 use crate::registry::Entry;
-use crate::view::{self, Candidates, Shuffle, View, ViewField, Word};
+use crate::view::{self, Candidates, Shuffle, View, ViewField, ViewSpec, Word};
 use embc_core::batch::{Bag, Batch, Examples, FieldShape, Order, Split, Visit};
 use embc_core::rng::Rng;
-use sha2::{Digest, Sha256};
 
 /// Sampled negatives in validation where files name those of the test.
 const SAMPLED: u32 = 99;
@@ -46,12 +45,10 @@ impl View {
         self.histories = Histories::new(&self.cache, [user, item], part, positive);
         let (counts, occurs) =
             self.histories.counts(self.cache.meta.columns[item].distinct as usize);
-        let (remap, known, counts) = view::rank(&counts, &occurs, &self.spec);
+        let (remap, known, counts) = view::rank(&counts, &occurs, &self.resolved);
         self.histories.rename(&remap, known);
         let users = self.histories.users();
-        let [train, all] = [true, false].map(|t| Seen::new(users, self.histories.pairs(t)));
-        (self.known[0], self.seen) = (train, all);
-        if self.spec.candidates == Candidates::Word(Word::Files) {
+        if self.resolved.candidates == Candidates::Word(Word::Files) {
             self.read_candidates([user, item], &remap, entry, data_dir)?;
         }
         let name = self.cache.fields[item].name.clone();
@@ -61,6 +58,9 @@ impl View {
         (self.shape.dense, self.shape.classes) = (0, known as usize);
         self.shape.fields = vec![shape; inputs];
         self.fields = vec![ViewField { column: item, remap, known }; inputs];
+        self.had = self.had_of([user, item], part, 0);
+        let had = &self.had;
+        self.histories.leave_out(|split, user, item| had.has(upto(split), user, item));
         let lengths: Vec<u64> =
             (0..users).map(|user| self.histories.train(user).len() as u64).collect();
         self.shape.train_rows = lengths
@@ -81,15 +81,15 @@ impl View {
     }
 
     /// Refuses settings that mean nothing to histories.
-    pub(crate) fn check_histories(&self) -> Result<()> {
+    pub(crate) fn check_histories(&self, spec: &ViewSpec) -> Result<()> {
         let pairs_of_all = self.examples == Examples::Pairs
-            && self.spec.candidates == Candidates::Word(Word::All)
-            && self.spec.history.is_none();
-        let what = if self.spec.history == Some(0) {
+            && self.resolved.candidates == Candidates::Word(Word::All)
+            && self.resolved.history.is_none();
+        let what = if self.resolved.history == Some(0) {
             "[data] history must be positive"
-        } else if self.spec.negatives.is_some() {
+        } else if spec.negatives.is_some() {
             "[data] negatives is for models that read rows: this one draws its own; remove it"
-        } else if self.spec.shuffle != Shuffle::Full {
+        } else if self.resolved.shuffle != Shuffle::Full {
             "[data] shuffle is for models that read rows: histories are always shuffled; remove it"
         } else if pairs_of_all {
             "ranking all items one by one needs [data] history, the most items of a history; or rank candidates = 99"
@@ -106,7 +106,7 @@ impl View {
         count("rows of an item that the user already had".into(), self.histories.repeated);
         let short = lengths.iter().filter(|&&n| n == 1).count() as u64;
         count("users with one training item, who train nothing".into(), short);
-        let most = self.spec.history.map_or(u64::MAX, u64::from);
+        let most = self.resolved.history.map_or(u64::MAX, u64::from);
         let cut = lengths.iter().filter(|&&n| n > most).count() as u64;
         count(format!("users with more training items than the {most} of a history"), cut);
         for split in [Split::Valid, Split::Test] {
@@ -143,8 +143,7 @@ impl View {
         data_dir: &std::path::Path,
     ) -> Result<()> {
         let given = candidates::read(&self.cache, columns, entry, data_dir)?;
-        let sha256 = Sha256::digest(format!("{} {}", self.hash, given.hash));
-        self.hash = crate::hex(&sha256)[..16].into();
+        self.resolved.given = Some(given.hash);
         let (mut itself, mut unknown) = (0, 0);
         for (user, given) in given.users.into_iter().enumerate() {
             let targets: Vec<u32> = self.histories.targets(user as u32, Split::Test).collect();
@@ -197,7 +196,7 @@ impl View {
         let squares = lengths.clone().map(|n| n * n).sum::<f64>();
         let (users, rows) =
             (lengths.clone().filter(|&n| n > 1.0).count() as f64, lengths.sum::<f64>());
-        let most = self.spec.history.map_or(f64::MAX, f64::from);
+        let most = self.resolved.history.map_or(f64::MAX, f64::from);
         match self.examples {
             Examples::Rows | Examples::Users => rows / users,
             Examples::Events => (squares / rows / 2.0).min(most) + 1.0,
@@ -207,7 +206,7 @@ impl View {
 
     /// Most items of a history.
     fn most(&self) -> usize {
-        self.spec.history.map_or(usize::MAX, |n| n as usize)
+        self.resolved.history.map_or(usize::MAX, |n| n as usize)
     }
 
     /// The items of a history: the last ones.
@@ -257,9 +256,13 @@ impl View {
             }
             _ => {
                 let mut rng = rng.fork(at as u64);
-                // What is held out must not be spared: training knows nothing of it.
+                // What is held out must not be spared: training knows nothing of it. A user who has
+                // everything has a random item instead.
+                let mut other = Vec::new();
+                self.had.draw(Upto::Train, case.user, 1, &mut rng, &mut other);
                 let known = self.histories.known();
-                let other = self.known[0].unseen(case.user, known, &mut rng);
+                let any = |rng: &mut Rng| rng.below(known.into()) as u32;
+                let other = other.first().copied().unwrap_or_else(|| any(&mut rng));
                 let others = items.len() - 1;
                 // The last ones, without the item itself.
                 let start = others.saturating_sub(self.most());
@@ -307,6 +310,7 @@ impl View {
         let pairs = self.examples == Examples::Pairs;
         let fill = |batch: &mut Batch, cases: &[Case]| {
             self.start(batch, cases);
+            batch.users.extend(cases.iter().map(|case| case.user));
             for of_user in cases.chunk_by(|a, b| a.user == b.user) {
                 let held = self.histories.held(of_user[0].user, split);
                 for case in of_user {
@@ -316,7 +320,7 @@ impl View {
                         batch.fields[2].ids.push(case.item);
                         batch.groups.push(case.group);
                     } else {
-                        self.query(batch, case, held.known.clone(), &held.targets, split);
+                        self.query(batch, case, &held.targets, split);
                     }
                 }
             }
@@ -328,7 +332,7 @@ impl View {
                     continue;
                 }
                 let targets = self.histories.targets(user, split).count() as u32;
-                let alone = self.spec.candidates != Candidates::Word(Word::All);
+                let alone = self.resolved.candidates != Candidates::Word(Word::All);
                 let each = if alone { 0..targets } else { 0..0 };
                 for item in each.chain((targets > 0 && !alone).then_some(ALL)) {
                     let case = Case { user, item, group, label: 1.0 };
@@ -347,17 +351,9 @@ impl View {
     }
 
     /// What an output per item is asked.
-    fn query(
-        &self,
-        batch: &mut Batch,
-        case: &Case,
-        mut known: Vec<u32>,
-        targets: &[u32],
-        split: Split,
-    ) {
+    fn query(&self, batch: &mut Batch, case: &Case, targets: &[u32], split: Split) {
         if case.item == ALL {
-            known.sort_unstable();
-            push_to(&mut batch.known, &known);
+            push_to(&mut batch.known, &self.had.items(upto(split), case.user));
             push(&mut batch.targets, targets);
             return;
         }
@@ -380,13 +376,12 @@ impl View {
             let negatives = self.negatives_of(&case, target, split);
             return one(target, 1.0) && negatives.into_iter().all(|item| one(item, 0.0));
         }
-        let (mut known, mut targets) = (held.known, held.targets);
-        known.sort_unstable();
+        let mut targets = held.targets;
         targets.sort_unstable();
         // Unknown targets share the OOV id, and count as missed.
         let unknown = targets.iter().filter(|&&item| item >= self.histories.known());
-        (0..self.histories.known())
-            .filter(|item| known.binary_search(item).is_err())
+        self.had
+            .unseen(upto(split), case.user)
             .all(|item| one(item, f32::from(targets.binary_search(&item).is_ok())))
             && unknown.into_iter().all(|&item| one(item, 1.0))
     }
@@ -397,24 +392,15 @@ impl View {
         if let Some(given) = given.filter(|_| split == Split::Test) {
             return given.clone();
         }
-        let n = match self.spec.candidates {
+        let n = match self.resolved.candidates {
             Candidates::Sampled(n) => n,
             Candidates::Word(_) => SAMPLED,
         };
         let rng = Rng::stream(EVAL_SEED, "candidates").fork(split as u64);
         let mut rng = rng.fork(case.user.into()).fork(target.into());
-        let known = self.histories.known();
-        let free = known as usize - self.seen.items(case.user).len();
-        if n as usize >= free {
-            let seen = self.seen.items(case.user);
-            return (0..known).filter(|item| seen.binary_search(item).is_err()).collect();
-        }
-        let mut drawn = std::collections::BTreeSet::new();
-        while drawn.len() < n as usize {
-            drawn.insert(self.seen.unseen(case.user, known, &mut rng));
-        }
-        drawn.remove(&target);
-        drawn.into_iter().collect()
+        let mut drawn = Vec::new();
+        self.had.draw(Upto::Test, case.user, n, &mut rng, &mut drawn);
+        drawn
     }
 }
 

@@ -6,7 +6,6 @@
 use crate::error::{Error, Result};
 use crate::input::Input;
 use crate::registry::Entry;
-use std::path::Path;
 
 mod adjacency;
 mod avazu;
@@ -15,8 +14,10 @@ mod csv;
 mod delimited;
 mod movielens;
 mod pairs;
+mod records;
 mod steam;
 mod text;
+pub(crate) mod words;
 
 /// All formats. A new one is a file and a line here.
 pub static FORMATS: &[&dyn Format] = &[
@@ -66,6 +67,20 @@ pub enum Role {
 }
 
 impl Role {
+    /// Its name in a trial's identity.
+    pub fn name(self) -> &'static str {
+        match self {
+            Role::Label => "label",
+            Role::Rating => "rating",
+            Role::Class => "class",
+            Role::Time => "time",
+            Role::Dense => "dense",
+            Role::Categorical | Role::Hex => "id",
+            Role::Multi(_) => "ids",
+            Role::Tag => "tag",
+        }
+    }
+
     /// True for columns that get a vocabulary.
     pub fn is_coded(self) -> bool {
         use Role::{Categorical, Class, Hex, Multi, Tag};
@@ -94,15 +109,44 @@ impl Field {
     }
 }
 
+/// What was done to a value so that it could be read: counted and said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Note {
+    /// A word such as NA was taken as missing.
+    Missing,
+    /// Spaces around an id were cut off.
+    Trimmed,
+    /// An id such as 12.0 was read as 12.
+    Whole,
+}
+
+impl Note {
+    /// What is counted, of a column.
+    pub fn text(self, column: &str) -> String {
+        match self {
+            Note::Missing => format!("values of {column} such as NA or NULL, which are missing"),
+            Note::Trimmed => {
+                format!("values of {column} with spaces around them, which were cut off")
+            }
+            Note::Whole => format!("values of {column} written as 12.0, which were read as 12"),
+        }
+    }
+}
+
+/// A moment: whole units and billionths.
+pub type Time = (i64, u32);
+
 /// One row; a reader fills it again and again.
 #[derive(Debug, Default)]
 pub struct Row {
     /// 0 or 1, or a rating; 1 where all rows are positive.
-    pub label: f32,
+    pub label: f64,
     /// Seconds, hours, or anything that sorts.
-    pub time: i64,
+    pub time: Time,
     /// Dense features; NaN where missing.
-    pub dense: Vec<f32>,
+    pub dense: Vec<f64>,
+    /// What was done to values, by the index of the field.
+    pub notes: Vec<(usize, Note)>,
     text: Vec<u8>,
     /// End of each value in `text`.
     ends: Vec<usize>,
@@ -113,8 +157,9 @@ pub struct Row {
 impl Row {
     /// Forgets the last row.
     pub fn clear(&mut self) {
-        (self.label, self.time) = (1.0, 0);
+        (self.label, self.time) = (1.0, (0, 0));
         self.dense.clear();
+        self.notes.clear();
         self.text.clear();
         self.ends.clear();
         self.columns.clear();
@@ -158,18 +203,4 @@ pub trait Format: Sync {
     }
     /// Streams the rows of one file.
     fn read(&self, entry: &Entry, input: Input<'_>, sink: Sink<'_>) -> Result<()>;
-}
-
-/// Parses a number of a raw file, or says where it is none.
-pub(crate) fn number<T: std::str::FromStr>(
-    text: &[u8],
-    name: &str,
-    path: &Path,
-    line: u64,
-) -> Result<T> {
-    let parsed = std::str::from_utf8(text).ok().and_then(|text| text.trim().parse().ok());
-    parsed.ok_or_else(|| {
-        let shown = String::from_utf8_lossy(&text[..text.len().min(40)]).into_owned();
-        Error::line(path, line, format!("{name} is {shown:?}, which is not a number"))
-    })
 }

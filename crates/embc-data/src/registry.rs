@@ -41,8 +41,36 @@ pub struct RawFile {
 pub struct Multi {
     /// The column's name.
     pub name: String,
-    /// What stands between values.
-    pub separator: char,
+    /// The character between values; spaces around it are no part of them. Lists as JSON or Python
+    /// write them are read whatever it is.
+    pub separator: String,
+    /// What to do with values such as Comedy:0.93.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weights: Option<Weights>,
+    /// A value that only fills rows up, and is left out; "" for none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pad: Option<String>,
+}
+
+/// What to do with the weights of values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Weights {
+    /// Leave them out.
+    Drop,
+    /// Take them as a part of the value.
+    Keep,
+}
+
+/// How fields are quoted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Quote {
+    /// By double quotes.
+    #[default]
+    Double,
+    /// Not at all: a quote is a letter like others.
+    None,
 }
 
 /// The columns of a user's CSV file.
@@ -55,12 +83,22 @@ pub struct Columns {
     /// Whether the first line names the columns; without it they are called `0`, `1`, …
     #[serde(default = "yes")]
     pub header: bool,
-    /// The label's column, of 0 and 1, or `"all-positive"`.
+    /// Whether fields may be quoted.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub quote: Quote,
+    /// What stands before a quote inside a quoted field, such as a backslash; by default another
+    /// quote.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub escape: Option<char>,
+    /// The label's column, of 0 and 1, true and false, yes and no, or `"all-positive"`.
     pub label: String,
+    /// True where the label is the name of a class.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub classes: bool,
     /// True where the label is a rating, which `[data] label` turns into 0 or 1.
     #[serde(default)]
     pub rating: bool,
-    /// The column to sort by in time, an integer.
+    /// The column to sort by in time: integers, decimal numbers, or dates such as 2024-01-31 12:30.
     pub time: Option<String>,
     /// Columns of numbers; empty means missing.
     #[serde(default)]
@@ -76,6 +114,9 @@ pub struct Columns {
     pub negatives: u32,
 }
 
+fn is_default<T: Default + PartialEq>(x: &T) -> bool {
+    *x == T::default()
+}
 fn comma() -> char {
     ','
 }
@@ -192,6 +233,24 @@ impl Registry {
         for (name, mut entry) in parsed {
             if entry.files.is_empty() && entry.synth.is_none() {
                 let what = format!("data set {name} needs [files], or synth = {{ … }}");
+                return Err(Error::file(file, what));
+            }
+            let unread = [
+                ("columns", entry.columns.is_some(), "csv"),
+                ("synth", entry.synth.is_some(), "synth"),
+            ];
+            for (key, given, format) in unread {
+                if given && entry.format != format {
+                    let what = format!(
+                        "data set {name}: {key} is read with format = {format:?}, and this one is {:?}",
+                        entry.format
+                    );
+                    return Err(Error::file(file, what));
+                }
+            }
+            if entry.synth.is_some() && !entry.files.is_empty() {
+                let what =
+                    format!("data set {name}: synth generates its rows, and reads no [files]");
                 return Err(Error::file(file, what));
             }
             let mut splits = entry.split.iter().chain(entry.splits.values());

@@ -3,6 +3,7 @@
 use crate::cache::Cache;
 use crate::error::{Error, Result};
 use crate::raw::Role;
+use crate::raw::words::time;
 use embc_core::rng::Rng;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -43,7 +44,7 @@ pub enum SplitRule {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         seed: Option<u64>,
     },
-    /// The end of the file: train, then valid, then test.
+    /// The end in time, or of the file where there is no time: train, then valid, then test.
     Tail {
         /// Share that validates.
         valid: f64,
@@ -51,9 +52,18 @@ pub enum SplitRule {
         #[serde(default)]
         test: f64,
     },
+    /// From a moment on: a number as the time column has it, or a date such as "2024-01-31", in UTC.
+    Time {
+        /// From here on rows validate.
+        valid: When,
+        /// From here on rows test.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        test: Option<When>,
+    },
     /// The files called `train`, `valid` and `test`.
     Files,
-    /// `days` equal consecutive parts; of the last, the first half tests, the second validates.
+    /// `days` equal consecutive parts, in time, or of the file where there is no time; of the last,
+    /// the first half tests, the second validates.
     Days {
         /// Number of parts.
         days: u32,
@@ -73,6 +83,45 @@ pub enum SplitRule {
         #[serde(default)]
         drop: Vec<String>,
     },
+}
+
+/// A moment.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum When {
+    /// As the time column has it.
+    Number(i64),
+    /// A date, with or without a time.
+    Date(String),
+}
+
+impl When {
+    /// The moment as a cache has it.
+    fn of(&self, cache: &Cache, largest: i64) -> Result<i64> {
+        let wrong = || {
+            Error::Data(format!(
+                "split: {self:?} is no moment; write a number or a date such as \"2024-01-31\""
+            ))
+        };
+        match self {
+            When::Number(n) => n.checked_mul(cache.meta.time_scale).ok_or_else(wrong),
+            When::Date(text) => {
+                let (seconds, part) = time(text.as_bytes()).ok_or_else(wrong)?;
+                // Whole numbers of today are seconds, milliseconds, microseconds or nanoseconds.
+                let whole = largest / cache.meta.time_scale;
+                let unit = [1, 1_000, 1_000_000, 1_000_000_000];
+                let unit = unit[[100_000_000_000, 100_000_000_000_000, 100_000_000_000_000_000]
+                    .iter()
+                    .filter(|&&bound| whole >= bound)
+                    .count()]
+                    * cache.meta.time_scale;
+                seconds
+                    .checked_mul(unit)
+                    .map(|n| n + i64::from(part) * unit / 1_000_000_000)
+                    .ok_or_else(wrong)
+            }
+        }
+    }
 }
 
 /// Validation rows by value, or drawn from the training rows.
@@ -117,6 +166,12 @@ impl SplitRule {
             }
             _ => None,
         }
+    }
+
+    /// True where it follows the time of rows, if they have one.
+    pub fn reads_time(&self) -> bool {
+        use SplitRule::{Days, LastPerUser, Tail, Time};
+        matches!(self, Tail { .. } | Days { .. } | LastPerUser { .. } | Time { .. })
     }
 
     fn check(&self) -> Result<()> {
@@ -172,7 +227,36 @@ pub fn assign(
     };
     let round = |share: f64, of: usize| (share * of as f64).round() as usize;
     let mut short = 0;
+    let time = |row: u32| cache.time.as_ref().map_or(0, |time| time.time(row.into()));
+    let kept = match rule {
+        SplitRule::Tail { .. } | SplitRule::Days { .. } if cache.time.is_some() => {
+            let mut kept = kept;
+            kept.sort_by_key(|&row| time(row));
+            kept
+        }
+        _ => kept,
+    };
     match rule {
+        SplitRule::Time { valid, test } => {
+            if cache.time.is_none() {
+                let what = "split: rule = \"time\" needs a time column; name it with columns.time";
+                return Err(Error::Data(what.into()));
+            }
+            let largest = kept.iter().map(|&row| time(row)).max().unwrap_or(0);
+            let valid = valid.of(cache, largest)?;
+            let test = test.as_ref().map(|test| test.of(cache, largest)).transpose()?;
+            if test.is_some_and(|test| test < valid) {
+                let what = "split: test begins before valid; train, valid and test follow each other in time";
+                return Err(Error::Data(what.into()));
+            }
+            for row in kept {
+                part[row as usize] = match time(row) {
+                    at if test.is_some_and(|test| at >= test) => TEST,
+                    at if at >= valid => VALID,
+                    _ => TRAIN,
+                };
+            }
+        }
         SplitRule::Tail { valid, test } => {
             let (valid, test) = (round(*valid, kept.len()), round(*test, kept.len()));
             let first_test = kept.len() - test;
@@ -209,7 +293,6 @@ pub fn assign(
         }
         SplitRule::LastPerUser { valid, test } => {
             let (valid, test) = (*valid as usize, *test as usize);
-            let time = |row: u32| cache.time.as_ref().map_or(0, |time| time.time(row.into()));
             for rows in by_user(cache, user()?, kept, time) {
                 if rows.len() <= valid + test {
                     short += 1;

@@ -217,10 +217,10 @@ fn gmf(rows: u64, vocab: u32, seed: u64, sink: Sink<'_>, watch: Watch<'_>) -> Re
                 _ => "test",
             };
             row.clear();
-            row.label = f32::from(rng.unit() < f64::from(sigmoid(logit)));
+            row.label = f64::from(rng.unit() < f64::from(sigmoid(logit)));
             if split == "valid" {
                 logits.push(logit);
-                labels.push(row.label);
+                labels.push(row.label as f32);
             }
             for value in [u.to_string(), i.to_string(), split.into()] {
                 row.value(value.as_bytes());
@@ -251,7 +251,7 @@ fn criteo(rows: u64, seed: u64, sink: Sink<'_>, watch: Watch<'_>) -> Result<Fact
             let missing = rng.unit() < 0.1;
             let sign = if feature % 2 == 0 { 0.15 } else { -0.15 };
             logit += if missing { 0.0 } else { sign * (count.floor() + 1.0).ln() };
-            row.dense.push(if missing { f32::NAN } else { count.floor() as f32 });
+            row.dense.push(if missing { f64::NAN } else { count.floor() });
         }
         for (field, &values) in CARDINALITIES.iter().enumerate() {
             // Log-uniform ranks: the chance of rank r falls as 1/r. And as in the log itself, values
@@ -273,10 +273,10 @@ fn criteo(rows: u64, seed: u64, sink: Sink<'_>, watch: Watch<'_>) -> Result<Fact
             }
             row.end_column();
         }
-        row.label = f32::from(rng.unit() < f64::from(sigmoid(logit as f32)));
+        row.label = f64::from(rng.unit() < f64::from(sigmoid(logit as f32)));
         if number < SAMPLE {
             logits.push(logit as f32);
-            labels.push(row.label);
+            labels.push(row.label as f32);
         }
         sink(&row)?;
     }

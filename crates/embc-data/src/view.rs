@@ -7,18 +7,26 @@ use crate::cache::Cache;
 use crate::error::{Error, Result};
 use crate::history::Histories;
 use crate::loader::EVAL_SEED;
-use crate::negative::Seen;
+use crate::negative::Had;
 use crate::raw::Role;
 use crate::registry::Entry;
 use crate::split::{self, DROPPED};
 use embc_core::batch::{Examples, FieldShape, Items, Shape, Split};
 use embc_core::rng::Rng;
+use embc_core::task::LabelKind;
 use std::collections::BTreeMap;
 use std::path::Path;
 
+mod follow;
 mod spec;
 
-pub use spec::{Candidates, Dense, LabelRule, Shuffle, SplitChoice, ViewSpec, VocabRule, Word};
+pub(crate) use follow::Follows;
+use follow::no_pair;
+
+pub use spec::{
+    Candidates, Dense, HadRule, LabelRule, Resolved, Shuffle, SplitChoice, ViewSpec, VocabRule,
+    Word,
+};
 
 /// The rows of a part.
 #[derive(Clone, Debug)]
@@ -80,7 +88,7 @@ pub(crate) struct ViewField {
 /// A data set as an experiment sees it; the trainer's source of batches.
 pub struct View {
     pub(crate) cache: Cache,
-    pub(crate) spec: ViewSpec,
+    pub(crate) resolved: Resolved,
     pub(crate) shape: Shape,
     pub(crate) fields: Vec<ViewField>,
     pub(crate) parts: [Rows; 3],
@@ -88,17 +96,17 @@ pub struct View {
     pub(crate) class: Option<usize>,
     /// Every row is a positive: the labels 0 are sampled.
     pub(crate) implicit: bool,
-    /// Sampled negatives a positive.
-    pub(crate) negatives: u32,
     /// Fields of users and items, for negatives and rankings.
     pub(crate) pair: Option<(usize, usize)>,
-    /// Known pairs of all parts, and of what is known when a part is ranked: of training, which
-    /// its negatives are drawn against, and of validation too.
-    pub(crate) seen: Seen,
-    pub(crate) known: [Seen; 2],
+    /// What users had, by their numbers in the cache.
+    pub(crate) had: Had,
+    /// Whom each field and each dense feature follows, and a row of each known item.
+    pub(crate) follows: (Vec<Follows>, Vec<Follows>),
+    pub(crate) row_of_item: Vec<u32>,
+    /// Columns that belong to neither user nor item, nor to the situation.
+    of_row: Vec<String>,
     /// (shift, scale) of each dense feature.
-    pub(crate) standard: Vec<(f32, f32)>,
-    pub(crate) dense: Dense,
+    pub(crate) standard: Vec<(f64, f64)>,
     /// How the model wants its examples, and where that is by user, what they have.
     pub(crate) examples: Examples,
     pub(crate) histories: Histories,
@@ -108,8 +116,8 @@ pub struct View {
     pub short_users: u64,
     /// What the data has that examples have not, or not whole: for reports.
     pub left_out: BTreeMap<String, u64>,
-    /// Of the data, with the candidates that files name.
-    pub(crate) hash: String,
+    /// Share of the test rows' lookups that are of ids without a training row.
+    pub unknown_lookups: f64,
 }
 
 impl View {
@@ -122,45 +130,17 @@ impl View {
         spec: ViewSpec,
         examples: Examples,
     ) -> Result<Self> {
-        if spec.valid_queries.is_some_and(|share| !(share > 0.0 && share <= 1.0)) {
-            let what = "[data] valid_queries must be above 0, and at most 1";
-            return Err(Error::Data(what.into()));
-        }
+        let resolved = Resolved::new(entry, &spec, examples)?;
         let role = |wanted: fn(Role) -> bool| cache.fields.iter().position(|f| wanted(f.role));
         let rating = role(|r| r == Role::Rating).is_some();
         let class = role(|r| r == Role::Class);
-        if spec.label.is_some() && !rating {
-            let what = "[data] label applies to ratings, which this data set has not; remove it";
-            return Err(Error::Data(what.into()));
-        }
         let implicit = class.is_none() && (cache.label.is_none() || rating && spec.label.is_none());
         let columns: Vec<usize> =
             (0..cache.fields.len()).filter(|&i| cache.fields[i].role.is_feature()).collect();
-        let single = |i: &usize| cache.coded[&columns[*i]].offsets.is_empty();
-        let named = |names: &[&str]| {
-            let is = |&c: &usize| names.contains(&&*cache.fields[c].name);
-            columns.iter().position(is).filter(single)
-        };
-        let named = named(&["user", "user_id"]).zip(named(&["item", "item_id", "game"]));
-        // Two fields of one id each are a user's and an item's, whatever they are called.
-        let pair = named.or((columns.len() == 2 && single(&0) && single(&1)).then_some((0, 1)));
-
-        let rows = cache.meta.rows as usize;
-        let mut part = vec![0u8; rows];
-        if let (Some(rule), Some(label)) = (&spec.label, &cache.label) {
-            for (row, part) in part.iter_mut().enumerate() {
-                if rule.drop.contains(&label.float(row as u64)) {
-                    *part = DROPPED;
-                }
-            }
-        }
-        let rule = match &spec.split {
-            Some(SplitChoice::Rule(rule)) => rule.clone(),
-            Some(SplitChoice::Name(name)) => entry.split_rule(Some(name))?,
-            None => entry.split_rule(None)?,
-        };
-        let user = pair.map(|(user, _)| columns[user]);
-        let short_users = split::assign(&rule, &cache, folder, user, &mut part)?;
+        let named = |name: &str| columns.iter().position(|&c| cache.fields[c].name == *name);
+        let pair = resolved.pair.as_ref().and_then(|(user, item)| named(user).zip(named(item)));
+        let part = Self::assign(&cache, &resolved, folder, pair.map(|(user, _)| columns[user]))?;
+        let (part, short_users) = part;
         let parts = [0, 1, 2].map(|wanted| Rows::of(&part, wanted));
         if parts[0].is_empty() {
             return Err(Error::Data("the split leaves no training rows".into()));
@@ -169,21 +149,20 @@ impl View {
         let mut fields = Vec::new();
         let mut shapes = Vec::new();
         for &column in &columns {
-            let (field, counts) = remap(&cache, column, &part, &spec);
-            shapes.push(FieldShape {
-                name: cache.fields[column].name.clone(),
-                vocab: counts.len() as u32,
-                counts: counts.into(),
-            });
+            let (field, counts) = remap(&cache, column, &part, &resolved);
+            let name = &cache.fields[column].name;
+            if field.known == 0 && resolved.min_count > 0 {
+                return Err(Error::Data(format!(
+                    "[data] min_count = {} leaves no value of {name}: none is in so many training rows",
+                    resolved.min_count
+                )));
+            }
+            let (name, vocab) = (name.clone(), counts.len() as u32);
+            shapes.push(FieldShape { name, vocab, counts: counts.into() });
             fields.push(field);
         }
-        let negatives = spec
-            .negatives
-            .or(entry.columns.as_ref().map(|c| c.negatives).filter(|&n| n > 0))
-            .unwrap_or(0);
-        if negatives > 0 && pair.is_none() {
-            let what = "[data] negatives needs a user and an item column of one id each";
-            return Err(Error::Data(what.into()));
+        if resolved.negatives > 0 && pair.is_none() {
+            return Err(Error::Data(no_pair("[data] negatives", &cache.fields)));
         }
         let classes = class.map_or(2, |c| cache.meta.columns[c].distinct as usize);
         let shape = Shape {
@@ -193,69 +172,109 @@ impl View {
             items: pair.map(|(_, field)| items_of(field, &shapes[field], fields[field].known)),
             fields: shapes,
         };
-        let format = crate::raw::find(&entry.format)?;
-        let dense = spec.dense.unwrap_or(format.dense());
-        let standard = standardise(&cache, &parts[0], dense);
-        let hash = cache.meta.data_hash.clone();
+        let standard = standardise(&cache, &parts[0], resolved.dense);
+        let left_out = cache.meta.notes.clone();
         let mut view = Self {
             cache,
-            spec,
+            resolved,
             shape,
             fields,
             parts,
             class,
             implicit,
-            negatives,
             pair,
-            seen: Seen::default(),
-            known: [Seen::default(), Seen::default()],
+            had: Had::default(),
+            follows: Default::default(),
+            row_of_item: Vec::new(),
+            of_row: Vec::new(),
             standard,
-            dense,
             examples,
             histories: Histories::default(),
             given: Vec::new(),
             short_users,
-            left_out: BTreeMap::new(),
-            hash,
+            left_out,
+            unknown_lookups: 0.0,
         };
         if examples == Examples::Rows {
-            if view.spec.candidates == Candidates::Word(Word::Files) {
+            if view.resolved.candidates == Candidates::Word(Word::Files) {
                 let what = "[data] candidates = \"files\" is for models that read histories, such as pointwise; use candidates = 99";
                 return Err(Error::Data(what.into()));
             }
         } else {
-            view.check_histories()?;
+            view.check_histories(&spec)?;
             let [user, item] = match pair {
                 Some((user, item)) => [columns[user], columns[item]],
                 None => {
-                    let what = "the model reads histories, which need a user and an item column of one id each";
-                    return Err(Error::Data(what.into()));
+                    return Err(Error::Data(no_pair(
+                        "a model that reads histories",
+                        &view.cache.fields,
+                    )));
                 }
             };
             return view.with_histories([user, item], &part, entry, data_dir);
         }
         view.count_cut();
-        if let Some((user, _)) = pair {
-            // Negatives follow positives only.
-            let positives = view.positives(&[0]).len() as u64;
-            view.shape.train_rows += u64::from(negatives) * positives;
-            let users = view.shape.fields[user].vocab;
-            let pairs = |parts: &[usize]| Seen::new(users, view.positives(parts));
-            (view.known, view.seen) = ([pairs(&[0]), pairs(&[0, 1])], pairs(&[0, 1, 2]));
+        view.count_unknown();
+        if let Some((user, item)) = pair {
+            view.had = view.had_of([columns[user], columns[item]], &part, item);
+            view.follow(user, item)?;
+            view.count_negatives();
         }
         Ok(view)
     }
 
-    /// Positive (user, item) pairs of some parts, in view ids.
-    fn positives(&self, parts: &[usize]) -> Vec<(u32, u32)> {
-        let (user, item) = self.pair.expect("asked for pairs");
-        let rows = |&part: &usize| {
-            let rows = &self.parts[part];
-            (0..rows.len()).map(move |i| rows.get(i))
-        };
-        let positive = |row: &u32| self.label(*row) > 0.5;
-        let pair = |row| (self.id(user, row), self.id(item, row));
-        parts.iter().flat_map(rows).filter(positive).map(pair).collect()
+    /// The part of each row, and the number of users too short to hold out from.
+    fn assign(
+        cache: &Cache,
+        resolved: &Resolved,
+        folder: &Path,
+        user: Option<usize>,
+    ) -> Result<(Vec<u8>, u64)> {
+        let mut part = vec![0u8; cache.meta.rows as usize];
+        if let (Some(rule), Some(label)) = (&resolved.label, &cache.label) {
+            for (row, part) in part.iter_mut().enumerate() {
+                if rule.drop.contains(&label.float(row as u64)) {
+                    *part = DROPPED;
+                }
+            }
+        }
+        let rule = resolved.split.as_ref().expect("resolved");
+        let short = split::assign(rule, cache, folder, user, &mut part)?;
+        Ok((part, short))
+    }
+
+    /// What the resolved `[data]` is, for a trial's identity.
+    pub fn resolved(&self) -> &Resolved {
+        &self.resolved
+    }
+
+    /// What the label is.
+    pub fn label_kind(&self) -> LabelKind {
+        let has = |wanted: Role| self.cache.fields.iter().any(|field| field.role == wanted);
+        match () {
+            () if has(Role::Class) => LabelKind::Class,
+            () if has(Role::Rating) => LabelKind::Rating,
+            () => LabelKind::Binary,
+        }
+    }
+
+    /// The number in the cache of a one-id field's value at a row.
+    #[inline]
+    pub(crate) fn raw(&self, field: usize, row: u32) -> u32 {
+        self.cache.coded[&self.fields[field].column].ids.id(row.into())
+    }
+
+    /// The number of the user of a row, where there are users.
+    #[inline]
+    pub(crate) fn user(&self, row: u32) -> u32 {
+        self.pair.map_or(0, |(user, _)| self.raw(user, row))
+    }
+
+    /// The column of users, whose numbers [`Batch::users`](embc_core::batch::Batch::users) are.
+    pub fn user_column(&self) -> Option<usize> {
+        let (user, _) = self.resolved.pair.as_ref()?;
+        let is = |f: &crate::raw::Field| f.role.is_feature() && f.name == *user;
+        self.cache.fields.iter().position(is)
     }
 
     /// The view id of a one-id field at a row.
@@ -274,16 +293,16 @@ impl View {
         match &self.cache.label {
             _ if self.implicit => 1.0,
             None => 1.0,
-            Some(label) => match &self.spec.label {
+            Some(label) => match &self.resolved.label {
                 Some(rule) => f32::from(label.float(row.into()) >= rule.positive_min),
-                None => label.float(row.into()),
+                None => label.float(row.into()) as f32,
             },
         }
     }
 
     /// True where every row is a positive, so that training needs sampled negatives.
     pub fn needs_negatives(&self) -> bool {
-        self.implicit && self.negatives == 0 && self.examples == Examples::Rows
+        self.implicit && self.resolved.negatives == 0 && self.examples == Examples::Rows
     }
 
     /// Rows of a part: 0 train, 1 valid, 2 test.
@@ -299,7 +318,7 @@ impl View {
 
     /// Identifies the content of the data set.
     pub fn data_hash(&self) -> &str {
-        &self.hash
+        &self.cache.meta.data_hash
     }
 
     /// Ids of a field that stand for one value: all but the OOV id.
@@ -314,7 +333,7 @@ impl View {
 
     /// Counts bags that `history` cuts, and empty ones.
     fn count_cut(&mut self) {
-        let (most, rows) = (self.spec.history.map_or(u64::MAX, u64::from), &self.parts);
+        let (most, rows) = (self.resolved.history.map_or(u64::MAX, u64::from), &self.parts);
         for field in &self.fields {
             let coded = &self.cache.coded[&field.column];
             if coded.offsets.is_empty() {
@@ -335,7 +354,7 @@ impl View {
 
     /// Whether a user's items are ranked: in validation, those of `valid_queries`.
     pub(crate) fn asks(&self, user: u32, split: Split) -> bool {
-        let share = self.spec.valid_queries.filter(|_| split == Split::Valid);
+        let share = self.resolved.valid_queries.filter(|_| split == Split::Valid);
         let drawn = || Rng::stream(EVAL_SEED, "queries").fork(user.into()).unit();
         share.is_none_or(|share| drawn() < share)
     }
@@ -354,26 +373,27 @@ impl View {
         if x.is_nan() {
             return 0.0;
         }
-        match self.dense {
-            Dense::Raw => x,
-            Dense::Log1p => x.max(0.0).ln_1p(),
+        // Standardised before anything is lost; the others from single precision, as papers' code.
+        match self.resolved.dense {
+            Dense::Raw => x as f32,
+            Dense::Log1p => (x as f32).max(0.0).ln_1p(),
             Dense::FloorLog2 => {
                 if x > 2.0 {
-                    x.ln().powi(2).floor()
+                    (x as f32).ln().powi(2).floor()
                 } else {
-                    x
+                    x as f32
                 }
             }
             Dense::Standard => {
                 let (shift, scale) = self.standard[feature];
-                (x - shift) * scale
+                ((x - shift) * scale) as f32
             }
         }
     }
 }
 
 /// View ids of a column: ranks by training count, then by cache id; the OOV id is last.
-fn remap(cache: &Cache, column: usize, part: &[u8], spec: &ViewSpec) -> (ViewField, Vec<u32>) {
+fn remap(cache: &Cache, column: usize, part: &[u8], spec: &Resolved) -> (ViewField, Vec<u32>) {
     let coded = &cache.coded[&column];
     let distinct = cache.meta.columns[column].distinct as usize;
     let mut counts = vec![0u32; distinct];
@@ -395,7 +415,7 @@ fn remap(cache: &Cache, column: usize, part: &[u8], spec: &ViewSpec) -> (ViewFie
 }
 
 /// View ids by training count: that of each cache id, how many are known, and the count of each.
-pub(crate) fn rank(counts: &[u32], occurs: &[bool], spec: &ViewSpec) -> (Vec<u32>, u32, Vec<u32>) {
+pub(crate) fn rank(counts: &[u32], occurs: &[bool], spec: &Resolved) -> (Vec<u32>, u32, Vec<u32>) {
     let kept = |id: &u32| match spec.vocab {
         VocabRule::Train => counts[*id as usize] >= spec.min_count.max(1),
         VocabRule::All => occurs[*id as usize] && counts[*id as usize] >= spec.min_count,
@@ -433,21 +453,20 @@ pub(crate) fn items_of(field: usize, shape: &FieldShape, known: u32) -> Items {
     Items { field, head: end(1) as u32, torso: end(2) as u32, known }
 }
 
-fn standardise(cache: &Cache, train: &Rows, dense: Dense) -> Vec<(f32, f32)> {
+fn standardise(cache: &Cache, train: &Rows, dense: Dense) -> Vec<(f64, f64)> {
     if dense != Dense::Standard {
         return Vec::new();
     }
+    // Around the mean, which may be large beside the deviation: times.
     let moments = |column: &crate::cache::Column| {
-        let (mut n, mut sum, mut squares) = (0.0, 0.0, 0.0);
-        for i in 0..train.len() {
-            let x = f64::from(column.float(train.get(i).into()));
-            if !x.is_nan() {
-                (n, sum, squares) = (n + 1.0, sum + x, squares + x * x);
-            }
-        }
-        let mean = if n > 0.0 { sum / n } else { 0.0 };
-        let deviation = if n > 0.0 { (squares / n - mean * mean).max(0.0).sqrt() } else { 0.0 };
-        (mean as f32, if deviation > 0.0 { (1.0 / deviation) as f32 } else { 1.0 })
+        let values = || {
+            let all = (0..train.len()).map(|i| column.float(train.get(i).into()));
+            all.filter(|x| !x.is_nan())
+        };
+        let n = f64::max(values().count() as f64, 1.0);
+        let mean = values().sum::<f64>() / n;
+        let variance = values().map(|x| (x - mean).powi(2)).sum::<f64>() / n;
+        (mean, if variance > 0.0 { 1.0 / variance.sqrt() } else { 1.0 })
     };
     cache.dense.iter().map(moments).collect()
 }

@@ -1,6 +1,6 @@
 //! Histories, targets and candidates, on files small enough to check by hand.
 
-use embc_core::batch::{Bag, Batch, Data, Examples, Order, Split, Task};
+use embc_core::batch::{Bag, Batch, Data, Examples, Order, Protocol, Split};
 use embc_data::view::View;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -37,11 +37,13 @@ fn examples(run: impl FnOnce(&mut dyn FnMut(&Batch) -> ControlFlow<()>)) -> Vec<
 }
 
 fn train(view: &View, epoch: u32, batch: usize) -> Vec<Vec<Vec<u32>>> {
-    examples(|visit| view.train(Order { seed: 1, epoch, batch, skip: 0 }, visit))
+    examples(|visit| {
+        view.train(Order { seed: 1, epoch, batch, skip: 0, train_unknown: false }, visit)
+    })
 }
 
 fn queries(view: &View, split: Split) -> Vec<Vec<Vec<u32>>> {
-    examples(|visit| view.eval(split, Task::Ranking, 2, visit))
+    examples(|visit| view.eval(split, Protocol::Ranking, 2, visit))
 }
 
 /// Names of a view's ids are ranks by training count: 10 three times (again by user 1, a row that
@@ -149,7 +151,7 @@ fn a_pair_is_an_item_of_the_user_and_one_that_is_not() {
     }
     // Each test item among three that the user does not have; field 1 is the candidate.
     let mut groups: BTreeMap<u32, Vec<(u32, f32)>> = BTreeMap::new();
-    view.eval(Split::Test, Task::Ranking, 3, &mut |batch| {
+    view.eval(Split::Test, Protocol::Ranking, 3, &mut |batch| {
         for i in 0..batch.size {
             let candidate = (batch.fields[1].ids[i], batch.labels[i]);
             groups.entry(batch.groups[i]).or_default().push(candidate);
@@ -195,7 +197,7 @@ fn what_histories_cannot_be_made_of() {
     let csv = "columns = { label = \"click\", categorical = [\"a\", \"b\", \"c\"] }\nsplit = { rule = \"tail\", valid = 0.3 }";
     let files = [("data", "click,a,b,c\n1,1,1,1\n0,1,1,1\n1,2,2,2\n")];
     let error = support::view("csv", &files, csv, "", Examples::Users).err().unwrap();
-    assert!(error.contains("need a user and an item column"), "{error}");
+    assert!(error.contains("needs a user and an item column"), "{error}");
     let files = [("ratings", "1::1::5::1\n2::2::5::2\n3::1::5::3\n")];
     let error = support::view("movielens-dat", &files, SPLIT, "", Examples::Users).err().unwrap();
     assert!(error.contains("no user has two training items"), "{error}");
@@ -230,7 +232,7 @@ fn a_share_of_users_validates_and_all_test() {
     let groups = |split| {
         let view = of("valid_queries = 0.25\nnegatives = 1", Examples::Rows);
         let mut last = 0;
-        view.eval(split, Task::Ranking, 64, &mut |batch| {
+        view.eval(split, Protocol::Ranking, 64, &mut |batch| {
             last = *batch.groups.last().unwrap();
             ControlFlow::Continue(())
         });

@@ -1,6 +1,6 @@
 //! Splits, labels, vocabularies, negatives and shuffles on files small enough to check by hand.
 
-use embc_core::batch::{Batch, Data, Examples, Order, Split, Task};
+use embc_core::batch::{Batch, Data, Examples, Order, Protocol, Split};
 use embc_data::view::View;
 use std::ops::ControlFlow;
 
@@ -27,7 +27,7 @@ fn examples(
 }
 
 fn train(view: &View, seed: u64, epoch: u32, batch: usize) -> Vec<(Vec<u32>, f32, u32)> {
-    examples(|visit| view.train(Order { seed, epoch, batch, skip: 0 }, visit))
+    examples(|visit| view.train(Order { seed, epoch, batch, skip: 0, train_unknown: false }, visit))
 }
 
 /// Four users; user 1 has ties in time, user 4 a single row.
@@ -45,9 +45,9 @@ fn last_per_user_sorts_by_time_with_ties_in_file_order() {
     assert_eq!(sizes(&view), [5, 3, 3]);
     assert_eq!(view.short_users, 1);
     // User 1's last row in the file is item 13 with 3 stars, user 2's latest is item 10.
-    let test = examples(|visit| view.eval(Split::Test, Task::Pointwise, 2, visit));
+    let test = examples(|visit| view.eval(Split::Test, Protocol::Pointwise, 2, visit));
     assert_eq!(test.iter().map(|e| e.1).collect::<Vec<_>>(), [0.0, 1.0, 1.0]);
-    let valid = examples(|visit| view.eval(Split::Valid, Task::Pointwise, 2, visit));
+    let valid = examples(|visit| view.eval(Split::Valid, Protocol::Pointwise, 2, visit));
     assert_eq!(valid.iter().map(|e| e.1).collect::<Vec<_>>(), [0.0, 0.0, 0.0]);
 }
 
@@ -60,7 +60,7 @@ fn dropped_ratings_leave_before_the_split_and_ids_rank_by_training_count() {
     let items = &view.shape().fields[1];
     // In training: item 11 three times, 10 three times, 12 once; 14 only validates and is OOV.
     assert_eq!(items.counts.to_vec(), [3, 3, 1, 0]);
-    let valid = examples(|visit| view.eval(Split::Valid, Task::Pointwise, 9, visit));
+    let valid = examples(|visit| view.eval(Split::Valid, Protocol::Pointwise, 9, visit));
     assert!(
         valid.iter().any(|(ids, label, _)| ids[1] == 3 && *label == 1.0),
         "14 is OOV: {valid:?}"
@@ -73,8 +73,9 @@ fn rare_ids_become_oov() {
     let spec = "min_count = 2\nlabel = { positive_min = 4 }";
     let view = view("movielens-dat", &[("ratings", RATINGS)], rule, spec).unwrap();
     assert_eq!(sizes(&view), [10, 1, 0]);
-    // Items 10 and 11 three times, 12 twice; 13 and 14 once each, together in the OOV id.
-    assert_eq!(view.shape().fields[1].counts.to_vec(), [3, 3, 2, 2]);
+    // The last row in time validates, wherever it stands in the file: items 11 four times, 10 three
+    // times, 12 twice; one once, in the unknown id.
+    assert_eq!(view.shape().fields[1].counts.to_vec(), [4, 3, 2, 1]);
 }
 
 /// An id of validation alone is below a minimum count of one, with `vocab = "all"` too.
@@ -87,7 +88,7 @@ fn ids_lie_below_their_vocabulary() {
                 "min_count = {min_count}\nvocab = \"{vocab}\"\nlabel = {{ positive_min = 4 }}"
             );
             let view = view("movielens-dat", &[("ratings", RATINGS)], rule, &spec).unwrap();
-            let valid = examples(|visit| view.eval(Split::Valid, Task::Pointwise, 9, visit));
+            let valid = examples(|visit| view.eval(Split::Valid, Protocol::Pointwise, 9, visit));
             for (ids, ..) in &valid {
                 let fields = ids.iter().zip(&view.shape().fields);
                 fields.for_each(|(&id, field)| assert!(id < field.vocab, "{spec}: {id}"));
@@ -119,7 +120,7 @@ fn tails_days_and_shares() {
             .unwrap_err()
             .contains("something to train on")
     );
-    let three = "columns = { label = \"y\", categorical = [\"u\", \"v\", \"y\"] }";
+    let three = "columns = { label = \"all-positive\", categorical = [\"u\", \"v\", \"y\"] }";
     let more = format!("split = {{ rule = \"last-per-user\", valid = 1 }}\n{three}");
     let error = view("csv", &[("data", &numbered(100))], &more, "").err().unwrap();
     assert!(error.contains("needs a column called user"), "{error}");
@@ -182,15 +183,19 @@ fn every_shuffle_is_a_permutation_of_its_own_for_each_epoch() {
         let mut users: Vec<u32> = first.iter().map(|e| e.0[0]).collect();
         users.sort();
         assert_eq!(users, (0..900).collect::<Vec<_>>(), "{shuffle}");
-        let skipped =
-            examples(|visit| view.train(Order { seed: 1, epoch: 0, batch: 64, skip: 3 }, visit));
+        let skipped = examples(|visit| {
+            view.train(Order { seed: 1, epoch: 0, batch: 64, skip: 3, train_unknown: false }, visit)
+        });
         assert_eq!(skipped, first[3 * 64..], "{shuffle}");
         // A visitor that stops early leaves no thread behind.
         let mut batches = 0;
-        view.train(Order { seed: 1, epoch: 0, batch: 10, skip: 0 }, &mut |_| {
-            batches += 1;
-            ControlFlow::Break(())
-        });
+        view.train(
+            Order { seed: 1, epoch: 0, batch: 10, skip: 0, train_unknown: false },
+            &mut |_| {
+                batches += 1;
+                ControlFlow::Break(())
+            },
+        );
         assert_eq!(batches, 1);
     }
 }
@@ -209,7 +214,7 @@ fn negatives_are_unseen_items_and_follow_their_positive() {
     };
     let held: Vec<_> = [Split::Valid, Split::Test]
         .into_iter()
-        .flat_map(|split| examples(|visit| view.eval(split, Task::Pointwise, 9, visit)))
+        .flat_map(|split| examples(|visit| view.eval(split, Protocol::Pointwise, 9, visit)))
         .collect();
     let (known, held_out) = (positives(&first), positives(&held));
     assert_eq!((known.len(), held_out.len()), (5, 6));
@@ -239,7 +244,7 @@ fn rankings_leave_out_what_is_known_and_sampled_ones_have_their_number() {
     let rule = "split = { rule = \"last-per-user\", valid = 1, test = 1 }";
     let of = |spec: &str| view("movielens-dat", &[("ratings", RATINGS)], rule, spec).unwrap();
     let all = of("negatives = 1\nvocab = \"all\"");
-    let test = examples(|visit| all.eval(Split::Test, Task::Ranking, 2, visit));
+    let test = examples(|visit| all.eval(Split::Test, Protocol::Ranking, 2, visit));
     // Five items; users 1, 2 and 3 know 3, 2 and 2 of them from training and validation.
     let per_group = |group: u32| test.iter().filter(|e| e.2 == group).count();
     let mut counts = [per_group(0), per_group(1), per_group(2)];
@@ -247,10 +252,20 @@ fn rankings_leave_out_what_is_known_and_sampled_ones_have_their_number() {
     assert_eq!(counts, [2, 3, 3]);
     assert_eq!(test.iter().filter(|e| e.1 == 1.0).count(), 3);
     let sampled = of("negatives = 1\ncandidates = 6\nvocab = \"all\"");
-    let valid = examples(|visit| sampled.eval(Split::Valid, Task::Ranking, 4, visit));
-    assert_eq!(valid.len(), 3 * 7);
+    let valid = examples(|visit| sampled.eval(Split::Valid, Protocol::Ranking, 4, visit));
+    // Of five items users have 4, 3 and 3: one or two are left, each once.
+    let mut lengths = [0, 1, 2].map(|group| valid.iter().filter(|e| e.2 == group).count());
+    lengths.sort();
+    assert_eq!(lengths, [2, 3, 3]);
+    for query in valid.chunk_by(|a, b| a.2 == b.2) {
+        assert!(query[0].1 == 1.0 && query[1..].iter().all(|e| e.1 == 0.0));
+        let items: std::collections::BTreeSet<u32> = query.iter().map(|e| e.0[1]).collect();
+        assert_eq!(items.len(), query.len());
+    }
+    let left_out = sampled.left_out_of_rankings();
     assert!(
-        valid.chunks(7).all(|query| query[0].1 == 1.0 && query[1..].iter().all(|e| e.1 == 0.0))
+        left_out.iter().any(|(what, n)| what.contains("fewer than 6") && *n == 3),
+        "{left_out:?}"
     );
 }
 
@@ -263,11 +278,17 @@ fn dense_features_and_bags() {
         let spec = format!("vocab = \"all\"\nshuffle = \"none\"\ndense = \"{dense}\"");
         let view = view("csv", &[("data", rows)], &more, &spec).unwrap();
         let mut seen = (Vec::new(), Vec::new(), Vec::new());
-        view.train(Order { seed: 1, epoch: 0, batch: 9, skip: 0 }, &mut |batch| {
-            seen =
-                (batch.dense.clone(), batch.fields[1].ids.clone(), batch.fields[1].offsets.clone());
-            ControlFlow::Continue(())
-        });
+        view.train(
+            Order { seed: 1, epoch: 0, batch: 9, skip: 0, train_unknown: false },
+            &mut |batch| {
+                seen = (
+                    batch.dense.clone(),
+                    batch.fields[1].ids.clone(),
+                    batch.fields[1].offsets.clone(),
+                );
+                ControlFlow::Continue(())
+            },
+        );
         seen
     };
     // The mean of 1 and 3 is 2, their deviation 1; the missing value is 0 in every transformation.

@@ -1,6 +1,6 @@
 //! Avazu's click-through-rate contest: the 24 columns of train.csv. The id is not a feature.
 
-use super::delimited::{Column, Layout};
+use super::delimited::{Column, Dialect, Layout};
 use super::{Field, Format, Role, Sink};
 use crate::error::Result;
 use crate::input::Input;
@@ -18,7 +18,13 @@ fn layout() -> Layout {
     ];
     let feature = |name: &str| (named(name), Field::new(name, Role::Categorical));
     columns.extend(FEATURES.split(' ').map(feature));
-    Layout { delimiter: b',', quoting: true, header: true, width: Some(24), columns }
+    Layout {
+        delimiter: b',',
+        dialect: Dialect::strict(true),
+        header: true,
+        width: Some(24),
+        columns,
+    }
 }
 
 impl Format for Avazu {

@@ -1,10 +1,11 @@
 //! A user's own table: `columns` in the registry says what each column means.
 
-use super::delimited::{Column, Layout};
+use super::delimited::{Column, Dialect, Layout};
 use super::{Field, Format, Role, Sink};
 use crate::error::{Error, Result};
 use crate::input::Input;
-use crate::registry::Entry;
+use crate::registry::{Columns, Entry, Multi, Quote, Weights};
+use std::collections::{BTreeMap, BTreeSet};
 
 pub(super) struct Csv;
 
@@ -18,21 +19,69 @@ fn layout(entry: &Entry) -> Result<Layout> {
     })?;
     let delimiter = u8::try_from(c.delimiter)
         .map_err(|_| wrong(format!("columns.delimiter {:?} is not one byte", c.delimiter)))?;
+    let escape = c.escape.map(u8::try_from).transpose();
+    let escape = escape.map_err(|_| wrong("columns.escape is not one byte".into()))?;
+    if escape.is_some() && c.quote == Quote::None {
+        return Err(wrong("columns.escape is read inside quotes, and quote = \"none\"".into()));
+    }
     if c.categorical.is_empty() && c.multi.is_empty() {
         return Err(wrong("columns names no categorical or multi column".into()));
     }
+    check_label(c).and_then(|()| check_names(c)).map_err(wrong)?;
     let column =
         |name: &String, role| (Column::Named(vec![name.clone()]), Field::new(name.clone(), role));
     let mut columns = Vec::new();
     if c.label != ALL_POSITIVE {
-        columns.push(column(&c.label, if c.rating { Role::Rating } else { Role::Label }));
+        let role = match (c.rating, c.classes) {
+            (true, _) => Role::Rating,
+            (_, true) => Role::Class,
+            _ => Role::Label,
+        };
+        columns.push(column(&c.label, role));
     }
     columns.extend(c.time.iter().map(|name| column(name, Role::Time)));
     columns.extend(c.dense.iter().map(|name| column(name, Role::Dense)));
     columns.extend(c.categorical.iter().map(|name| column(name, Role::Categorical)));
-    columns.extend(c.multi.iter().map(|m| column(&m.name, Role::Multi(m.separator))));
+    let separator = |m: &Multi| m.separator().map_err(wrong);
+    for multi in &c.multi {
+        columns.push(column(&multi.name, Role::Multi(separator(multi)?)));
+    }
     columns.extend(entry.split_columns().iter().map(|name| column(name, Role::Tag)));
-    Ok(Layout { delimiter, quoting: true, header: c.header, width: None, columns })
+    let multi: BTreeMap<String, Multi> =
+        c.multi.iter().map(|m| (m.name.clone(), m.clone())).collect();
+    let dialect = Dialect { quoting: c.quote == Quote::Double, escape, words: Some(multi) };
+    Ok(Layout { delimiter, dialect, header: c.header, width: None, columns })
+}
+
+fn check_label(c: &Columns) -> std::result::Result<(), String> {
+    let all = c.label == ALL_POSITIVE;
+    match () {
+        () if all && (c.rating || c.classes) => {
+            Err("columns: label = \"all-positive\" names no column, so rating and classes say nothing of it".into())
+        }
+        () if c.rating && c.classes => Err("columns: a label is a rating or a class, not both".into()),
+        () if c.classes && c.negatives > 0 => {
+            Err("columns.negatives are labels 0, which classes do not have".into())
+        }
+        () => Ok(()),
+    }
+}
+
+/// A column is the label or a feature, and one feature only. What sorts or splits may be either.
+fn check_names(c: &Columns) -> std::result::Result<(), String> {
+    let mut seen = BTreeSet::new();
+    let multi = c.multi.iter().map(|m| &m.name);
+    for name in c.dense.iter().chain(&c.categorical).chain(multi) {
+        if *name == c.label {
+            return Err(format!(
+                "columns: {name} is the label, and as a feature it would give the answer away"
+            ));
+        }
+        if !seen.insert(name) {
+            return Err(format!("columns names {name} twice"));
+        }
+    }
+    Ok(())
 }
 
 impl Format for Csv {
@@ -50,5 +99,30 @@ impl Format for Csv {
     }
     fn read(&self, entry: &Entry, input: Input<'_>, sink: Sink<'_>) -> Result<()> {
         layout(entry)?.read(input, sink)
+    }
+}
+
+impl Multi {
+    /// What stands between values: one character, spaces around it aside.
+    fn separator(&self) -> std::result::Result<char, String> {
+        let text = self.separator.trim();
+        let text = if text.is_empty() { &self.separator[..] } else { text };
+        let mut chars = text.chars();
+        match (chars.next(), chars.next()) {
+            (Some(separator), None) => Ok(separator),
+            _ if self.separator.trim().is_empty() && !self.separator.is_empty() => Ok(' '),
+            _ => Err(format!(
+                "columns.multi {}: separator {:?} is not one character",
+                self.name, self.separator
+            )),
+        }
+    }
+
+    /// A value without its weight, where weights are dropped.
+    pub(super) fn unweighted<'a>(&self, value: &'a str) -> &'a str {
+        match (self.weights, super::words::is_weighted(value)) {
+            (Some(Weights::Drop), true) => value.rsplit_once(':').map_or(value, |(name, _)| name),
+            _ => value,
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! MovieLens in its three layouts: user, movie, rating, timestamp.
 
-use super::delimited::{Column, Layout};
+use super::delimited::{Column, Dialect, Layout};
 use super::{Field, Format, Role, Sink};
 use crate::error::Result;
 use crate::input::Input;
@@ -19,7 +19,13 @@ fn layout(delimiter: u8, header: bool, stride: usize) -> Layout {
     ];
     let columns = fields.into_iter().enumerate().map(|(i, f)| (Column::At(i * stride), f));
     let width = Some(3 * stride + 1);
-    Layout { delimiter, quoting: header, header, width, columns: columns.collect() }
+    Layout {
+        delimiter,
+        dialect: Dialect::strict(header),
+        header,
+        width,
+        columns: columns.collect(),
+    }
 }
 
 macro_rules! format {

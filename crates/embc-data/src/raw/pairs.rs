@@ -1,6 +1,6 @@
 //! User-item tables with a header, in any column order: with ratings, or bare pairs.
 
-use super::delimited::{Column, Layout};
+use super::delimited::{Column, Dialect, Layout};
 use super::{Field, Format, Role, Sink};
 use crate::error::Result;
 use crate::input::Input;
@@ -23,7 +23,7 @@ fn layout(entry: &Entry, rating: bool) -> Layout {
     }
     let tag = |name: &String| (Column::Named(vec![name.clone()]), Field::new(name, Role::Tag));
     columns.extend(entry.split_columns().iter().map(tag));
-    Layout { delimiter: b',', quoting: true, header: true, width: None, columns }
+    Layout { delimiter: b',', dialect: Dialect::strict(true), header: true, width: None, columns }
 }
 
 impl Format for Ratings {

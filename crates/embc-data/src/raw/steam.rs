@@ -1,6 +1,6 @@
 //! Kaggle's steam-200k: user, game, purchase or play, a value, 0.
 
-use super::delimited::{Column, Layout};
+use super::delimited::{Column, Dialect, Layout};
 use super::{Field, Format, Role, Sink};
 use crate::error::Result;
 use crate::input::Input;
@@ -16,7 +16,13 @@ fn layout() -> Layout {
         Field::new("value", Role::Rating),
     ];
     let columns = fields.into_iter().enumerate().map(|(i, f)| (Column::At(i), f)).collect();
-    Layout { delimiter: b',', quoting: true, header: false, width: Some(5), columns }
+    Layout {
+        delimiter: b',',
+        dialect: Dialect::strict(true),
+        header: false,
+        width: Some(5),
+        columns,
+    }
 }
 
 impl Format for Steam {

@@ -1,6 +1,10 @@
 //! `[data]` of an experiment.
 
+use crate::error::{Error, Result};
+use crate::raw::{Field, Role};
+use crate::registry::Entry;
 use crate::split::SplitRule;
+use embc_core::batch::Examples;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -27,6 +31,20 @@ pub struct ViewSpec {
     /// Share of users whose items are ranked in validation, drawn once; all by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub valid_queries: Option<f64>,
+    /// The column of users, where it is not called user or user_id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// The column of items, where it is not called item or item_id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub item: Option<String>,
+    /// Columns that describe the situation of a row and are known before an item is chosen, such
+    /// as the hour: negatives and candidates keep them. Each positive is then ranked by itself.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub context: Vec<String>,
+    /// Which rows say that a user had an item, which is then no negative and no candidate: by
+    /// default every rating, however low, and of labels 0 and 1 the ones.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub had: Option<HadRule>,
     /// How dense features are transformed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dense: Option<Dense>,
@@ -38,7 +56,229 @@ pub struct ViewSpec {
     pub history: Option<u32>,
 }
 
+/// What a view came to, whatever text led there: the part of a trial's identity that is about data.
+/// What says nothing is left out, so that it changes no id.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Resolved {
+    /// The columns that are read, each with its role.
+    pub columns: Vec<(String, String)>,
+    /// Columns of users and items.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pair: Option<(String, String)>,
+    /// The rule that splits, with its seed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub split: Option<SplitRule>,
+    /// Ids with fewer training rows become the unknown id.
+    #[serde(skip_serializing_if = "is_default")]
+    pub min_count: u32,
+    /// Which ids exist.
+    #[serde(skip_serializing_if = "is_default")]
+    pub vocab: VocabRule,
+    /// How a rating becomes a label.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub label: Option<LabelRule>,
+    /// Sampled negatives a positive.
+    #[serde(skip_serializing_if = "is_default")]
+    pub negatives: u32,
+    /// What positives are ranked against.
+    #[serde(skip_serializing_if = "is_default")]
+    pub candidates: Candidates,
+    /// SHA-256 of the files that name candidates.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub given: Option<String>,
+    /// Share of users whose items are ranked in validation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub valid_queries: Option<f64>,
+    /// Columns of the situation.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub context: Vec<String>,
+    /// Which rows say that a user had an item.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub had: Option<HadRule>,
+    /// How dense features are transformed.
+    #[serde(skip_serializing_if = "is_default")]
+    pub dense: Dense,
+    /// How training rows are shuffled.
+    #[serde(skip_serializing_if = "is_default")]
+    pub shuffle: Shuffle,
+    /// Most items of a history, most ids of a multi-valued field.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub history: Option<u32>,
+}
+
+fn is_default<T: Default + PartialEq>(x: &T) -> bool {
+    *x == T::default()
+}
+
+impl Resolved {
+    /// What `spec` comes to for the data set `entry` under a model that wants such examples. Needs
+    /// no data; an error is about a key that means nothing here.
+    pub fn new(entry: &Entry, spec: &ViewSpec, examples: Examples) -> Result<Self> {
+        let format = crate::raw::find(&entry.format)?;
+        let fields = format.fields(entry)?;
+        let split = match &spec.split {
+            Some(SplitChoice::Rule(rule)) => rule.clone(),
+            Some(SplitChoice::Name(name)) => entry.split_rule(Some(name))?,
+            None => entry.split_rule(None)?,
+        };
+        let pair = pair(spec, &fields)?;
+        spec.check(&fields, pair.is_some(), examples)?;
+        let by_user = examples != Examples::Rows;
+        let timed = split.reads_time() || by_user;
+        let read = |field: &&Field| match field.role {
+            Role::Tag => false,
+            Role::Time => timed,
+            // Histories are of users and items alone.
+            role if by_user && (role.is_feature() || role == Role::Dense) => {
+                pair.as_ref().is_some_and(|(user, item)| [user, item].contains(&&field.name))
+            }
+            _ => true,
+        };
+        let columns = fields.iter().filter(read);
+        let columns = columns.map(|f| (f.name.clone(), f.role.name().to_string())).collect();
+        let dense = fields.iter().any(|field| field.role == Role::Dense) && !by_user;
+        let negatives = entry.columns.as_ref().map_or(0, |columns| columns.negatives);
+        let rated = fields.iter().any(|field| field.role == Role::Rating);
+        let usual = if rated { HadRule::Rows } else { HadRule::Positives };
+        Ok(Self {
+            columns,
+            split: Some(split),
+            min_count: spec.min_count,
+            vocab: spec.vocab,
+            label: spec.label.clone(),
+            negatives: if by_user { 0 } else { spec.negatives.unwrap_or(negatives) },
+            candidates: if pair.is_some() { spec.candidates } else { Candidates::default() },
+            pair,
+            given: None,
+            valid_queries: spec.valid_queries.filter(|&share| share < 1.0),
+            context: spec.context.clone(),
+            had: spec.had.filter(|&had| had != usual),
+            dense: if dense { spec.dense.unwrap_or(format.dense()) } else { Dense::Raw },
+            shuffle: spec.shuffle,
+            history: spec.history,
+        })
+    }
+}
+
+/// The columns of users and items, if there are any: those that are named, those that are called so,
+/// or the only two of one id each.
+fn pair(spec: &ViewSpec, fields: &[Field]) -> Result<Option<(String, String)>> {
+    let single = |field: &&Field| matches!(field.role, Role::Categorical | Role::Hex);
+    let singles: Vec<&Field> = fields.iter().filter(single).collect();
+    let features = fields.iter().filter(|field| field.role.is_feature()).count();
+    let find = |key: &str, given: &Option<String>, usual: &[&str]| match given {
+        Some(name) => match singles.iter().any(|field| field.name == *name) {
+            true => Ok(Some(name.clone())),
+            false => {
+                let known: Vec<&str> = singles.iter().map(|field| &field.name[..]).collect();
+                Err(Error::Data(format!(
+                    "[data] {key} = {name:?} is no column of one id; there are {}",
+                    known.join(", ")
+                )))
+            }
+        },
+        None => {
+            let is = |field: &&&Field| usual.contains(&&field.name[..]);
+            Ok(singles.iter().find(is).map(|field| field.name.clone()))
+        }
+    };
+    let user = find("user", &spec.user, &["user", "user_id"])?;
+    let item = find("item", &spec.item, &["item", "item_id", "game"])?;
+    if user.is_some() && user == item {
+        return Err(Error::Data("[data] user and item are one column".into()));
+    }
+    let [first, second] = [0, 1].map(|i| singles.get(i).map(|field| field.name.clone()));
+    Ok(match (user, item) {
+        (Some(user), Some(item)) => Some((user, item)),
+        (user, item) if features == 2 && singles.len() == 2 => {
+            let other = |one: &String| if Some(one) == first.as_ref() { &second } else { &first };
+            match (user, item) {
+                (None, None) => first.clone().zip(second.clone()),
+                (Some(user), None) => other(&user).clone().map(|item| (user, item)),
+                (None, Some(item)) => other(&item).clone().map(|user| (user, item)),
+                both => both.0.zip(both.1),
+            }
+        }
+        _ => None,
+    })
+}
+
 impl ViewSpec {
+    /// Refuses keys that mean nothing for this data and model.
+    fn check(&self, fields: &[Field], pair: bool, examples: Examples) -> Result<()> {
+        let has = |wanted: fn(&Role) -> bool| fields.iter().any(|field| wanted(&field.role));
+        let by_user = examples != Examples::Rows;
+        let implicit = !has(|r| matches!(r, Role::Label | Role::Rating | Role::Class));
+        let unread = [
+            (
+                self.label.is_some() && !has(|r| *r == Role::Rating),
+                "label",
+                "applies to ratings, which this data set has not",
+            ),
+            (
+                self.dense.is_some() && by_user,
+                "dense",
+                "is of dense features, which this model does not read",
+            ),
+            (
+                self.dense.is_some() && !has(|r| *r == Role::Dense),
+                "dense",
+                "is of dense features, which this data set has not",
+            ),
+            (
+                self.history.is_some() && !by_user && !has(|r| matches!(r, Role::Multi(_))),
+                "history",
+                "is of histories and of columns of several ids, and there are none",
+            ),
+            (
+                self.candidates != Candidates::default() && !pair,
+                "candidates",
+                "is of rankings, which need a user and an item column of one id each",
+            ),
+            (
+                self.valid_queries.is_some() && !pair,
+                "valid_queries",
+                "is of rankings, which need a user and an item column of one id each",
+            ),
+            (
+                !self.context.is_empty() && (!pair || by_user),
+                "context",
+                "is of rows with a user, an item and more columns, which this model and data have not",
+            ),
+            (
+                self.had.is_some() && !pair,
+                "had",
+                "is of users and items, which this data set has not",
+            ),
+            (
+                self.had.is_some() && implicit,
+                "had",
+                "is of rows with labels or ratings, and here every row is a positive",
+            ),
+        ];
+        if let Some((_, key, why)) = unread.iter().find(|(unread, ..)| *unread) {
+            return Err(Error::Data(format!("[data] {key} {why}; remove it")));
+        }
+        if self.valid_queries.is_some_and(|share| !(share > 0.0 && share <= 1.0)) {
+            let what = "[data] valid_queries must be above 0, and at most 1";
+            return Err(Error::Data(what.into()));
+        }
+        if self.candidates == Candidates::Sampled(0) {
+            return Err(Error::Data("[data] candidates must be positive".into()));
+        }
+        let feature = |name: &&String| {
+            let is = |f: &Field| f.name == **name && (f.role.is_feature() || f.role == Role::Dense);
+            !fields.iter().any(is)
+        };
+        match self.context.iter().find(feature) {
+            Some(name) => {
+                Err(Error::Data(format!("[data] context names {name}, which is no feature")))
+            }
+            None => Ok(()),
+        }
+    }
+
     /// Whether each trial's seed draws a split of its own.
     pub fn splits_by_seed(&self) -> bool {
         self.clone().open_seed().is_some()
@@ -82,15 +322,25 @@ pub enum VocabRule {
     All,
 }
 
+/// Which rows say that a user had an item.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum HadRule {
+    /// All.
+    Rows,
+    /// Those with the label 1.
+    Positives,
+}
+
 /// How a rating becomes a label.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LabelRule {
     /// Ratings from here on are 1, others 0.
-    pub positive_min: f32,
+    pub positive_min: f64,
     /// Rows with these ratings are left out.
     #[serde(default)]
-    pub drop: Vec<f32>,
+    pub drop: Vec<f64>,
 }
 
 /// What a positive is ranked against.

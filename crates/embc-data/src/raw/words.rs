@@ -1,0 +1,215 @@
+//! Labels, times, missing values and lists as people write them.
+
+use super::Time;
+
+/// Words that mean that there is no value.
+const MISSING: &[&str] = &["na", "n/a", "null", "\\n", "nan", "none", "(no genres listed)"];
+
+/// True for a word that means that there is no value; the empty one does so everywhere.
+pub fn is_missing(value: &[u8]) -> bool {
+    value.is_empty()
+        || value.len() <= 18
+            && MISSING.iter().any(|word| value.eq_ignore_ascii_case(word.as_bytes()))
+}
+
+/// 0 or 1, in digits or in words.
+pub fn label(value: &[u8]) -> Option<f64> {
+    let value = value.trim_ascii();
+    let is = |words: &[&str]| words.iter().any(|word| value.eq_ignore_ascii_case(word.as_bytes()));
+    match value {
+        b"0" => Some(0.0),
+        b"1" => Some(1.0),
+        _ if is(&["true", "yes", "t", "y"]) => Some(1.0),
+        _ if is(&["false", "no", "f", "n"]) => Some(0.0),
+        _ => {
+            let number: f64 = std::str::from_utf8(value).ok()?.parse().ok()?;
+            (number == 0.0 || number == 1.0).then_some(number)
+        }
+    }
+}
+
+/// An integer, a decimal number, or a date with or without a time, ISO 8601: seconds since 1970.
+pub fn time(value: &[u8]) -> Option<Time> {
+    let text = std::str::from_utf8(value).ok()?.trim();
+    if let Ok(whole) = text.parse() {
+        return Some((whole, 0));
+    }
+    date(text).or_else(|| {
+        let (whole, fraction) = text.split_once('.')?;
+        let negative = whole.starts_with('-');
+        let (whole, part): (i64, u32) = (whole.parse().ok()?, billionths(fraction)?);
+        // Below zero the fraction counts down from the next whole.
+        Some(if negative && part > 0 { (whole - 1, 1_000_000_000 - part) } else { (whole, part) })
+    })
+}
+
+fn billionths(digits: &str) -> Option<u32> {
+    let is_digits = digits.bytes().all(|byte| byte.is_ascii_digit());
+    let padded = format!("{:0<9}", digits.get(..digits.len().min(9))?);
+    if is_digits { padded.parse().ok() } else { None }
+}
+
+/// 2024-01-31, 2024/01/31, with 12:30, 12:30:59 or 12:30:59.5 after a space or T, and Z or +02:00.
+fn date(text: &str) -> Option<Time> {
+    let number = |range: std::ops::Range<usize>| -> Option<i64> {
+        let digits = text.get(range)?;
+        if digits.bytes().all(|byte| byte.is_ascii_digit()) { digits.parse().ok() } else { None }
+    };
+    let (year, month, day) = (number(0..4)?, number(5..7)?, number(8..10)?);
+    let marks = [text.get(4..5)?, text.get(7..8)?];
+    let days_of = [
+        31,
+        if year % 4 == 0 && (year % 100 != 0 || year % 400 == 0) { 29 } else { 28 },
+        31,
+        30,
+        31,
+        30,
+        31,
+        31,
+        30,
+        31,
+        30,
+        31,
+    ];
+    let most = *days_of.get(usize::try_from(month).ok()?.checked_sub(1)?)?;
+    if marks[0] != marks[1] || !matches!(marks[0], "-" | "/") || !(1..=most).contains(&day) {
+        return None;
+    }
+    // Days since 1970, the year beginning in March (Hinnant).
+    let (y, m) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let (era, of_era) = (y.div_euclid(400), y.rem_euclid(400));
+    let days = era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + (153 * m + 2) / 5 + day
+        - 719_469;
+    let mut rest = &text[10..];
+    let mut seconds = days * 86_400;
+    let mut part = 0;
+    if let Some(clock) = rest.strip_prefix([' ', 'T', 't']) {
+        let (hour, minute) = (number(11..13)?, number(14..16)?);
+        if clock.get(2..3)? != ":" || hour > 23 || minute > 59 {
+            return None;
+        }
+        seconds += hour * 3600 + minute * 60;
+        rest = &text[16..];
+        if rest.starts_with(':') {
+            let second = number(17..19).filter(|second| *second <= 60)?;
+            seconds += second;
+            rest = &text[19..];
+            if let Some(fraction) = rest.strip_prefix('.') {
+                let end = fraction.find(|c: char| !c.is_ascii_digit()).unwrap_or(fraction.len());
+                (part, rest) = (billionths(&fraction[..end])?, &fraction[end..]);
+            }
+        }
+    }
+    let zone = match rest.trim() {
+        "" | "Z" | "z" | "UTC" => 0,
+        zone => {
+            let sign = match zone.get(..1)? {
+                "+" => 1,
+                "-" => -1,
+                _ => return None,
+            };
+            let digits: String = zone[1..].chars().filter(|c| *c != ':').collect();
+            let digits = if digits.len() == 2 { digits + "00" } else { digits };
+            let (hours, minutes): (i64, i64) =
+                (digits.get(..2)?.parse().ok()?, digits.get(2..4)?.parse().ok()?);
+            if digits.len() != 4 {
+                return None;
+            }
+            sign * (hours * 3600 + minutes * 60)
+        }
+    };
+    Some((seconds - zone, part))
+}
+
+/// The values of a list as JSON or Python write it: `["a", 'b']`; none where it is no list.
+pub fn list(value: &str) -> Option<Vec<String>> {
+    let inner = value.trim().strip_prefix('[')?.strip_suffix(']')?;
+    let mut values = Vec::new();
+    let mut chars = inner.chars().peekable();
+    loop {
+        while chars.next_if(|c| c.is_whitespace()).is_some() {}
+        let Some(&first) = chars.peek() else { return Some(values) };
+        let mut item = String::new();
+        if matches!(first, '"' | '\'') {
+            chars.next();
+            loop {
+                match chars.next()? {
+                    '\\' => item.push(chars.next()?),
+                    c if c == first => break,
+                    c => item.push(c),
+                }
+            }
+            while chars.next_if(|c| c.is_whitespace()).is_some() {}
+        } else {
+            while let Some(c) = chars.next_if(|c| *c != ',') {
+                item.push(c);
+            }
+            item.truncate(item.trim_end().len());
+        }
+        values.push(item);
+        match chars.next() {
+            None => return Some(values),
+            Some(',') => {}
+            Some(_) => return None,
+        }
+    }
+}
+
+/// True for "Comedy:0.93": a value with a weight.
+pub fn is_weighted(value: &str) -> bool {
+    let weight = value.rsplit_once(':').filter(|(name, _)| !name.is_empty());
+    weight.is_some_and(|(_, weight)| weight.contains('.') && weight.parse::<f64>().is_ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times() {
+        for (text, expect) in [
+            ("17", Some((17, 0))),
+            (" -3 ", Some((-3, 0))),
+            ("1577836800.25", Some((1_577_836_800, 250_000_000))),
+            ("-1.25", Some((-2, 750_000_000))),
+            ("1970-01-02", Some((86_400, 0))),
+            ("2000-02-29T00:00:01Z", Some((951_782_401, 0))),
+            ("2020/01/01 00:00", Some((1_577_836_800, 0))),
+            ("2020-01-01T02:00:00.5+02:00", Some((1_577_836_800, 500_000_000))),
+            ("1969-12-31 23:59:59 UTC", Some((-1, 0))),
+            ("9007199254740993", Some((9_007_199_254_740_993, 0))),
+            ("2019-02-29", None),
+            ("2019-13-01", None),
+            ("31.12.2019", None),
+            ("2019-01-01x", None),
+            ("soon", None),
+            ("", None),
+        ] {
+            assert_eq!(time(text.as_bytes()), expect, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn labels_and_missing_words() {
+        let labels =
+            ["1", " 0", "TRUE", "no", "1.0", "2", "maybe", ""].map(|x| label(x.as_bytes()));
+        assert_eq!(
+            labels,
+            [Some(1.0), Some(0.0), Some(1.0), Some(0.0), Some(1.0), None, None, None]
+        );
+        assert!(["", "NA", "null", "\\N", "NaN"].iter().all(|x| is_missing(x.as_bytes())));
+        assert!(!["0", "-", "nana"].iter().any(|x| is_missing(x.as_bytes())));
+    }
+
+    #[test]
+    fn lists() {
+        let of = |text: &str| list(text).map(|values| values.join("|"));
+        assert_eq!(of(r#"["a", "b \"c\""]"#).as_deref(), Some("a|b \"c\""));
+        assert_eq!(of("['a','it''s']"), None, "Python writes no such thing");
+        assert_eq!(of("[1, 2 ]").as_deref(), Some("1|2"));
+        assert_eq!(of(" [] ").as_deref(), Some(""));
+        assert_eq!(of("a, b"), None);
+        assert_eq!(of("['open]"), None);
+        assert!(is_weighted("Comedy:0.9") && !is_weighted("12:30") && !is_weighted(":0.5"));
+    }
+}
