@@ -6,9 +6,10 @@
 
 use crate::progress::Progress;
 use crate::record::Program;
+use crate::scores::Scores;
 use crate::tensors::{Slice, Stored, slice, write};
 use anyhow::{Context, Result, bail};
-use embc_core::batch::Split;
+use embc_core::batch::{Batch, Split};
 use embc_core::net::Net;
 use embc_core::state::{HasState, Saved, Tensor};
 use embc_core::train::{Checkpoint, Observer, Point, Position};
@@ -187,6 +188,8 @@ pub struct Keeper<'a> {
     before: f64,
     /// It was said that a checkpoint could not be written.
     said: bool,
+    /// Where the scores of the test rows go.
+    pub scores: Option<Scores<'a>>,
 }
 
 impl<'a> Keeper<'a> {
@@ -199,7 +202,7 @@ impl<'a> Keeper<'a> {
         let (from, before) = claim.resume().unzip();
         let now = Instant::now();
         let (last, started, before) = (now, now, before.unwrap_or(0.0));
-        (Self { progress, claim, every, last, started, before, said: false }, from)
+        (Self { progress, claim, every, last, started, before, said: false, scores: None }, from)
     }
 
     /// Seconds that the trial has taken, also before it was cut off.
@@ -220,6 +223,12 @@ impl Observer for Keeper<'_> {
     }
     fn point(&mut self, point: &Point) {
         self.progress.point(point);
+    }
+    fn wants_scores(&self) -> bool {
+        self.scores.is_some()
+    }
+    fn scores(&mut self, batch: &Batch, scores: &[f32]) {
+        self.scores.iter_mut().for_each(|into| into.add(batch, scores));
     }
     /// At the ends of epochs more often, but not where they last seconds.
     fn wants_checkpoint(&mut self, epoch_ends: bool) -> bool {

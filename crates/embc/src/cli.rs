@@ -92,6 +92,9 @@ pub struct Train {
     /// Save weights (safetensors), vocabularies and the trial's record here
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
+    /// Write the test rows' scores to this file as CSV: row or query and item, label, score
+    #[arg(long, value_name = "FILE")]
+    pub scores: Option<PathBuf>,
     #[command(flatten)]
     pub keep: Keep,
 }
@@ -140,6 +143,10 @@ pub struct Sweep {
     /// Threads of a trial; the numbers do not depend on it
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
+    /// Write the test rows' scores of each trial that runs as CSV: FILE with the trial's id before
+    /// its extension
+    #[arg(long, value_name = "FILE")]
+    pub scores: Option<PathBuf>,
     #[command(flatten)]
     pub keep: Keep,
 }

@@ -3,11 +3,13 @@
 use crate::cli::Global;
 use crate::config::Experiment;
 use crate::progress::DataProgress;
+use crate::scores::ScoresTo;
 use crate::{interrupted, suggest};
 use anyhow::{Result, anyhow};
 use embc_data::registry::{Entry, Registry};
 use embc_data::view::View;
 use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
 
 pub mod compare;
@@ -87,6 +89,13 @@ pub fn open(entry: &Entry, experiment: &Experiment, global: &Global) -> Result<V
     for (what, n) in &view.left_out {
         tracing::info!("{}: {} {what}", entry.name, crate::table::count(*n));
     }
+    if view.unknown_lookups > 0.0 {
+        let share = 100.0 * view.unknown_lookups;
+        tracing::info!(
+            "{}: {share:.1} % of the test lookups are of ids without a training row",
+            entry.name
+        );
+    }
     if view.short_users > 0 {
         tracing::info!(
             "{}: {} users are too short to hold out from and train only",
@@ -95,6 +104,25 @@ pub fn open(entry: &Entry, experiment: &Experiment, global: &Global) -> Result<V
         );
     }
     Ok(view)
+}
+
+/// Where the scores of an experiment's trials go, if they are wanted.
+pub fn scores(
+    path: Option<&Path>,
+    experiment: &Experiment,
+    entry: &Entry,
+    data: &View,
+    global: &Global,
+) -> Result<Option<ScoresTo>> {
+    let Some(path) = path else { return Ok(None) };
+    if path.extension().is_some_and(|extension| extension != "csv") {
+        return Err(anyhow!(
+            "--scores {}: scores are written as CSV; call it .csv",
+            path.display()
+        ));
+    }
+    let examples = experiment.examples()?;
+    ScoresTo::new(path, entry, &global.data_dir, data, examples).map(Some)
 }
 
 /// Sets the number of threads.

@@ -1,27 +1,32 @@
 //! Experiments: one TOML file each, checked as a whole before anything runs.
 
 use crate::axis::{BudgetConfig, Point};
+use crate::lines::line_of;
 use crate::{overrides, suggest};
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Result, anyhow, bail};
 use embc_core::batch::Examples;
 use embc_core::hash::HashFamily;
 use embc_core::init::Init;
-use embc_core::layer::{Pooling, Sharing};
+use embc_core::layer::{Pooling, Sharing, Unknown};
 use embc_core::metric::Metric;
-use embc_core::optim::Optim;
+use embc_core::optim::{LrSchedule, Optimizer};
 use embc_core::quantize::Storage;
 use embc_core::scheme::Knobs;
-use embc_data::view::ViewSpec;
+use embc_data::view::{Resolved, ViewSpec};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+mod file;
 mod shown;
+mod unread;
 
+pub use file::{find, parse, read, theory};
 pub use shown::{Compare, Expect, Pair, ReferenceConfig, TableConfig, TableSplit};
 
 /// The network between the embeddings and the loss; every other key is a knob of its kind.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ModelConfig {
     /// Which model: `embc list models` says what there is, and their knobs.
     pub kind: String,
@@ -50,10 +55,13 @@ pub struct EmbeddingConfig {
     /// Tables with fewer ids stay uncompressed.
     #[serde(default)]
     pub full_below: u32,
+    /// What stands for ids without a training row, in all schemes alike.
+    #[serde(default)]
+    pub unknown: Unknown,
 }
 
 /// When training stops before its last epoch.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EarlyStop {
     /// Validations without a better one.
@@ -69,7 +77,10 @@ pub struct EarlyStop {
 #[serde(deny_unknown_fields)]
 pub struct TrainConfig {
     /// The update rule and its settings.
-    pub optimizer: Optim,
+    pub optimizer: Optimizer,
+    /// How the learning rate moves over the steps; without it, it stays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lr_schedule: Option<LrSchedule>,
     /// Examples a step.
     pub batch: usize,
     /// Most passes over the training rows.
@@ -188,6 +199,9 @@ pub struct Experiment {
     /// True with `--set`, which may take schemes away that other keys name.
     #[serde(skip)]
     overridden: bool,
+    /// What `[data]` comes to for each seed, by the registry; none where that does not know the data.
+    #[serde(skip)]
+    pub views: Option<BTreeMap<u64, Resolved>>,
     /// The file's stem, which names everything.
     #[serde(skip)]
     pub name: String,
@@ -195,48 +209,6 @@ pub struct Experiment {
     pub path: PathBuf,
     #[serde(skip)]
     text: String,
-}
-
-/// The file of `--config`: a path as it is, else under `configs/`.
-pub fn find(name: &Path) -> Result<PathBuf> {
-    let places = [
-        name.to_path_buf(),
-        name.with_extension("toml"),
-        Path::new("configs").join(name),
-        Path::new("configs").join(name).with_extension("toml"),
-    ];
-    if let Some(found) = places.iter().find(|path| path.is_file()) {
-        return Ok(found.clone());
-    }
-    let known = std::fs::read_dir("configs").into_iter().flatten().flatten();
-    let known: Vec<String> = known
-        .filter_map(|file| file.path().file_stem().map(|s| s.to_string_lossy().into_owned()))
-        .collect();
-    let wanted = name.file_stem().unwrap_or_default().to_string_lossy();
-    let hint = suggest::nearest(&wanted, known.iter().map(String::as_str));
-    bail!("{}: no such config, here or under configs/{hint}", name.display())
-}
-
-/// The path and text of a config.
-pub fn read(name: &Path) -> Result<(PathBuf, String)> {
-    let path = find(name)?;
-    let text = std::fs::read_to_string(&path)
-        .with_context(|| format!("{}: cannot be read", path.display()))?;
-    Ok((path, text))
-}
-
-/// A config's text as what it describes; errors name the line.
-pub fn parse<T: serde::de::DeserializeOwned>(path: &Path, text: &str) -> Result<T> {
-    toml::from_str(text).map_err(|error: toml::de::Error| {
-        let line = error.span().map_or(1, |span| line_of(text, span.start));
-        anyhow!("{}:{line}: {}", path.display(), suggest::key(error.message()))
-    })
-}
-
-/// Which command of `embc theory` a config is for, if any.
-pub fn theory(text: &str) -> Option<String> {
-    let table: toml::Table = text.parse().ok()?;
-    table.get("theory")?.as_str().map(String::from)
 }
 
 impl Experiment {
@@ -269,30 +241,34 @@ impl Experiment {
         Ok(experiment)
     }
 
-    /// An error about `key`, with its line.
+    /// An error about a key such as "scheme.2.dim", with its line.
     pub fn error(&self, key: &str, what: impl std::fmt::Display) -> anyhow::Error {
-        let is = |line: &&str| {
-            let line = line.trim_start();
-            line.strip_prefix(key).is_some_and(|rest| rest.trim_start().starts_with('='))
-                || line.contains(&format!("\"{key}\""))
-        };
-        let line = self.text.lines().position(|line| is(&line)).map_or(1, |at| at + 1);
+        let line = line_of(&self.text, key);
         anyhow!("{}:{line}: {what}", self.path.display())
+    }
+
+    /// The path of the `[[scheme]]` with a label.
+    pub fn path_of(&self, label: &str) -> String {
+        let at = self.scheme.iter().position(|scheme| scheme.label() == label);
+        at.map_or("scheme".into(), |i| format!("scheme.{i}"))
     }
 
     fn check(&self) -> Result<()> {
         let positive = |key: &str, n: u64| match n {
-            0 => Err(self.error(key, format!("{key} must be positive"))),
+            0 => {
+                let name = key.rsplit('.').next().unwrap_or(key);
+                Err(self.error(key, format!("{name} must be positive")))
+            }
             _ => Ok(()),
         };
-        positive("dim", self.embedding.dim as u64)?;
-        positive("batch", self.train.batch as u64)?;
-        positive("epochs", self.train.epochs.into())?;
-        positive("seeds", self.train.seeds.len() as u64)?;
-        positive("validate_every", self.train.validate_every.unwrap_or(1))?;
-        positive("max_steps", self.train.max_steps.unwrap_or(1))?;
+        positive("embedding.dim", self.embedding.dim as u64)?;
+        positive("train.batch", self.train.batch as u64)?;
+        positive("train.epochs", self.train.epochs.into())?;
+        positive("train.seeds", self.train.seeds.len() as u64)?;
+        positive("train.validate_every", self.train.validate_every.unwrap_or(1))?;
+        positive("train.max_steps", self.train.max_steps.unwrap_or(1))?;
         if self.sweep.until_ci.is_some_and(|width| width.is_nan() || width <= 0.0) {
-            return Err(self.error("until_ci", "until_ci must be positive"));
+            return Err(self.error("sweep.until_ci", "until_ci must be positive"));
         }
         let takes_one_split = self.sweep.prune
             || self.sweep.until_ci.is_some()
@@ -300,27 +276,32 @@ impl Experiment {
             || self.reference.is_some();
         if self.data.splits_by_seed() && takes_one_split {
             return Err(self.error(
-                "split",
+                "data.split",
                 "[sweep], [table] loss and [reference] judge by intervals of one split, but each seed draws its own here: leave them out, or give the split a seed",
             ));
         }
         if let Some(stop) = self.train.early_stop {
-            positive("early_stop", stop.patience.into())?;
+            positive("train.early_stop", stop.patience.into())?;
         }
         let mut seeds = std::collections::BTreeSet::new();
         if let Some(seed) = self.train.seeds.iter().find(|&&seed| !seeds.insert(seed)) {
             return Err(self.error(
-                "seeds",
+                "train.seeds",
                 format!("seed {seed} appears twice: its trials would count as two"),
             ));
         }
-        self.train.optimizer.validate().map_err(|what| self.error("optimizer", what))?;
-        self.embedding.init.validate().map_err(|what| self.error("init", what))?;
+        self.train.optimizer.validate().map_err(|what| self.error("train.optimizer", what))?;
+        self.embedding.init.validate().map_err(|what| self.error("embedding.init", what))?;
+        if let Some(schedule) = self.train.lr_schedule {
+            schedule.validate().map_err(|what| self.error("train.lr_schedule", what))?;
+        }
+        self.check_unread()?;
         if self.scheme.is_empty() {
             bail!("{}: no [[scheme]]; add one, such as kind = \"full\"", self.path.display());
         }
         let mut labels = std::collections::BTreeSet::new();
-        for scheme in &self.scheme {
+        for (i, scheme) in self.scheme.iter().enumerate() {
+            let at = |key: &str| format!("scheme.{i}.{key}");
             let known = embc_core::scheme::SCHEMES.iter().map(|s| s.name());
             if embc_core::scheme::find(&scheme.kind).is_none() {
                 let hint = suggest::nearest(&scheme.kind, known.clone());
@@ -330,21 +311,21 @@ impl Experiment {
                     scheme.kind,
                     known.join(", ")
                 );
-                return Err(self.error(&scheme.kind, what));
+                return Err(self.error(&at("kind"), what));
             }
             if !scheme.label().starts_with(&scheme.kind) {
                 let what =
                     format!("label {:?} must start with its kind, {}", scheme.label(), scheme.kind);
-                return Err(self.error(scheme.label(), what));
+                return Err(self.error(&at("label"), what));
             }
             if !labels.insert(scheme.label()) {
                 let what = format!("two schemes are called {:?}; give one a label", scheme.label());
-                return Err(self.error(scheme.label(), what));
+                return Err(self.error(&at("label"), what));
             }
             if let Some(init) = scheme.init {
-                init.validate().map_err(|what| self.error("init", what))?;
+                init.validate().map_err(|what| self.error(&at("init"), what))?;
             }
-            positive("dim", scheme.dim.unwrap_or(1) as u64)?;
+            positive(&at("dim"), scheme.dim.unwrap_or(1) as u64)?;
         }
         if embc_core::model::find(&self.model.kind).is_none() {
             let known = embc_core::model::MODELS.iter().map(|m| m.name());
@@ -355,42 +336,47 @@ impl Experiment {
                 self.model.kind,
                 known.join(", ")
             );
-            return Err(self.error(&self.model.kind, what));
+            return Err(self.error("model.kind", what));
         }
         let names_scheme = |name: &str| self.overridden || labels.contains(name);
-        for expect in &self.expect {
+        for (i, expect) in self.expect.iter().enumerate() {
             if expect.split == TableSplit::Both {
-                return Err(self.error("split", "[[expect]] split is \"valid\" or \"test\""));
+                return Err(self.error(
+                    &format!("expect.{i}.split"),
+                    "[[expect]] split is \"valid\" or \"test\"",
+                ));
             }
             if !names_scheme(&expect.scheme) {
                 let what = format!(
                     "[[expect]] names scheme {:?}, which is not in this experiment",
                     expect.scheme
                 );
-                return Err(self.error(&expect.scheme, what));
+                return Err(self.error(&format!("expect.{i}.scheme"), what));
             }
         }
         if let Some(reference) = &self.reference {
-            reference.validate(names_scheme).map_err(|(key, what)| self.error(key, what))?;
+            reference
+                .validate(names_scheme)
+                .map_err(|(key, what)| self.error(&format!("reference.{key}"), what))?;
         }
         let pairs = self.compare.iter().flat_map(|compare| &compare.pairs);
         let mut compared = pairs.flat_map(|pair| [&pair.scheme, &pair.with]);
         if let Some(name) = compared.find(|name| !names_scheme(name)) {
             let what =
                 format!("[[compare]] names scheme {name:?}, which is not in this experiment");
-            return Err(self.error(name, what));
+            return Err(self.error("compare", what));
         }
         if let Some(label) = self.table.relative_to.as_deref().filter(|label| !names_scheme(label))
         {
             let what =
                 format!("relative_to names scheme {label:?}, which is not in this experiment");
-            return Err(self.error("relative_to", what));
+            return Err(self.error("table.relative_to", what));
         }
         match (self.table.rows.as_deref(), self.table.columns.as_deref()) {
             (None | Some("scheme"), _) => {}
             (Some(rows), _) => {
                 return Err(
-                    self.error("rows", format!("[table] rows = {rows:?} must be \"scheme\""))
+                    self.error("table.rows", format!("[table] rows = {rows:?} must be \"scheme\""))
                 );
             }
         }
@@ -398,13 +384,15 @@ impl Experiment {
         if let Some(kind) = &self.table.loss {
             if !self.overridden && !kinds.any(|known| known == kind) {
                 let what = format!("loss names the kind {kind:?}, which no [[scheme]] has");
-                return Err(self.error("loss", what));
+                return Err(self.error("table.loss", what));
             }
             if self.budget.is_none() {
-                return Err(self.error("loss", "loss is shown by budget: add a [budget]"));
+                return Err(self.error("table.loss", "loss is shown by budget: add a [budget]"));
             }
             if self.table.relative_to.is_none() {
-                return Err(self.error("loss", "loss needs relative_to, what it is relative to"));
+                return Err(
+                    self.error("table.loss", "loss needs relative_to, what it is relative to")
+                );
             }
         }
         if self.table.crossing {
@@ -419,14 +407,14 @@ impl Experiment {
                 _ => (!sizes).then_some("crossing needs a budget of sizes, not of compression"),
             };
             if let Some(what) = what {
-                return Err(self.error("crossing", what));
+                return Err(self.error("table.crossing", what));
             }
         }
-        let points = self.points().map_err(|error| self.error("[budget]", error))?;
+        let points = self.points().map_err(|error| self.error("budget", error))?;
         for (i, point) in points.iter().enumerate() {
             if points[..i].iter().any(|other| other.budget == point.budget) {
                 let what = format!("{} = {} appears twice", point.axis, point.value);
-                return Err(self.error(point.axis, what));
+                return Err(self.error(&format!("budget.{}", point.axis), what));
             }
         }
         if let (Some(columns), Some(point)) = (&self.table.columns, points.first())
@@ -434,7 +422,7 @@ impl Experiment {
         {
             let what =
                 format!("[table] columns = {columns:?} is not the budget's axis, {}", point.axis);
-            return Err(self.error("columns", what));
+            return Err(self.error("table.columns", what));
         }
         Ok(())
     }
@@ -474,8 +462,11 @@ impl Experiment {
     pub fn examples(&self) -> Result<Examples> {
         let model = embc_core::model::find(&self.model.kind).expect("checked");
         model.examples(&self.model.knobs).map_err(|what| {
-            let key = what.split('`').nth(1).unwrap_or(&self.model.kind);
-            self.error(key, format!("model {}: {}", self.model.kind, suggest::key(&what)))
+            let key = what.split('`').nth(1).unwrap_or("kind");
+            self.error(
+                &format!("model.{key}"),
+                format!("model {}: {}", self.model.kind, suggest::key(&what)),
+            )
         })
     }
 
@@ -491,8 +482,4 @@ impl Experiment {
         metrics.dedup();
         metrics
     }
-}
-
-fn line_of(text: &str, offset: usize) -> usize {
-    1 + text[..offset.min(text.len())].matches('\n').count()
 }

@@ -12,7 +12,7 @@ use crate::run::{Bench, Ended};
 use crate::schedule::{Wanted, wanted};
 use crate::{interrupted, stopping};
 use anyhow::Result;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
@@ -49,13 +49,15 @@ pub struct Engine<'a> {
     options: Options<'a>,
     book: Mutex<Book>,
     memory: Memory,
-    data_hash: &'a str,
+    /// What trials of these ids have in other experiments.
+    elsewhere: BTreeMap<String, Record>,
 }
 
 impl<'a> Engine<'a> {
     pub fn new(bench: &'a Bench<'a>, book: Book, options: Options<'a>) -> Self {
-        let (book, data_hash) = (Mutex::new(book), bench.data.data_hash());
-        Self { bench, options, book, memory: Memory::new(), data_hash }
+        let elsewhere = book.elsewhere(&bench.experiment.name);
+        let (book, memory) = (Mutex::new(book), Memory::new());
+        Self { bench, options, book, memory, elsewhere }
     }
 
     fn book(&self) -> MutexGuard<'_, Book> {
@@ -64,7 +66,9 @@ impl<'a> Engine<'a> {
 
     /// What a trial's record says.
     fn state(&self, book: &Book, trial: &Trial) -> State {
-        match book.get(&trial.id(self.data_hash)).map(|record| record.status) {
+        let record = book.get(&self.bench.id(trial));
+        let metrics = self.bench.experiment.metrics();
+        match record.filter(|r| r.has_evaluated(&metrics)).map(|record| record.status) {
             Some(Status::Ok | Status::Infeasible) => State::Done,
             Some(Status::Error) => State::Failed,
             // Whether it is pruned is for the schedule to say.
@@ -79,7 +83,7 @@ impl<'a> Engine<'a> {
             State::Failed => self.options.retry_failed || self.options.rerun,
             State::Done | State::Pruned => self.options.rerun,
         };
-        again && !book.is_fresh(&trial.id(self.data_hash))
+        again && !book.is_fresh(&self.bench.id(trial))
     }
 
     /// All trials that are wanted by now and pass the filter. A filter does not see who is better,
@@ -87,7 +91,7 @@ impl<'a> Engine<'a> {
     fn wanted(&self, book: &Book) -> Result<Vec<Wanted>> {
         let filter = self.options.filter;
         let passes = |trial: &Trial| filter.is_none_or(|f| f.is_match(&trial.name()));
-        let find = |trial: &Trial| book.get(&trial.id(self.data_hash));
+        let find = |trial: &Trial| book.get(&self.bench.id(trial));
         wanted(self.bench.experiment, filter.is_none(), &passes, &find)
     }
 
@@ -109,7 +113,7 @@ impl<'a> Engine<'a> {
         let mut book = self.book();
         for Wanted { trial, pruned } in self.wanted(&book)? {
             let Some(why) = pruned else { continue };
-            let id = trial.id(self.data_hash);
+            let id = self.bench.id(&trial);
             let Some(claim) = Claim::take(self.options.results, &id, program())? else { continue };
             book.refresh()?;
             if book.get(&id).is_none() {
@@ -168,13 +172,13 @@ impl<'a> Engine<'a> {
     /// Names the trials that failed, and why, the first ones of many.
     fn say_failed(&self, failed: &[&Trial]) {
         const SHOWN: usize = 10;
-        if failed.is_empty() || self.options.quiet {
+        if failed.is_empty() {
             return;
         }
         eprintln!("{}: {} trials failed:", self.bench.experiment.name, failed.len());
         let book = self.book();
         for trial in failed.iter().take(SHOWN) {
-            let record = book.get(&trial.id(self.data_hash));
+            let record = book.get(&self.bench.id(trial));
             let why = record.and_then(|record| record.error.as_deref()).unwrap_or("");
             eprintln!("  {}: {why}", trial.name());
         }
@@ -248,7 +252,7 @@ impl<'a> Engine<'a> {
             let (Some(trial), left) = next(&mut queue.lock().expect("never held for long")) else {
                 break;
             };
-            let id = trial.id(self.data_hash);
+            let id = self.bench.id(&trial);
             let claim = Claim::take(self.options.results, &id, program());
             let Some(claim) = claim? else {
                 queue.lock().expect("never held for long").push_back(trial);
@@ -264,6 +268,12 @@ impl<'a> Engine<'a> {
             let mut book = self.book();
             book.refresh()?;
             let is_due = self.is_due(&book, &trial);
+            // With what another experiment asks of the same trial, so that neither has to again.
+            let mut metrics = self.bench.experiment.metrics();
+            let known = book.get(&id).into_iter().chain(self.elsewhere.get(&id));
+            metrics.extend(known.flat_map(|record| record.evaluated.iter().copied()));
+            metrics.sort();
+            metrics.dedup();
             drop(book);
             if !is_due {
                 // Another process was faster.
@@ -273,8 +283,17 @@ impl<'a> Engine<'a> {
             }
             progress.place(total.start(), total.all);
             progress.name(&trial.name());
+            if let Some(record) = self.trained_elsewhere(&id, &trial) {
+                self.book().append(&record)?;
+                claim.done();
+                total.ended(false);
+                let from = format!("trained already, in {}", self.elsewhere[&id].experiment);
+                progress.end(&from, &total.left(jobs));
+                continue;
+            }
             let every = self.options.checkpoint_every;
-            let run = || self.bench.run(&trial, &self.memory, &claim, every, &mut progress);
+            let run =
+                || self.bench.run(&trial, &metrics, &self.memory, &claim, every, &mut progress);
             let record = match pool.install(run) {
                 Ended::Cancelled => break,
                 Ended::Recorded(record, net) => {
@@ -297,6 +316,22 @@ impl<'a> Engine<'a> {
             }
         }
         Ok(())
+    }
+
+    /// The record that another experiment has of the same trial, as one of this.
+    fn trained_elsewhere(&self, id: &str, trial: &Trial) -> Option<Record> {
+        let metrics = self.bench.experiment.metrics();
+        let record = self
+            .elsewhere
+            .get(id)
+            .filter(|_| !self.options.rerun && self.bench.scores.is_none())?;
+        let usable = record.status == Status::Ok && record.has_evaluated(&metrics);
+        usable.then(|| Record {
+            experiment: self.bench.experiment.name.clone(),
+            label: trial.scheme.label().into(),
+            dataset: self.bench.experiment.dataset.clone(),
+            ..record.clone()
+        })
     }
 
     /// Trials at once, and the threads of each. Many trials on one thread each make the most of a

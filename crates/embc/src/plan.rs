@@ -1,16 +1,14 @@
-//! From an experiment to its trials: schemes × budgets × seeds, each with an id.
+//! From an experiment to its trials: schemes × budgets × seeds, each a value with an id.
 
 use crate::axis::Point;
 use crate::config::{Experiment, SchemeConfig};
+use crate::spec::{DataSpec, TrialSpec};
 use embc_core::budget::Budget;
 use embc_core::scheme::{Knobs, find};
+use embc_core::task::LabelKind;
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
-/// Part of every trial's id: raise it when the same config means other numbers.
-const VERSION: u32 = 1;
-
-/// One training run.
+/// One training run of an experiment.
 #[derive(Clone, Debug)]
 pub struct Trial {
     /// The scheme as configured.
@@ -21,16 +19,14 @@ pub struct Trial {
     pub point: Option<Point>,
     /// The seed.
     pub seed: u64,
-    /// Everything that decides the numbers but the data, fully resolved.
-    pub config: Value,
+    /// All that decides its numbers, but for the data.
+    pub spec: TrialSpec,
 }
 
 impl Trial {
-    /// The trial's id: a hash of its config and the data's.
-    pub fn id(&self, data_hash: &str) -> String {
-        // serde_json keeps keys sorted, so equal configs are equal text.
-        let text = format!("{VERSION} {data_hash} {}", self.config);
-        embc_data::hex(&Sha256::digest(text.as_bytes()))[..16].into()
+    /// The trial's id on data.
+    pub fn id(&self, data: &DataSpec, label: LabelKind) -> String {
+        self.spec.on(data, label).id()
     }
 
     /// "memcom, compression 16, seed 1": for people, and for `--filter`.
@@ -82,50 +78,6 @@ pub fn round(experiment: &Experiment, seed: u64) -> anyhow::Result<Vec<Trial>> {
 fn trial(e: &Experiment, scheme: &SchemeConfig, point: Option<Point>, seed: u64) -> Trial {
     let mut knobs = find(&scheme.kind).map(|s| s.defaults()).unwrap_or_default();
     knobs.extend(scheme.knobs.clone());
-    let mut model = embc_core::model::find(&e.model.kind).map(|m| m.defaults()).unwrap_or_default();
-    model.extend(e.model.knobs.clone());
-    model.insert("kind".into(), e.model.kind.clone().into());
-    let mut embedding = e.embedding.clone();
-    embedding.dim = scheme.dim.unwrap_or(embedding.dim);
-    embedding.sharing = scheme.sharing.unwrap_or(embedding.sharing);
-    embedding.init = scheme.init.unwrap_or(embedding.init);
-    let (of, allocation) = e.budget.as_ref().map(|b| (b.of, b.allocation)).unwrap_or_default();
-    let budget = point.as_ref().map_or(
-        json!({}),
-        |point| json!({ point.axis: point.value, "of": of, "allocation": allocation }),
-    );
-    let mut config = json!({
-        "dataset": e.dataset,
-        "data": e.data,
-        "model": model,
-        "embedding": embedding,
-        "train": e.train,
-        "metrics": e.metrics(),
-        "budget": budget,
-        "scheme": { "kind": scheme.kind, "knobs": knobs },
-        "full_dim": e.embedding.dim,
-        "seed": seed,
-    });
-    if let Some(storage) = scheme.quantize {
-        config["scheme"]["quantize"] = json!(storage);
-    }
-    Trial { scheme: scheme.clone(), knobs, point, seed, config: shorten(config) }
-}
-
-/// Writes 32-bit floats as short as they read: 0.001 instead of 0.0010000000474974513.
-fn shorten(value: Value) -> Value {
-    match value {
-        Value::Number(n) if n.is_f64() => {
-            let wide = n.as_f64().expect("a float");
-            let narrow = wide as f32;
-            let short: f64 = match f64::from(narrow) == wide {
-                true => narrow.to_string().parse().expect("a float's text"),
-                false => wide,
-            };
-            serde_json::Number::from_f64(short).map_or(Value::Null, Value::Number)
-        }
-        Value::Array(items) => items.into_iter().map(shorten).collect(),
-        Value::Object(map) => map.into_iter().map(|(k, v)| (k, shorten(v))).collect(),
-        other => other,
-    }
+    let spec = TrialSpec::new(e, scheme, point.as_ref(), seed);
+    Trial { scheme: scheme.clone(), knobs, point, seed, spec }
 }

@@ -1,19 +1,30 @@
 //! Records: one JSON object a line in `results/<experiment>.jsonl`.
 
-use anyhow::{Context, Result, bail};
+use crate::spec::TrialSpec;
+use anyhow::{Context, Result};
 use embc_core::census::Census;
 use embc_core::metric::Metric;
 use embc_core::train::Outcome;
 use embc_data::view::ViewSpec;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 /// The version of this format.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
+
+/// The one key that all versions have.
+#[derive(Deserialize)]
+struct Version {
+    v: u32,
+}
+
+fn is_zero(x: &f64) -> bool {
+    *x == 0.0
+}
 
 fn alone() -> usize {
     1
@@ -110,6 +121,23 @@ pub struct Record {
     /// Trials that ran side by side: the times of each are longer than alone.
     #[serde(default = "alone")]
     pub jobs: usize,
+    /// All that decided its numbers; none in records of version 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spec: Option<TrialSpec>,
+    /// Versions of what computed it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub versions: BTreeMap<String, u32>,
+    /// Metrics that were asked for, also those that are not defined here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub evaluated: Vec<Metric>,
+    /// Share of the test lookups that are of ids without a training row.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub unknown_lookups: f64,
+    /// Where the trial's seed drew its split: rows of valid and of test for each training row.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drawn: Option<[f64; 2]>,
+    /// What version 1 has instead of `spec`.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
     pub config: Value,
     pub embc: Program,
     pub host: Host,
@@ -121,11 +149,79 @@ impl Record {
     /// Where the trial's seed drew its split: rows that the metric `key` is of, for each training
     /// row.
     pub fn drawn_per_train(&self, key: &str) -> Option<f64> {
+        if self.spec.is_some() {
+            return self
+                .drawn
+                .map(|[valid, test]| if key.starts_with("valid/") { valid } else { test });
+        }
         let data: ViewSpec = serde_json::from_value(self.config["data"].clone()).ok()?;
         let split = &self.config["data"]["split"];
         let share = |part: &str| split[part].as_f64().unwrap_or_default();
         let train = 1.0 - share("valid") - share("test");
         data.splits_by_seed().then(|| share(key.split('/').next().unwrap_or_default()) / train)
+    }
+
+    /// What decided its numbers, the seed and what a seed draws aside: equal for the seeds of a cell.
+    pub fn settings(&self) -> Value {
+        match &self.spec {
+            Some(spec) => {
+                let mut spec = spec.clone();
+                spec.seed = 0;
+                if self.drawn.is_some() {
+                    spec.data.view.split = None;
+                }
+                json!([spec.canonical(), self.versions])
+            }
+            None => {
+                let mut config = self.config.clone();
+                config["seed"] = 0.into();
+                config
+            }
+        }
+    }
+
+    /// Which rows it was trained and tested on; what a seed draws aside.
+    pub fn rows(&self) -> String {
+        match &self.spec {
+            Some(spec) => {
+                let mut data = spec.data.clone();
+                if self.drawn.is_some() {
+                    data.view.split = None;
+                }
+                json!(data).to_string()
+            }
+            None => format!("{} {}", self.data_hash, self.config["data"]),
+        }
+    }
+
+    /// The metric that picked its epoch.
+    pub fn select(&self) -> String {
+        match &self.spec {
+            Some(spec) => spec.schedule.select.to_string(),
+            None => self.config["train"]["select"].as_str().unwrap_or("auc").into(),
+        }
+    }
+
+    /// Whether it has all metrics that are asked for, as far as they are defined.
+    pub fn has_evaluated(&self, metrics: &[Metric]) -> bool {
+        self.status != Status::Ok || metrics.iter().all(|metric| self.evaluated.contains(metric))
+    }
+
+    /// Metrics of the test split that were asked for and are not defined.
+    pub fn undefined(&self) -> Vec<String> {
+        let test = self.metrics.keys().any(|key| key.starts_with("test/"));
+        let missing = |metric: &&Metric| !self.metrics.contains_key(&format!("test/{metric}"));
+        let all = self.evaluated.iter().filter(|_| test && self.status == Status::Ok);
+        all.filter(missing).map(|metric| metric.to_string()).collect()
+    }
+
+    /// Clusterings of its tables before the picked epoch, and planned ones, where it clusters.
+    pub fn clusterings(&self) -> Option<(u64, u64)> {
+        let figure = |name: &str| {
+            let of = |table: &TableCensus| table.census.figures.get(name).copied();
+            self.collisions.iter().filter_map(of).reduce(f64::min)
+        };
+        Some((figure("clusterings")? as u64, figure("clusterings_planned")? as u64))
     }
 
     /// Takes over what training left.
@@ -163,7 +259,7 @@ impl Record {
         let status = match self.status {
             Status::Ok => {
                 let metrics = ["valid", "test"].iter().filter_map(|s| value(s));
-                return format!(
+                let mut text = format!(
                     "{}, {} parameters, best epoch {} of {}, {:.1} s",
                     metrics.collect::<Vec<_>>().join(", "),
                     crate::table::count(self.params),
@@ -171,6 +267,16 @@ impl Record {
                     self.epochs,
                     self.wall_s
                 );
+                if let Some((done, planned)) = self.clusterings().filter(|(done, all)| done < all) {
+                    text += &format!("; {done} of {planned} clusterings before the picked epoch");
+                }
+                if !self.undefined().is_empty() {
+                    text += &format!(
+                        "; not defined on these test rows: {}",
+                        self.undefined().join(", ")
+                    );
+                }
+                return text;
             }
             Status::Infeasible => "infeasible",
             Status::Pruned => "pruned",
@@ -228,12 +334,19 @@ impl Results {
                 break;
             }
             let at = format!("{}:{}", self.path.display(), place.lines + 1);
-            let record: Record = serde_json::from_slice(line)
+            let version: Version = serde_json::from_slice(line)
                 .with_context(|| format!("{at}: not a record; remove the line"))?;
-            if record.v != VERSION {
-                bail!("{at}: record of format version {}, not {VERSION}", record.v);
+            match version.v {
+                1 | VERSION => records.push(
+                    serde_json::from_slice(line)
+                        .with_context(|| format!("{at}: not a record; remove the line"))?,
+                ),
+                other => {
+                    tracing::warn!(
+                        "{at}: a record of format version {other} was skipped; this embc reads versions 1 and {VERSION}"
+                    );
+                }
             }
-            records.push(record);
             place.offset += line.len() as u64;
             place.lines += 1;
         }
@@ -309,6 +422,28 @@ impl Book {
     pub fn append(&mut self, record: &Record) -> Result<()> {
         self.results.append(record)?;
         self.refresh()
+    }
+
+    /// The newest record of each trial in the other experiments of the folder. A file that cannot be
+    /// read is that experiment's trouble.
+    pub fn elsewhere(&self, experiment: &str) -> BTreeMap<String, Record> {
+        let folder = self.results.path.parent().unwrap_or(Path::new("."));
+        let mut paths: Vec<PathBuf> =
+            std::fs::read_dir(folder).into_iter().flatten().flatten().map(|f| f.path()).collect();
+        paths.sort();
+        let other = |path: &&PathBuf| {
+            path.extension().is_some_and(|e| e == "jsonl")
+                && path.file_stem().is_some_and(|stem| stem != experiment)
+        };
+        let mut all: BTreeMap<String, Record> = BTreeMap::new();
+        for path in paths.iter().filter(other) {
+            let results = Results { path: path.clone() };
+            let records = results.read_from(Place::default()).map_or(Vec::new(), |(r, _)| r);
+            all.extend(
+                records.into_iter().filter(|r| r.spec.is_some()).map(|r| (r.trial.clone(), r)),
+            );
+        }
+        all
     }
 
     pub fn get(&self, trial: &str) -> Option<&Record> {

@@ -6,6 +6,7 @@ use crate::record::{Host, Record, Status};
 use crate::schedule::recorded;
 use crate::table::{bytes, count, markdown as md_table};
 use anyhow::Result;
+use embc_core::layer::Unknown;
 use embc_core::metric::Metric;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -17,11 +18,13 @@ pub mod estimate;
 mod expect;
 pub mod export;
 pub mod html;
+mod known;
 mod loss;
 mod reference;
 mod tuning;
 
 pub use collisions::collisions;
+use known::Known;
 
 /// Mean, deviation and number of values.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -78,15 +81,8 @@ pub struct Grid<'a> {
 
 impl<'a> Grid<'a> {
     pub fn new(experiment: &Experiment, records: &'a [Record]) -> Result<Self> {
-        // The newest record of each config, as the same text.
-        let mut newest: BTreeMap<String, &Record> = BTreeMap::new();
-        for record in records {
-            let newest = newest.entry(record.config.to_string()).or_insert(record);
-            if record.started > newest.started {
-                *newest = record;
-            }
-        }
-        let find = |trial: &Trial| newest.get(&trial.config.to_string()).copied();
+        let known = Known::new(experiment, records);
+        let find = |trial: &Trial| known.find(experiment, trial);
         let trials = recorded(experiment, &find)?;
         let budgets = experiment.points()?.iter().map(|p| p.value.to_string()).collect();
         let schemes = experiment.scheme.iter().map(|s| s.label().to_string()).collect();
@@ -104,6 +100,15 @@ impl<'a> Grid<'a> {
             cell.records.extend(found);
             used.extend(found);
         }
+        // Seeds of a cell that other versions of a component trained cannot be averaged.
+        for cell in cells.values_mut() {
+            let newest = cell.records.iter().max_by_key(|r| &r.started).map(|r| r.versions.clone());
+            cell.records.retain(|record| Some(&record.versions) == newest.as_ref());
+        }
+        let kept = |record: &&Record| {
+            cells.values().any(|cell| cell.records.iter().any(|r| std::ptr::eq(*r, *record)))
+        };
+        used.retain(kept);
         let of_today: BTreeSet<&str> = used.iter().map(|r: &&Record| &r.trial[..]).collect();
         let others = records.iter().filter(|r| !of_today.contains(&r.trial[..])).count();
         Ok(Self { schemes, budgets, cells, others, records: used })
@@ -178,6 +183,21 @@ pub fn markdown(experiment: &Experiment, records: &[Record]) -> Result<String> {
         let what = record.left_out.iter().map(|(what, n)| format!("{} {what}", count(*n)));
         writeln!(text, "\nOf the data: {}.", what.collect::<Vec<_>>().join("; "))?;
     }
+    if let Some(record) = grid.records.first().filter(|r| r.unknown_lookups > 0.0) {
+        writeln!(
+            text,
+            "\n{:.1} % of the test lookups are of ids without a training row: {}.",
+            100.0 * record.unknown_lookups,
+            match experiment.embedding.unknown {
+                Unknown::Zero => "zeros stand for them in all schemes",
+                Unknown::Mean =>
+                    "the mean of the field's trained rows stands for them in all schemes",
+                Unknown::Trained => "a trained row stands for them in all schemes",
+                Unknown::Row =>
+                    "each scheme has a row of its own for them, which in some is trained",
+            }
+        )?;
+    }
     text += &compare::words(experiment, &grid, &key);
     let budgets = if grid.budgets.is_empty() { vec![String::new()] } else { grid.budgets.clone() };
     let mut header = vec!["scheme".to_string()];
@@ -244,7 +264,7 @@ pub fn markdown(experiment: &Experiment, records: &[Record]) -> Result<String> {
         write!(text, ", {missing} still to run")?;
     }
     if others > 0 {
-        write!(text, "; {others} records of other settings are left out")?;
+        write!(text, "; {others} records of other settings or data are left out")?;
     }
     text.push_str(&format!(".{}\n\n", provenance(&grid)));
     Ok(text)
@@ -376,6 +396,17 @@ fn cell_text(
     if let Some(failed) = failed {
         notes.push(format!("{scheme} {budget}: {}", failed.error.as_deref().unwrap_or("failed")));
     }
+    let short = |r: &&&Record| r.clusterings().is_some_and(|(done, planned)| done < planned);
+    if let Some((done, planned)) = cell.records.iter().find(short).and_then(|r| r.clusterings()) {
+        notes.push(format!(
+            "{scheme} {budget}: {done} of {planned} clusterings before the picked epoch"
+        ));
+    }
+    let undefined = cell.records.iter().flat_map(|r| r.undefined()).collect::<BTreeSet<_>>();
+    if !undefined.is_empty() {
+        let undefined = undefined.into_iter().collect::<Vec<_>>().join(", ");
+        notes.push(format!("not defined on these test rows: {undefined}"));
+    }
     let Some(summary) = cell.summary(key) else { return grid.missing(scheme, budget).into() };
     let whole = |r: &&&Record| r.scheme != "full" && r.compression_params == 1.0;
     if cell.records.iter().find(whole).is_some_and(|r| r.index_bytes == 0) {
@@ -385,7 +416,11 @@ fn cell_text(
     }
     let mut text = summary.text();
     if let Some(base) = base.filter(|_| baseline != Some(scheme)) {
-        let _ = write!(text, " ({:+.1} %)", 100.0 * (summary.mean - base.mean) / base.mean.abs());
+        // Against nothing there is no change in per cent.
+        if base.mean != 0.0 {
+            let change = 100.0 * (summary.mean - base.mean) / base.mean.abs();
+            let _ = write!(text, " ({change:+.1} %)");
+        }
     }
     if summary.n < cell.seeds {
         let _ = write!(text, " [{} of {} seeds]", summary.n, cell.seeds);

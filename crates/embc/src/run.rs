@@ -7,23 +7,23 @@ use crate::plan::Trial;
 use crate::progress::Progress;
 use crate::provenance::{host, peak_rss, program, reset_peak_rss};
 use crate::record::{self, Record, Status, TableCensus};
+use crate::scores::{Scores, ScoresTo};
+use crate::spec::DataSpec;
 use crate::stopping;
 use anyhow::{Result, bail};
-use embc_core::batch::{Data, Examples, Split};
+use embc_core::batch::{Data, Examples};
 use embc_core::budget::{Budget, Rules};
-use embc_core::layer::{Layer, LayerPlan, LayerSpec};
-use embc_core::loss::Loss;
+use embc_core::layer::{Layer, LayerPlan, LayerRules, LayerSpec, Unknown};
 use embc_core::metric::Metric;
 use embc_core::model;
 use embc_core::net::Net;
 use embc_core::optim::{Kind, Touch};
 use embc_core::rng::Rng;
 use embc_core::scheme::{self, PlanError};
-use embc_core::state::{HasState, TensorMut};
+use embc_core::task::Task;
 use embc_core::train::{self, Settings, Stop};
 use embc_data::registry::Entry;
 use embc_data::view::View;
-use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant, SystemTime};
@@ -35,6 +35,10 @@ struct FullSize {
     model: u64,
 }
 
+mod check;
+
+use check::check;
+
 /// What trials of one experiment share.
 pub struct Bench<'a> {
     pub experiment: &'a Experiment,
@@ -44,6 +48,13 @@ pub struct Bench<'a> {
     /// Train although the estimate exceeds the memory.
     pub overcommit: bool,
     full: FullSize,
+    task: Task,
+    /// The data as trials' identities have it.
+    pub spec: DataSpec,
+    /// Where the scores of the test rows go.
+    pub scores: Option<ScoresTo>,
+    /// Several trials: each has a file of its own.
+    pub several: bool,
     /// Logits an example, and items of a sampled softmax.
     outputs: usize,
     samples: usize,
@@ -66,35 +77,9 @@ impl<'a> Bench<'a> {
         overcommit: bool,
     ) -> Result<Self> {
         let e = experiment;
-        if data.needs_negatives() {
-            return Err(e.error("dataset", format!(
-                "every row of {} is a positive: set [data] negatives = 4, or label = {{ positive_min = 4 }} where there are ratings",
-                e.dataset
-            )));
-        }
-        let valid: Vec<Metric> = vec![e.train.select];
-        for metric in valid {
-            let task = match metric.is_ranking() {
-                true => embc_core::batch::Task::Ranking,
-                false => embc_core::batch::Task::Pointwise,
-            };
-            let blind = !metric.is_ranking() && e.examples()? != Examples::Rows;
-            if blind {
-                bail!(e.error("select", format!(
-                    "select = \"{metric}\" is a metric of rows, and model {} ranks items: choose one such as \"ndcg@20\"",
-                    e.model.kind
-                )));
-            }
-            if !data.has(Split::Valid, task) {
-                bail!(e.error("select", format!(
-                    "select = \"{metric}\" needs validation rows{}, which the split of {} does not give",
-                    if metric.is_ranking() { " with a user and an item" } else { "" },
-                    e.dataset
-                )));
-            }
-        }
+        let task = check(e, data)?;
         let kind = model::find(&e.model.kind).expect("checked with the config");
-        let inputs = kind.inputs(data.shape()).map_err(|what| e.error(&e.model.kind, what))?;
+        let inputs = kind.inputs(data.shape()).map_err(|what| e.error("model.kind", what))?;
         let spec = LayerSpec {
             dim: e.embedding.dim,
             sharing: e.embedding.sharing,
@@ -112,11 +97,11 @@ impl<'a> Bench<'a> {
         let mut rng = Rng::stream(0, "size");
         let mut model = kind
             .build(data.shape(), &plan.widths(), &e.model.knobs, &mut rng)
-            .map_err(|what| wrong_knob(e, &e.model.kind, "model", &what))?;
+            .map_err(|what| wrong_knob(e, "model", &e.model.kind, "model", &what))?;
         let by_class = e.examples()? == Examples::Rows;
         if by_class && data.shape().classes > 2 && model.outputs() == 1 {
             bail!(e.error(
-                &e.model.kind,
+                "model.kind",
                 format!(
                     "model {} has one output, but {} has {} classes",
                     e.model.kind,
@@ -129,17 +114,36 @@ impl<'a> Bench<'a> {
         model.params(&mut |param| params += param.value().len() as u64);
         let full = FullSize { tables: plan.full_params(), model: params };
         let (title, outputs, samples) = (&entry.title, model.outputs(), model.samples());
-        let bench = Self { experiment, data, title, overcommit, full, outputs, samples };
+        let (spec, scores, several) = (DataSpec::of(data), None, false);
+        let bench = Self {
+            experiment,
+            data,
+            title,
+            overcommit,
+            full,
+            task,
+            spec,
+            scores,
+            several,
+            outputs,
+            samples,
+        };
         for trial in crate::plan::trials(e)? {
             if let Err(PlanError::Knob(mut what)) = bench.plan(&trial) {
                 // What every [[scheme]] takes beside its knobs.
                 if what.starts_with("unknown field") {
                     what += ", `dim`, `sharing`, `init`, `label`, `quantize`";
                 }
-                return Err(wrong_knob(e, trial.scheme.label(), "scheme", &what));
+                let at = e.path_of(trial.scheme.label());
+                return Err(wrong_knob(e, &at, trial.scheme.label(), "scheme", &what));
             }
         }
         Ok(bench)
+    }
+
+    /// The id of a trial on this data.
+    pub fn id(&self, trial: &Trial) -> String {
+        trial.id(&self.spec, self.data.label_kind())
     }
 
     fn plan(&self, trial: &Trial) -> Result<LayerPlan, PlanError> {
@@ -175,7 +179,7 @@ impl<'a> Bench<'a> {
 
     fn need_of(&self, plan: &LayerPlan) -> Need {
         let train = &self.experiment.train;
-        let optim = &train.optimizer;
+        let optim = &train.optimizer.rule();
         let dense = optim.touch == Touch::All
             && matches!(optim.kind, Kind::Adam | Kind::AdamW | Kind::Momentum);
         let (tables, model) = (plan.footprint().train_bytes, 4 * self.full.model);
@@ -227,12 +231,13 @@ impl<'a> Bench<'a> {
     pub fn run(
         &self,
         trial: &Trial,
+        metrics: &[Metric],
         memory: &Memory,
         claim: &Claim,
         every: Duration,
         progress: &mut Progress,
     ) -> Ended {
-        let run = || self.attempt(trial, memory, claim, every, progress);
+        let run = || self.attempt(trial, metrics, memory, claim, every, progress);
         catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
             let record = self.ended(trial, Status::Error, said(&*panic));
             Ended::Recorded(Box::new(record), None)
@@ -242,6 +247,7 @@ impl<'a> Bench<'a> {
     fn attempt(
         &self,
         trial: &Trial,
+        metrics: &[Metric],
         memory: &Memory,
         claim: &Claim,
         every: Duration,
@@ -288,10 +294,13 @@ impl<'a> Bench<'a> {
         }
         let clock = Instant::now();
         reset_peak_rss();
-        let init = trial.scheme.init.unwrap_or(e.embedding.init);
-        let hash = e.embedding.hash;
-        let layer =
-            Layer::build(&plan, init, hash, e.embedding.pooling, trial.seed, Some(self.data));
+        let rules = LayerRules {
+            init: trial.scheme.init.unwrap_or(e.embedding.init),
+            hash: e.embedding.hash,
+            pooling: e.embedding.pooling,
+            unknown: e.embedding.unknown,
+        };
+        let layer = Layer::build(&plan, rules, trial.seed, Some(self.data));
         record.build_s = clock.elapsed().as_secs_f64();
         let kind = model::find(&e.model.kind).expect("checked");
         let mut rng = Rng::stream(trial.seed, "init/model");
@@ -303,19 +312,18 @@ impl<'a> Bench<'a> {
                 return Ended::Recorded(Box::new(record), None);
             }
         };
-        let mut net = Net::new(layer, model, &e.train.optimizer);
+        let optimizer = e.train.optimizer.rule();
+        let mut net = Net::new(layer, model, &optimizer);
         net.params(&mut |param| record.train_bytes += param.train_bytes());
         net.model.params(&mut |param| record.model_params += param.value().len() as u64);
         let settings = Settings {
-            optimizer: e.train.optimizer,
-            loss: match presented(e) {
-                Examples::Users | Examples::Events => Loss::Multinomial,
-                Examples::Rows if self.data.shape().classes > 2 => Loss::Softmax,
-                Examples::Rows | Examples::Pairs => Loss::Bce,
-            },
+            optimizer,
+            lr_schedule: e.train.lr_schedule,
+            train_unknown: e.embedding.unknown == Unknown::Trained,
+            loss: self.task.loss(presented(e)),
             batch: e.train.batch,
             epochs: e.train.epochs,
-            metrics: e.metrics(),
+            metrics: metrics.to_vec(),
             select: e.train.select,
             patience: e.train.early_stop.map(|stop| stop.patience),
             patient_until: e.train.early_stop.and_then(|stop| stop.after).unwrap_or(0),
@@ -330,6 +338,9 @@ impl<'a> Bench<'a> {
             .max_steps
             .map_or(rows, |steps| rows.min(steps.saturating_mul(settings.batch as u64)));
         let (mut keeper, from) = Keeper::new(claim, every, progress);
+        record.evaluated = metrics.to_vec();
+        let id = self.several.then_some(&record.trial[..]);
+        keeper.scores = self.scores.as_ref().map(|to| to.open(id));
         let done = from.as_ref().map_or(0, |from| from.at.step * settings.batch as u64);
         keeper.progress.begin(&trial.name(), done, most, &settings);
         let data = self.data as &dyn Data;
@@ -362,13 +373,17 @@ impl<'a> Bench<'a> {
                 Ended::Recorded(Box::new(record), None)
             }
             Ok(outcome) => {
+                if let Some(Err(error)) = keeper.scores.take().map(Scores::finish) {
+                    let record = self.ended(trial, Status::Error, format!("{error:#}"));
+                    return Ended::Recorded(Box::new(record), None);
+                }
                 record.fill(&outcome);
                 // As built, where the plan could only bound it.
                 let footprint = net.layer.footprint();
                 record.param_bytes = footprint.param_bytes;
                 record.index_bytes = footprint.index_bytes;
                 record.compression_bytes = 4.0 * self.full.tables as f64 / footprint.bytes() as f64;
-                record.weights_hash = weights_hash(&mut net);
+                record.weights_hash = crate::tensors::weights_hash(&mut net);
                 let census = net.layer.census(&plan.tables).into_iter().zip(&plan.tables);
                 record.collisions = census
                     .map(|(census, table)| TableCensus { table: table.name.clone(), census })
@@ -378,12 +393,29 @@ impl<'a> Bench<'a> {
         }
     }
 
+    /// Where the seed draws the split: rows of valid and of test for each training row.
+    fn drawn(&self) -> [f64; 2] {
+        let split = serde_json::json!(self.spec.view.split);
+        let share = |part: &str| split[part].as_f64().unwrap_or_default();
+        let train = 1.0 - share("valid") - share("test");
+        [share("valid") / train, share("test") / train]
+    }
+
+    /// What examples and rankings have not, or not whole.
+    fn left_out(&self) -> BTreeMap<String, u64> {
+        let mut all = self.data.left_out.clone();
+        if self.experiment.metrics().iter().any(|metric| metric.is_ranking()) {
+            all.extend(self.data.left_out_of_rankings());
+        }
+        all
+    }
+
     fn blank(&self, trial: &Trial, started: SystemTime) -> Record {
         let e = self.experiment;
         let started = humantime::format_rfc3339_seconds(started).to_string();
         Record {
             v: record::VERSION,
-            trial: trial.id(self.data.data_hash()),
+            trial: self.id(trial),
             experiment: e.name.clone(),
             status: Status::Ok,
             error: None,
@@ -395,7 +427,7 @@ impl<'a> Bench<'a> {
             label: trial.scheme.label().into(),
             knobs: trial.knobs.clone().into(),
             budget: trial.budget_json(),
-            left_out: self.data.left_out.clone(),
+            left_out: self.left_out(),
             vocab: Vec::new(),
             sizes: Vec::new(),
             collisions: Vec::new(),
@@ -419,7 +451,12 @@ impl<'a> Bench<'a> {
             peak_rss_bytes: 0,
             threads: rayon::current_num_threads(),
             jobs: 1,
-            config: trial.config.clone(),
+            versions: trial.spec.versions(),
+            spec: Some(trial.spec.on(&self.spec, self.data.label_kind())),
+            evaluated: Vec::new(),
+            unknown_lookups: self.data.unknown_lookups,
+            drawn: e.data.splits_by_seed().then(|| self.drawn()),
+            config: serde_json::Value::Null,
             embc: program(),
             host: host(),
             finished: started.clone(),
@@ -433,27 +470,10 @@ fn presented(experiment: &Experiment) -> Examples {
     experiment.examples().expect("checked")
 }
 
-/// An error about a knob, at its line if the message quotes it, else at that of `kind`.
-fn wrong_knob(e: &Experiment, kind: &str, what: &str, message: &str) -> anyhow::Error {
-    let key = message.split('`').nth(1).unwrap_or(kind);
-    e.error(key, format!("{what} {kind}: {}", crate::suggest::key(message)))
-}
-
-/// SHA-256 over names and bytes of all weights, pointers and codes.
-fn weights_hash(net: &mut Net) -> String {
-    let mut sha256 = Sha256::new();
-    net.state(&mut |name, tensor| {
-        if embc_core::state::is_optimizer(name) {
-            return;
-        }
-        sha256.update(name.as_bytes());
-        match tensor {
-            TensorMut::F32(x) => x.iter().for_each(|x| sha256.update(x.to_le_bytes())),
-            TensorMut::U32(x) => x.iter().for_each(|x| sha256.update(x.to_le_bytes())),
-            TensorMut::U64(x) => x.iter().for_each(|x| sha256.update(x.to_le_bytes())),
-        }
-    });
-    embc_data::hex(&sha256.finalize())[..16].into()
+/// An error about a knob of the table at `path`, at its line if the message quotes it.
+fn wrong_knob(e: &Experiment, path: &str, kind: &str, what: &str, message: &str) -> anyhow::Error {
+    let key = message.split('`').nth(1).unwrap_or("kind");
+    e.error(&format!("{path}.{key}"), format!("{what} {kind}: {}", crate::suggest::key(message)))
 }
 
 /// What a panic said.

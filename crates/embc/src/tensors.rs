@@ -3,7 +3,8 @@
 //! SHA-256 of all that comes before.
 
 use anyhow::{Context, Result, bail};
-use embc_core::state::{Tensor, TensorMut, Tensors};
+use embc_core::net::Net;
+use embc_core::state::{HasState, Tensor, TensorMut, Tensors, is_optimizer};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::fs::File;
@@ -185,6 +186,23 @@ fn in_blocks<T: Copy, const N: usize>(
         values.iter().for_each(|&x| buffer.extend_from_slice(&bytes(x)));
         put(&buffer);
     }
+}
+
+/// SHA-256 over names and bytes of all weights, pointers and codes.
+pub fn weights_hash(net: &mut Net) -> String {
+    let mut sha256 = Sha256::new();
+    net.state(&mut |name, tensor| {
+        if is_optimizer(name) {
+            return;
+        }
+        sha256.update(name.as_bytes());
+        match tensor {
+            TensorMut::F32(x) => x.iter().for_each(|x| sha256.update(x.to_le_bytes())),
+            TensorMut::U32(x) => x.iter().for_each(|x| sha256.update(x.to_le_bytes())),
+            TensorMut::U64(x) => x.iter().for_each(|x| sha256.update(x.to_le_bytes())),
+        }
+    });
+    embc_data::hex(&sha256.finalize())[..16].into()
 }
 
 #[cfg(test)]

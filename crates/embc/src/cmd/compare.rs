@@ -26,7 +26,8 @@ pub fn run(args: &Compare, global: &Global) -> Result<Outcome> {
 
 /// Two schemes at each budget.
 fn schemes(args: &Compare, name: &Path, global: &Global) -> Result<String> {
-    let experiment = Experiment::load(name, &[])?;
+    let mut experiment = Experiment::load(name, &[])?;
+    experiment.resolve(&super::registry(global)?);
     let records = Book::open(Results::open(&global.results, &experiment.name)?)?.into_records();
     let grid = Grid::new(&experiment, &records)?;
     for scheme in [&args.a, &args.b] {
@@ -81,7 +82,7 @@ fn files(args: &Compare, global: &Global) -> Result<String> {
         bail!("{} and {} share no scheme at the same budget", args.a, args.b);
     }
     let all = both.iter().flat_map(|(_, ours, theirs)| ours.iter().chain(theirs));
-    let data = all.map(|record| format!("{} {}", record.data_hash, record.config["data"]));
+    let data = all.map(|record| record.rows());
     if data.collect::<BTreeSet<_>>().len() > 1 {
         bail!(
             "{} and {} were trained on different data, or by another [data]: their values cannot be compared",
@@ -89,7 +90,7 @@ fn files(args: &Compare, global: &Global) -> Result<String> {
             args.b
         );
     }
-    let select = ours[0].config["train"]["select"].as_str().unwrap_or("auc");
+    let select = ours[0].select();
     let key = key(args, || format!("test/{select}"));
     table(&format!("{} − {}", args.a, args.b), "cell", &key, &both)
 }
@@ -102,16 +103,11 @@ fn cells(records: &[Record]) -> BTreeMap<String, Vec<&Record>> {
         let budget: String = budget.map(|(axis, value)| format!(", {axis} {value}")).collect();
         cells.entry(record.label.clone() + &budget).or_default().push(record);
     }
-    let settings = |record: &Record| {
-        let mut config = record.config.clone();
-        config["seed"] = 0.into();
-        config
-    };
     for records in cells.values_mut() {
         records.sort_by(|a, b| b.started.cmp(&a.started));
-        let newest = settings(records[0]);
+        let newest = records[0].settings();
         let mut seeds = BTreeSet::new();
-        records.retain(|record| settings(record) == newest && seeds.insert(record.seed));
+        records.retain(|record| record.settings() == newest && seeds.insert(record.seed));
     }
     cells
 }
@@ -137,10 +133,13 @@ fn table(title: &str, axis: &str, key: &str, cells: &[Sides<'_>]) -> Result<Stri
         match Difference::between(ours, theirs, key) {
             None => row.extend(["–".to_string(), "0".into(), "nothing to compare".into()]),
             Some(difference) => {
+                let same = difference.by_seed.values().all(|x| *x == 0.0);
                 let verdict = match (difference.winner(sign), difference.half()) {
+                    (None, None) if same => "the same in every seed",
                     (Some(true), _) => "the first is better",
                     (Some(false), _) => "the second is better",
                     (None, Some(_)) => "may be chance",
+                    (None, None) if difference.by_seed.len() > 1 => "undecided: all seeds alike",
                     (None, None) => "one seed cannot tell",
                 };
                 row.push(difference.text());

@@ -144,6 +144,9 @@ fn describe(entry: &Entry, info: &Info) -> String {
     for (fact, value) in &info.facts {
         line(fact, format!("{value:.4}"));
     }
+    for (what, n) in &info.notes {
+        line("read as", format!("{} {what}", count(*n)));
+    }
     let rows = info
         .fields
         .iter()

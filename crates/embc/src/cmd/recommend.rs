@@ -19,7 +19,8 @@ pub fn run(args: &Recommend, global: &Global) -> Result<Outcome> {
     };
     let mut text = String::new();
     for name in &named {
-        let experiment = Experiment::load(name, &[])?;
+        let mut experiment = Experiment::load(name, &[])?;
+        experiment.resolve(&super::registry(global)?);
         let results = Results::open(&global.results, &experiment.name)?;
         let records = Book::open(results)?.into_records();
         let metric = args.metric.unwrap_or(experiment.metric());
@@ -103,13 +104,18 @@ fn advise(
         let loss = Difference::between(&full.records, &best.records, key);
         let base = mean(&full.records, key).unwrap_or(f64::NAN).abs();
         if let Some(loss) = loss {
-            let percent = |x: f64| 100.0 * x / base;
-            let half = loss.half().map_or(String::new(), |half| format!(" ± {:.1}", percent(half)));
-            let loss_percent = percent(sign_of(key) * loss.mean());
+            // Against nothing there is no loss in per cent.
+            let show = |x: f64| match base > 0.0 {
+                true => format!("{:.1}", 100.0 * x / base),
+                false => format!("{x:.4}"),
+            };
+            let unit = if base > 0.0 { " %" } else { "" };
+            let half = loss.half().map_or(String::new(), |half| format!(" ± {}", show(half)));
+            let lost = sign_of(key) * loss.mean();
             text += &format!(
-                ", {:.1}{half} % {} than the full table's ({}, {:.0} times as much; {} seeds, 95 % interval over {})",
-                loss_percent.abs(),
-                if loss_percent < 0.0 { "better" } else { "worse" },
+                ", {}{half}{unit} {} than the full table's ({}, {:.0} times as much; {} seeds, 95 % interval over {})",
+                show(lost.abs()),
+                if lost < 0.0 { "better" } else { "worse" },
                 bytes(full.bytes),
                 full.bytes as f64 / best.bytes as f64,
                 loss.by_seed.len(),

@@ -6,6 +6,7 @@ use crate::config::Experiment;
 use crate::record::{Book, Record, Results};
 use crate::report;
 use anyhow::{Context, Result, bail};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 pub fn run(args: &Report, global: &Global) -> Result<Outcome> {
@@ -21,7 +22,8 @@ pub fn run(args: &Report, global: &Global) -> Result<Outcome> {
             (true, Some(stem), Some(folder)) => (Path::new(stem), folder),
             _ => (name.as_path(), global.results.as_path()),
         };
-        let experiment = Experiment::load(config, &[])?;
+        let mut experiment = Experiment::load(config, &[])?;
+        experiment.resolve(&super::registry(global)?);
         let results = Results::open(folder, &experiment.name)?;
         let records: Vec<Record> = Book::open(results)?.into_records();
         if records.is_empty() {
@@ -71,8 +73,9 @@ pub fn run(args: &Report, global: &Global) -> Result<Outcome> {
         text = report::html::page(&titles, &text);
     }
     match &args.output {
-        Some(path) => std::fs::write(path, &text)
-            .with_context(|| format!("{}: cannot be written", path.display()))?,
+        Some(path) => embc_data::atomic::write(path, |file| {
+            file.write_all(text.as_bytes()).map_err(|error| embc_data::Error::io(path, &error))
+        })?,
         None => super::print(&text)?,
     }
     failed.iter().for_each(|line| eprintln!("check failed: {line}"));

@@ -23,7 +23,11 @@ pub fn run(args: &Sweep, global: &Global) -> Result<Outcome> {
     }
     let registry = super::registry(global)?;
     // All configs are read before the first trial runs, so that a typo costs no night.
-    let load = |path: &std::path::PathBuf| Experiment::load(path, &args.sets);
+    let load = |path: &std::path::PathBuf| -> Result<Experiment> {
+        let mut experiment = Experiment::load(path, &args.sets)?;
+        experiment.resolve(&registry);
+        Ok(experiment)
+    };
     let experiments: Vec<Experiment> = args.config.iter().map(load).collect::<Result<_>>()?;
     for experiment in &experiments {
         super::entry(&registry, &experiment.dataset)?;
@@ -57,7 +61,9 @@ fn sweep(
     let seconds = seconds(&book);
     for (i, part) in views.iter().enumerate() {
         let data = super::open(entry, part, global)?;
-        let bench = Bench::new(part, entry, &data, global.overcommit)?;
+        let mut bench = Bench::new(part, entry, &data, global.overcommit)?;
+        bench.scores = super::scores(args.scores.as_deref(), part, entry, &data, global)?;
+        bench.several = true;
         if views.len() > 1 && !global.quiet && !args.list {
             let (name, seed) = (&experiment.name, part.train.seeds[0]);
             eprintln!("{name}: split {} of {}, of seed {seed}", i + 1, views.len());
@@ -122,7 +128,7 @@ fn list(
     let mut needs: BTreeMap<String, Option<Need>> = BTreeMap::new();
     let mut text = String::new();
     for (trial, state) in trials {
-        let id = trial.id(bench.data.data_hash());
+        let id = bench.id(trial);
         let need = needs.entry(trial.cell_name()).or_insert_with(|| bench.need(trial));
         let memory = need.map_or("–".into(), |need| bytes(need.total()));
         let time = seconds.get(trial.scheme.label()).or(seconds.get(""));

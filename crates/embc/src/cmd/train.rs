@@ -27,7 +27,8 @@ pub fn run(args: &Train, global: &Global) -> Result<Outcome> {
     let registry = super::registry(global)?;
     let entry = super::entry(&registry, &experiment.dataset)?;
     let data = super::open(entry, &experiment, global)?;
-    let bench = Bench::new(&experiment, entry, &data, global.overcommit)?;
+    let mut bench = Bench::new(&experiment, entry, &data, global.overcommit)?;
+    bench.scores = super::scores(args.scores.as_deref(), &experiment, entry, &data, global)?;
     if let Some(folder) = &args.out {
         // Before the training, not after it.
         std::fs::create_dir_all(folder)
@@ -40,11 +41,11 @@ pub fn run(args: &Train, global: &Global) -> Result<Outcome> {
     if let Some(need) = bench.need(&trial) {
         progress.say(&format!("embc: {need}"));
     }
-    let Some(claim) = Claim::take(&global.results, &trial.id(data.data_hash()), program())? else {
+    let Some(claim) = Claim::take(&global.results, &bench.id(&trial), program())? else {
         bail!("another process trains this trial; wait for it, or choose another --results");
     };
     let (memory, every) = (Memory::new(), *args.keep.checkpoint_every);
-    let ended = bench.run(&trial, &memory, &claim, every, &mut progress);
+    let ended = bench.run(&trial, &experiment.metrics(), &memory, &claim, every, &mut progress);
     let Ended::Recorded(record, net) = ended else {
         eprintln!("interrupted: run the same command again to go on");
         return Ok(Outcome::Interrupted);
@@ -61,7 +62,13 @@ pub fn run(args: &Train, global: &Global) -> Result<Outcome> {
             super::print(&lines.collect::<String>())?;
             Ok(Outcome::Fine)
         }
-        Status::Error => Ok(Outcome::Failed),
+        Status::Error => {
+            // With -q too: an error is never silent.
+            if global.quiet {
+                eprintln!("error: {}", record.error.unwrap_or_default());
+            }
+            Ok(Outcome::Failed)
+        }
         _ => Err(anyhow::anyhow!("{}", record.error.unwrap_or_default())),
     }
 }

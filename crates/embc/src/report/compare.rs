@@ -102,6 +102,9 @@ impl Difference {
         let n = self.by_seed.len() as f64;
         if n > 1.0 {
             let sum = squares(&mut self.by_seed.values().copied(), self.mean());
+            // Differences that are all equal say nothing of how far others may lie.
+            let grain = 1e-24 * self.mean().powi(2);
+            let sum = if sum / (n - 1.0) > grain { sum } else { 0.0 };
             let per_seed = 1.0 / n + self.resampled.unwrap_or_default();
             parts.push((sum / (n - 1.0) * per_seed, n - 1.0));
         }
@@ -118,7 +121,7 @@ impl Difference {
             true => StudentsT::new(0.0, 1.0, freedom)
                 .ok()
                 .map(|t| t.inverse_cdf(0.975) * variance.sqrt()),
-            false => (!parts.is_empty()).then_some(0.0),
+            false => None,
         }
     }
 
@@ -155,7 +158,8 @@ impl Difference {
         match self.half() {
             Some(half) if mean - half > claim => "reproduced, the interval lies above it",
             Some(half) if mean + half < claim => "not reproduced, the interval lies below it",
-            _ => "undecided, the interval holds it",
+            None => "undecided, there is no interval",
+            Some(_) => "undecided, the interval holds it",
         }
     }
 }
@@ -339,6 +343,8 @@ mod tests {
         let t = StudentsT::new(0.0, 1.0, 50.0 / 17.0).unwrap().inverse_cdf(0.975);
         assert!((both.half().unwrap() - t * (5.0 / 3.0f64).sqrt()).abs() < 1e-6);
         assert_eq!(difference(&[1.0], &[]).half(), None);
+        let equal = difference(&[0.5, 0.5], &[]);
+        assert_eq!((equal.half(), equal.winner(1.0)), (None, None), "no spread is no knowledge");
         // Splits of four training rows to a test row: variance 1/3 + 1/4.
         let splits = Difference { resampled: Some(0.25), ..difference(&[1.0, 2.0, 3.0], &[]) };
         assert!((splits.half().unwrap() - 4.302_652_7 * (7.0 / 12.0f64).sqrt()).abs() < 1e-6);

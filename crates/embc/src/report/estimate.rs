@@ -31,8 +31,29 @@ impl Estimate {
         let mean = values.iter().sum::<f64>() / n;
         let variance = values.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / (n - 1.0);
         let t = StudentsT::new(0.0, 1.0, n - 1.0).ok().map(|t| t.inverse_cdf(0.5 + level / 2.0));
-        let half = t.map(|t| t * (variance * (1.0 / n + shared)).sqrt());
+        // Values that are all equal say nothing of how far others may lie: a deviation of zero is
+        // the grain of the metric, or too few seeds.
+        let varies = variance > 1e-24 * mean * mean;
+        let half = t.map(|t| t * (variance * (1.0 / n + shared)).sqrt()).filter(|_| varies);
         (!values.is_empty()).then_some(Self { mean, half, n: values.len() })
+    }
+
+    /// The mean of `values` over that of `base`, paired, as a loss in per cent: of the means, so that
+    /// one base of zero does not decide it, with the variance of a ratio (the delta method). None
+    /// where the bases' mean is zero.
+    pub fn loss(values: &[f64], base: &[f64], sign: f64) -> Option<Self> {
+        let n = base.len().min(values.len()) as f64;
+        let mean = |x: &[f64]| x.iter().sum::<f64>() / n;
+        let (ours, of_base) = (mean(values), mean(base));
+        if n == 0.0 || of_base == 0.0 {
+            return None;
+        }
+        let scale = 100.0 * sign / of_base.abs();
+        let ratio = ours / of_base;
+        let linear = |(x, b): (&f64, &f64)| {
+            scale * (of_base - ours) + scale * (ratio * (b - of_base) - (x - ours))
+        };
+        Self::of(&values.iter().zip(base).map(linear).collect::<Vec<_>>())
     }
 
     pub fn text(self) -> String {
@@ -42,6 +63,7 @@ impl Estimate {
         }
     }
 
+    /// True where the interval holds `x`, or where there is none.
     pub fn holds(self, x: f64) -> bool {
         self.half.is_none_or(|half| (self.mean - x).abs() <= half)
     }
@@ -63,5 +85,23 @@ mod tests {
         assert!((splits.half.unwrap() - 4.302_652_7 * (7.0 / 12.0f64).sqrt()).abs() < 1e-6);
         assert_eq!(Estimate::of(&[1.0]), Some(Estimate { mean: 1.0, half: None, n: 1 }));
         assert_eq!(Estimate::of(&[]), None);
+        // No spread is no knowledge of it, whatever rounding leaves.
+        assert_eq!(Estimate::of(&[0.5, 0.5]).unwrap().half, None);
+        assert_eq!(Estimate::of(&[0.1 + 0.2, 0.3, 0.3]).unwrap().half, None);
+    }
+
+    #[test]
+    fn losses_are_of_means() {
+        // A base of zero in one seed: 25 % of the means.
+        let loss = Estimate::loss(&[0.1, 0.1, 0.1], &[0.0, 0.2, 0.2], 1.0).unwrap();
+        assert!((loss.mean - 25.0).abs() < 1e-9 && loss.half.is_some());
+        assert_eq!(Estimate::loss(&[0.1, 0.1], &[0.0, 0.0], 1.0), None);
+        // Where bases are alike, the t-interval of the losses themselves.
+        let loss = Estimate::loss(&[0.9, 0.8, 0.7], &[1.0, 1.0, 1.0], 1.0).unwrap();
+        let plain = Estimate::of(&[10.0, 20.0, 30.0]).unwrap();
+        assert!((loss.mean - plain.mean).abs() < 1e-9);
+        assert!((loss.half.unwrap() - plain.half.unwrap()).abs() < 1e-9);
+        let less = Estimate::loss(&[2.2, 2.0], &[2.0, 2.0], -1.0).unwrap();
+        assert!((less.mean - 5.0).abs() < 1e-9, "less is better: {less:?}");
     }
 }

@@ -43,6 +43,7 @@ fn outside(expect: &Expect, ours: f64, base: Option<f64>) -> Result<Option<Strin
         (Some(_), None) => {
             bail!("[[expect]] relative_loss_max needs [table] relative_to and its results")
         }
+        (Some(_), Some(0.0)) => Some("has no loss in per cent: the baseline is 0".into()),
         (Some(most), Some(base)) => {
             let sign = sign_of(&expect.metric.to_string());
             let loss = 100.0 * sign * (base - ours) / base.abs();

@@ -6,7 +6,6 @@ use crate::config::Experiment;
 use crate::plot::{Axis, Curve, Point};
 use crate::table::markdown as md_table;
 use anyhow::Result;
-use std::collections::BTreeMap;
 use std::fmt::Write;
 
 /// The losses of an experiment's cells against its baseline, in per cent, by seed.
@@ -25,19 +24,29 @@ impl<'a> Losses<'a> {
         Some(Self { experiment, grid, baseline, key })
     }
 
-    /// By seed, where both the scheme and the baseline have a value.
-    fn of(&self, scheme: &str, budget: &str) -> BTreeMap<u64, f64> {
+    /// Values of the scheme and of the baseline, of the seeds that both have.
+    fn of(&self, scheme: &str, budget: &str) -> (Vec<f64>, Vec<f64>) {
         let base = self.grid.by_seed(self.baseline, budget, self.key);
         let ours = self.grid.by_seed(scheme, budget, self.key);
-        let loss = |(seed, x): (u64, f64)| {
-            let base = base.get(&seed).filter(|base| **base != 0.0)?;
-            Some((seed, 100.0 * sign_of(self.key) * (base - x) / base.abs()))
-        };
-        ours.into_iter().filter_map(loss).collect()
+        ours.into_iter().filter_map(|(seed, x)| Some((x, *base.get(&seed)?))).unzip()
     }
 
+    /// The loss of the means; none where the baseline's is zero.
     fn estimate(&self, scheme: &str, budget: &str) -> Option<Estimate> {
-        Estimate::of(&self.of(scheme, budget).into_values().collect::<Vec<_>>())
+        let (ours, base) = self.of(scheme, budget);
+        Estimate::loss(&ours, &base, sign_of(self.key))
+    }
+
+    /// By how much the first loses more than the second, in per cent of the baseline's mean.
+    fn gap(&self, ours: &str, other: &str, budget: &str) -> Option<Estimate> {
+        let [a, b, base] =
+            [ours, other, self.baseline].map(|scheme| self.grid.by_seed(scheme, budget, self.key));
+        let pairs = a.iter().filter_map(|(seed, a)| Some((a - b.get(seed)?, *base.get(seed)?)));
+        let (gaps, bases): (Vec<f64>, Vec<f64>) = pairs.unzip();
+        let mean = bases.iter().sum::<f64>() / bases.len() as f64;
+        let scale = -100.0 * sign_of(self.key) / mean.abs();
+        let gaps: Vec<f64> = gaps.iter().map(|gap| scale * gap).collect();
+        Estimate::of(&gaps).filter(|_| mean != 0.0)
     }
 
     /// All that has a budget: not the baseline, nor other schemes that ignore it.
@@ -96,12 +105,16 @@ impl<'a> Losses<'a> {
     }
 
     fn verdict(&self, ours: &str, other: &str, budget: &str) -> String {
-        let (a, b) = (self.of(ours, budget), self.of(other, budget));
-        let paired = a.iter().filter_map(|(seed, a)| Some(a - b.get(seed)?));
-        let gap = Estimate::of(&paired.collect::<Vec<_>>());
+        let gap = self.gap(ours, other, budget);
         let (ours_text, other_text) = (self.show(ours, budget), self.show(other, budget));
         let verdict = match gap {
-            Some(gap) if gap.half.is_none() => "one seed cannot tell them apart".into(),
+            Some(gap) if gap.n == 1 => "one seed cannot tell them apart".into(),
+            Some(gap) if gap.half.is_none() => {
+                format!(
+                    "the difference is {} % in every seed, which tells nothing of others",
+                    gap.text()
+                )
+            }
             Some(gap) if gap.holds(0.0) => {
                 format!("the difference, {} %, may be chance", gap.text())
             }
@@ -123,6 +136,9 @@ impl<'a> Losses<'a> {
         let row = |scheme: &String| {
             let cell = |(budget, best): (&String, &Option<&String>)| match self.show(scheme, budget)
             {
+                text if text == "–" && !self.of(scheme, budget).0.is_empty() => {
+                    "not defined".into()
+                }
                 text if text == "–" => self.grid.missing(scheme, budget).into(),
                 text if *best == Some(scheme) => format!("**{text}**"),
                 text => text,

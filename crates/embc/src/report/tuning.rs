@@ -5,7 +5,7 @@ use crate::config::Experiment;
 use crate::record::{Record, Status};
 use crate::table::markdown as md_table;
 use anyhow::Result;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
@@ -19,6 +19,19 @@ fn leaves(value: &Value, path: &str, into: &mut BTreeMap<String, Value>) {
         leaf => {
             into.insert(path.into(), leaf.clone());
         }
+    }
+}
+
+/// What a record was trained with.
+fn settings(record: &Record) -> Value {
+    record.spec.as_ref().map_or(record.config.clone(), |spec| spec.canonical())
+}
+
+/// Which rows judge: by other ones nothing can be chosen.
+fn held_out(record: &Record) -> Value {
+    match &record.spec {
+        Some(spec) => json!([spec.data.content, spec.data.view.split]),
+        None => json!([record.data_hash, record.config["data"]["split"]]),
     }
 }
 
@@ -51,9 +64,10 @@ pub fn section(
     let mut tried: Vec<(String, &Record)> = records
         .iter()
         .filter(|r| full(&r) && r.seed == chosen.seed && r.metrics.contains_key(&key))
+        .filter(|r| held_out(r) == held_out(chosen))
         // Other full tables of the experiment are results, not tries.
         .filter(|r| r.trial == chosen.trial || grid.records.iter().all(|g| g.trial != r.trial))
-        .map(|record| (difference(&record.config, &chosen.config), record))
+        .map(|record| (difference(&settings(record), &settings(chosen)), record))
         .collect();
     if tried.len() < 2 {
         return Ok((String::new(), 0));
@@ -82,7 +96,6 @@ pub fn section(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
     fn differences_are_named() {
