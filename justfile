@@ -69,9 +69,12 @@ bench *arguments:
     target/oracle/bin/pip install --quiet torch numpy faiss-cpu
     target/oracle/bin/python scripts/bench/bench.py {{arguments}}
 
-# Write the PyTorch oracles of schemes and models anew (installs PyTorch under target/)
+# Check the metrics with scikit-learn, and write the PyTorch oracles of schemes and models anew
+# (installs both under target/)
 oracle:
     python3 -m venv target/oracle
-    target/oracle/bin/pip install --quiet torch numpy
+    target/oracle/bin/pip install --quiet torch numpy scikit-learn
+    EMBC_WORLDS=$PWD/target/worlds cargo test --release -p embc --test cli worlds
+    target/oracle/bin/python scripts/oracle/metrics.py target/worlds
     target/oracle/bin/python scripts/oracle/schemes.py
     target/oracle/bin/python scripts/oracle/models.py

@@ -235,7 +235,7 @@ fn configs() {
     run(&config(&format!("[budget]\nrows = [4]\ncap = [3]\n{FULL}")))
         .refuses("needs exactly one of compression, params, bytes, rows, cap");
     run(&config(FULL).replace("\"auc\"", "\"ndcg@10\""))
-        .refuses("needs validation rows with a user and an item");
+        .refuses("x.toml:13: ndcg@10: a ranking needs a user and an item column");
     run("title = ").refuses("x.toml:1:");
     sandbox.run(&["sweep", "--config", "y"]).refuses("y: no such config");
     sandbox.run(&["sweep", "--config", "x.toml", "--set", "train.epoch=1"]).refuses("x.toml");

@@ -1,5 +1,6 @@
 //! The program as its users meet it: real files, real processes, exit codes and messages.
 
+mod cases;
 mod fetch;
 mod histories;
 mod hostile;
@@ -10,3 +11,4 @@ mod splits;
 mod survive;
 mod theory;
 mod tidy;
+mod worlds;
