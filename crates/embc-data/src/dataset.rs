@@ -265,7 +265,9 @@ pub fn info(entry: &Entry, data_dir: &Path, memory: u64, watch: Watch<'_>) -> Re
     }
     let negatives = entry.columns.as_ref().map_or(0, |c| c.negatives);
     let cache = Cache::open(&folder, fields)?;
-    let view = View::new(cache, entry, &folder, data_dir, ViewSpec::default(), Examples::Rows)?;
+    // Without negatives: what they need is for an experiment to say.
+    let spec = ViewSpec { negatives: Some(0), ..ViewSpec::default() };
+    let view = View::new(cache, entry, &folder, data_dir, spec, Examples::Rows)?;
     if view.rows(1) == 0 {
         tracing::warn!("the split of {} leaves no validation rows", entry.name);
     }

@@ -26,7 +26,7 @@ pub fn config(e: &Experiment, trial: &Trial) -> Value {
     train["optimizer"] = optimizer(e.train.optimizer.rule());
     let mut config = json!({
         "dataset": e.dataset,
-        "data": e.data,
+        "data": data(e),
         "model": model,
         "embedding": embedding,
         "train": train,
@@ -39,6 +39,14 @@ pub fn config(e: &Experiment, trial: &Trial) -> Value {
         config["scheme"]["quantize"] = json!(storage);
     }
     shorten(config)
+}
+
+/// `[data]` without the keys that came later.
+fn data(e: &Experiment) -> Value {
+    let mut data = json!(e.data);
+    let keys = data.as_object_mut().expect("a struct");
+    ["user", "item", "context", "had"].iter().for_each(|key| drop(keys.remove(*key)));
+    data
 }
 
 /// An update rule with the keys of all kinds, as they were.

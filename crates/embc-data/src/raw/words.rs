@@ -39,7 +39,10 @@ pub fn time(value: &[u8]) -> Option<Time> {
         let negative = whole.starts_with('-');
         let (whole, part): (i64, u32) = (whole.parse().ok()?, billionths(fraction)?);
         // Below zero the fraction counts down from the next whole.
-        Some(if negative && part > 0 { (whole - 1, 1_000_000_000 - part) } else { (whole, part) })
+        match negative && part > 0 {
+            true => Some((whole.checked_sub(1)?, 1_000_000_000 - part)),
+            false => Some((whole, part)),
+        }
     })
 }
 
