@@ -180,6 +180,11 @@ impl Record {
         }
     }
 
+    /// What decided its numbers, for people.
+    pub fn shown(&self) -> Value {
+        self.spec.as_ref().map_or(self.config.clone(), |spec| spec.canonical())
+    }
+
     /// Which rows it was trained and tested on; what a seed draws aside.
     pub fn rows(&self) -> String {
         match &self.spec {

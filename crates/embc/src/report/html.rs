@@ -79,10 +79,11 @@ fn data(experiment: &Experiment, records: &[Record]) -> Result<Value> {
     let key = metric_key(experiment, &grid.records);
     let select = format!("valid/{}", experiment.train.select);
     // What all trials' configs share is said once.
-    let mut common = grid.records.first().and_then(|r| r.config.as_object().cloned());
+    let mut common = grid.records.first().and_then(|r| r.shown().as_object().cloned());
     for record in &grid.records {
         if let Some(common) = &mut common {
-            common.retain(|key, value| record.config.get(key) == Some(value));
+            let shown = record.shown();
+            common.retain(|key, value| shown.get(key) == Some(value));
         }
     }
     let common = common.unwrap_or_default();
@@ -118,7 +119,7 @@ fn data(experiment: &Experiment, records: &[Record]) -> Result<Value> {
 fn trial(record: &Record, key: &str, select: &str, common: &Map<String, Value>) -> Value {
     let budget = record.budget.as_object().into_iter().flatten();
     let budget = budget.map(|(axis, value)| format!(", {axis} {value}")).collect::<String>();
-    let mut config = record.config.as_object().cloned().unwrap_or_default();
+    let mut config = record.shown().as_object().cloned().unwrap_or_default();
     config.retain(|key, value| common.get(key) != Some(value));
     let curve = record.curve.iter().map(|point| {
         let at = |key: &str| point.get(key).copied();

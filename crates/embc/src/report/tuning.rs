@@ -22,11 +22,6 @@ fn leaves(value: &Value, path: &str, into: &mut BTreeMap<String, Value>) {
     }
 }
 
-/// What a record was trained with.
-fn settings(record: &Record) -> Value {
-    record.spec.as_ref().map_or(record.config.clone(), |spec| spec.canonical())
-}
-
 /// Which rows judge: by other ones nothing can be chosen.
 fn held_out(record: &Record) -> Value {
     match &record.spec {
@@ -67,7 +62,7 @@ pub fn section(
         .filter(|r| held_out(r) == held_out(chosen))
         // Other full tables of the experiment are results, not tries.
         .filter(|r| r.trial == chosen.trial || grid.records.iter().all(|g| g.trial != r.trial))
-        .map(|record| (difference(&settings(record), &settings(chosen)), record))
+        .map(|record| (difference(&record.shown(), &chosen.shown()), record))
         .collect();
     if tried.len() < 2 {
         return Ok((String::new(), 0));
