@@ -137,7 +137,23 @@ impl Layout {
                 )
             }),
         };
-        self.columns.iter().map(place).collect()
+        let places = self.columns.iter().map(place).collect::<std::result::Result<Vec<_>, _>>()?;
+        self.no_column_twice(&places)?;
+        Ok(places)
+    }
+
+    /// Refuses one column under two spellings: as two features, or as a feature and the label.
+    fn no_column_twice(&self, places: &[usize]) -> std::result::Result<(), String> {
+        // What sorts or splits may be a feature too.
+        let counts = |field: &Field| !matches!(field.role, Role::Time | Role::Tag);
+        let used = self.columns.iter().zip(places).filter(|((_, field), _)| counts(field));
+        let mut seen: BTreeMap<usize, &str> = BTreeMap::new();
+        for ((_, field), &place) in used {
+            if let Some(other) = seen.insert(place, &field.name) {
+                return Err(format!("{other} and {} are one column of the file", field.name));
+            }
+        }
+        Ok(())
     }
 }
 

@@ -407,6 +407,13 @@ fn names_of_columns_mean_one_column() {
     let text = std::fs::read_to_string(case.path("mine.toml")).unwrap();
     case.write("leak.toml", text.replace("\"user\",\"user\",", "\"user\","));
     info(&case, "leak.toml", "twice").refuses("click is the label");
+    // Under another spelling it is the same column still.
+    let rows: String = (0..40).map(|i| format!("{},u{},i{}\n", i % 2, i % 5, i % 7)).collect();
+    let spelt = "columns = { label = \"click\", categorical = [\"user\", \"Click\"] }\n";
+    let sandbox = Sandbox::new();
+    sandbox
+        .info("csv", format!("click,user,item\n{rows}"), spelt)
+        .refuses("raw.txt:1: click and Click are one column of the file");
 }
 
 #[test]
