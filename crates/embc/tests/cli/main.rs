@@ -2,6 +2,7 @@
 
 mod cases;
 mod fetch;
+mod files;
 mod histories;
 mod hostile;
 mod real;
