@@ -1,7 +1,7 @@
 //! The command line.
 
-use crate::axis::Bytes;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use embc_lab::axis::Bytes;
 use std::path::PathBuf;
 
 /// Which embedding compression should I use on my data, at what budget, and what does it cost me?
@@ -56,6 +56,7 @@ pub enum Color {
 pub enum Command {
     Train(Train),
     Sweep(Sweep),
+    Trial(Trial),
     Report(Report),
     Compare(Compare),
     Recommend(Recommend),
@@ -122,9 +123,12 @@ pub struct Sweep {
     /// Override a key, such as train.seeds=[1]; may be repeated
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub sets: Vec<String>,
-    /// List the trials, and run nothing: id, state, memory, time as others took it
+    /// List the trials, and run nothing: id, state, memory, time as others took it; as JSON a line
+    /// each that `embc trial` runs
     #[arg(long)]
     pub list: bool,
+    #[command(flatten)]
+    pub json: Json,
     /// Run also what is done; the newer record counts
     #[arg(long)]
     pub rerun: bool,
@@ -147,6 +151,26 @@ pub struct Sweep {
     /// its extension
     #[arg(long, value_name = "FILE")]
     pub scores: Option<PathBuf>,
+    #[command(flatten)]
+    pub keep: Keep,
+}
+
+/// Run one trial, as `embc sweep --list --format json` describes it, and print its record
+///
+///   embc sweep --config quickstart --list --format json | head -1 > trial.json
+///   embc trial trial.json
+#[derive(Args)]
+#[command(verbatim_doc_comment)]
+pub struct Trial {
+    /// The order: dataset, experiment, label, metrics, and the spec of all that decides its numbers
+    #[arg(value_name = "FILE")]
+    pub order: PathBuf,
+    /// Train it although it has a record
+    #[arg(long)]
+    pub rerun: bool,
+    /// Threads; the numbers do not depend on it
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
     #[command(flatten)]
     pub keep: Keep,
 }

@@ -1,16 +1,28 @@
 //! One file per command; what they share is here.
 
 use crate::cli::Global;
-use crate::config::Experiment;
-use crate::progress::DataProgress;
-use crate::scores::ScoresTo;
-use crate::{interrupted, suggest};
+use crate::progress::{DataProgress, Terminal};
+use crate::{INTERRUPT, interrupted};
 use anyhow::{Result, anyhow};
+use embc_core::batch::Examples;
+use embc_core::metric::Metric;
+use embc_core::net::Net;
 use embc_data::registry::{Entry, Registry};
-use embc_data::view::View;
+use embc_data::view::{View, ViewSpec};
+use embc_lab::bench::{Bench, Ended, Running};
+use embc_lab::checkpoint::Claim;
+use embc_lab::config::Experiment;
+use embc_lab::desk::Desk;
+use embc_lab::memory::Memory;
+use embc_lab::order::Order;
+use embc_lab::record::Record;
+use embc_lab::scores::ScoresTo;
+use embc_lab::suggest;
+use embc_lab::watch::Audience;
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 pub mod compare;
 pub mod data;
@@ -20,17 +32,9 @@ pub mod report;
 pub mod sweep;
 pub mod theory;
 pub mod train;
+pub mod trial;
 
-/// How a command that ran to its end went.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// All well.
-    Fine,
-    /// A trial or a check failed.
-    Failed,
-    /// The user stopped it.
-    Interrupted,
-}
+pub use embc_lab::sweep::Outcome;
 
 /// The exit code: 0 ok, 1 a trial or check failed, 2 wrong input, 130 interrupted.
 pub fn exit(result: Result<Outcome>) -> ExitCode {
@@ -76,18 +80,21 @@ pub fn entry<'a>(registry: &'a Registry, name: &str) -> Result<&'a Entry> {
 }
 
 /// Opens a data set as an experiment and its model see it, ingesting it if need be.
-pub fn open(entry: &Entry, experiment: &Experiment, global: &Global) -> Result<View> {
-    let mut progress = DataProgress::new(&entry.name, global.quiet);
-    let memory = embc_data::dataset::DEFAULT_MEMORY;
+pub fn open_for(entry: &Entry, experiment: &Experiment, global: &Global) -> Result<View> {
     // All seeds have the same view; else there is one.
     let spec = experiment.data.of_seed(experiment.train.seeds[0]);
-    let examples = experiment.examples()?;
-    let view =
-        embc_data::dataset::open(entry, &global.data_dir, memory, spec, examples, &mut |at| {
-            progress.watch(at)
-        })?;
+    open(entry, spec, experiment.examples()?, global)
+}
+
+/// Opens a view of a data set, ingesting it if need be.
+pub fn open(entry: &Entry, spec: ViewSpec, by: Examples, global: &Global) -> Result<View> {
+    let mut progress = DataProgress::new(&entry.name, global.quiet);
+    let memory = embc_data::dataset::DEFAULT_MEMORY;
+    let view = embc_data::dataset::open(entry, &global.data_dir, memory, spec, by, &mut |at| {
+        progress.watch(at)
+    })?;
     for (what, n) in &view.left_out {
-        tracing::info!("{}: {} {what}", entry.name, crate::table::count(*n));
+        tracing::info!("{}: {} {what}", entry.name, embc_lab::units::count(*n));
     }
     if view.unknown_lookups > 0.0 {
         let share = 100.0 * view.unknown_lookups;
@@ -123,6 +130,28 @@ pub fn scores(
     }
     let examples = experiment.examples()?;
     ScoresTo::new(path, entry, &global.data_dir, data, examples).map(Some)
+}
+
+/// Runs one trial and keeps its record; none once interrupted.
+pub fn one(
+    bench: &Bench<'_>,
+    order: &Order,
+    metrics: &[Metric],
+    claim: Claim,
+    (desk, every): (&Desk, Duration),
+    terminal: &Terminal,
+) -> Result<Option<(Record, Option<Box<Net>>)>> {
+    let memory = Memory::free_now();
+    let running = Running { memory: &memory, claim: &claim, every, cancel: &INTERRUPT };
+    let mut watcher = terminal.watcher();
+    watcher.next(&order.name());
+    let Ended::Recorded(record, net) = bench.run(order, metrics, &running, &mut *watcher) else {
+        eprintln!("interrupted: run the same command again to go on");
+        return Ok(None);
+    };
+    desk.keep(&record, claim)?;
+    watcher.end(&record.summary(&order.spec.schedule.select), net.is_none());
+    Ok(Some((*record, net)))
 }
 
 /// Sets the number of threads.

@@ -2,8 +2,8 @@
 //!
 //! The meanings are the types' own comments, so that no key can be without one or out of date.
 
-use crate::config::Experiment;
 use embc_data::registry::Entry;
+use embc_lab::config::Experiment;
 use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
 use serde_json::{Value, json};

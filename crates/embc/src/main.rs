@@ -1,29 +1,12 @@
 //! `embc`: which embedding compression should I use on my data, at what budget, at what cost?
 
-mod axis;
-mod checkpoint;
 mod cli;
 mod cmd;
-mod config;
-mod engine;
 mod keys;
-mod legacy;
-mod lines;
-mod memory;
-mod overrides;
-mod plan;
 mod plot;
 mod progress;
-mod provenance;
-mod record;
 mod report;
-mod run;
-mod schedule;
-mod scores;
-mod spec;
-mod suggest;
 mod table;
-mod tensors;
 
 use clap::Parser;
 use cli::{Cli, Color, Command};
@@ -31,19 +14,13 @@ use embc_core::cancel::Cancel;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::sync::LazyLock;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-static INTERRUPTED: AtomicBool = AtomicBool::new(false);
-static STOPPING: LazyLock<Cancel> = LazyLock::new(Cancel::default);
+/// Set by Ctrl-C.
+static INTERRUPT: LazyLock<Cancel> = LazyLock::new(Cancel::default);
 
 /// True once the user has pressed Ctrl-C.
 fn interrupted() -> bool {
-    INTERRUPTED.load(Ordering::Relaxed)
-}
-
-/// Set by Ctrl-C, and where the rest of a sweep would be in vain: trials keep a checkpoint and end.
-fn stopping() -> &'static Cancel {
-    &STOPPING
+    INTERRUPT.is_set()
 }
 
 fn main() -> ExitCode {
@@ -62,14 +39,15 @@ fn main() -> ExitCode {
         .init();
     // The second Ctrl-C does not wait for the first one's clean end.
     let _ = ctrlc::set_handler(|| {
-        if INTERRUPTED.swap(true, Ordering::Relaxed) {
+        if interrupted() {
             std::process::exit(130);
         }
-        stopping().set();
+        INTERRUPT.set();
     });
     let result = match &cli.command {
         Command::Train(args) => cmd::train::run(args, &cli.global),
         Command::Sweep(args) => cmd::sweep::run(args, &cli.global),
+        Command::Trial(args) => cmd::trial::run(args, &cli.global),
         Command::Report(args) => cmd::report::run(args, &cli.global),
         Command::Compare(args) => cmd::compare::run(args, &cli.global),
         Command::Recommend(args) => cmd::recommend::run(args, &cli.global),

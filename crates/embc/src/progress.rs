@@ -1,97 +1,119 @@
-//! What a running trial says on stderr: a rewriting line on a terminal, plain lines elsewhere.
+//! What running trials say on stderr: rewriting lines on a terminal, plain ones elsewhere.
 
 use crate::interrupted;
 use embc_core::batch::Split;
 use embc_core::train::{Observer, Point, Settings};
 use embc_data::ingest;
+use embc_lab::watch::{Audience, Watcher};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use std::io::IsTerminal;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 /// Where there is no terminal, at most one line in this time.
 const BETWEEN_LINES: Duration = Duration::from_secs(2);
 
-/// The progress of all trials of a round: a last line on a terminal.
-pub struct Total {
+/// All trials on stderr: a last line on a terminal.
+pub struct Terminal {
+    quiet: bool,
+    terminal: bool,
     /// The lines of all trials that run at once.
-    pub lines: MultiProgress,
-    pub all: usize,
-    started: AtomicUsize,
-    ended: AtomicUsize,
-    failed: AtomicUsize,
-    since: Instant,
-    bar: ProgressBar,
+    lines: MultiProgress,
+    round: Mutex<Round>,
     /// It was said that trials of another process are waited for.
     waits: AtomicBool,
-    quiet: bool,
 }
 
-impl Total {
-    /// Of so many trials.
-    pub fn new(all: usize, quiet: bool) -> Self {
-        let lines = MultiProgress::new();
-        let bar = match quiet || all == 1 || !std::io::stderr().is_terminal() {
-            true => ProgressBar::hidden(),
-            false => {
-                let style = "{pos} of {len} trials done, {elapsed} passed{msg}";
-                let style = ProgressStyle::with_template(style).expect("a valid template");
-                lines.add(ProgressBar::new(all as u64).with_style(style))
-            }
-        };
-        bar.enable_steady_tick(Duration::from_secs(1));
-        let (started, ended, failed) = Default::default();
-        let (since, waits) = (Instant::now(), AtomicBool::new(false));
-        Self { lines, all, started, ended, failed, since, bar, waits, quiet }
-    }
+/// Trials that run side by side until all are done.
+struct Round {
+    all: usize,
+    jobs: usize,
+    started: usize,
+    ended: usize,
+    failed: usize,
+    since: Instant,
+    bar: ProgressBar,
+}
 
-    /// A trial starts; which it is, from 1.
-    pub fn start(&self) -> usize {
-        1 + self.started.fetch_add(1, Ordering::Relaxed)
-    }
-
-    /// A trial has ended.
-    pub fn ended(&self, failed: bool) {
-        self.ended.fetch_add(1, Ordering::Relaxed);
-        self.failed.fetch_add(usize::from(failed), Ordering::Relaxed);
+impl Round {
+    /// A trial has ended: failures, and the time that is left if the rest takes what was taken.
+    fn end(&mut self, failed: bool) -> String {
+        self.ended += 1;
+        self.failed += usize::from(failed);
         self.bar.inc(1);
-    }
-
-    /// Failures, and the time that is left if the rest takes what was taken.
-    pub fn left(&self, jobs: usize) -> String {
-        let ended = self.ended.load(Ordering::Relaxed);
-        let mut text = match self.failed.load(Ordering::Relaxed) {
+        let mut text = match self.failed {
             0 => String::new(),
             n => format!(", {n} failed"),
         };
         // The first round of jobs says too little: its trials may be the short ones.
-        if ended >= jobs && ended < self.all {
-            let each = self.since.elapsed().as_secs_f64() / ended as f64;
-            let left = Duration::from_secs((each * (self.all - ended) as f64) as u64);
+        if self.ended >= self.jobs && self.ended < self.all {
+            let each = self.since.elapsed().as_secs_f64() / self.ended as f64;
+            let left = Duration::from_secs((each * (self.all - self.ended) as f64) as u64);
             text += &format!(", {} left", humantime::format_duration(left));
         }
         self.bar.set_message(text.clone());
         text
     }
+}
 
-    /// Only trials of other processes are left: said once.
-    pub fn waits(&self, trials: usize) {
-        if !self.waits.swap(true, Ordering::Relaxed) && !self.quiet {
-            let what = format!("waiting for {trials} trials that another process runs");
-            self.lines.suspend(|| eprintln!("{what}"));
-        }
+impl Terminal {
+    /// Says nothing if `quiet`.
+    pub fn new(quiet: bool) -> Self {
+        let (all, jobs, started, ended, failed) = Default::default();
+        let (since, bar) = (Instant::now(), ProgressBar::hidden());
+        let round = Mutex::new(Round { all, jobs, started, ended, failed, since, bar });
+        let (lines, terminal) = (MultiProgress::new(), std::io::stderr().is_terminal());
+        Self { quiet, terminal, lines, round, waits: AtomicBool::new(false) }
+    }
+
+    fn in_round(&self) -> MutexGuard<'_, Round> {
+        self.round.lock().expect("no panic while it is held")
     }
 }
 
-/// The progress of a trial.
-pub struct Progress {
-    quiet: bool,
-    terminal: bool,
+impl Audience for Terminal {
+    fn say(&self, line: &str) {
+        if !self.quiet {
+            self.lines.suspend(|| eprintln!("{line}"));
+        }
+    }
+
+    fn round(&self, all: usize, jobs: usize) {
+        let bar = match self.quiet || all == 1 || !self.terminal {
+            true => ProgressBar::hidden(),
+            false => {
+                let style = "{pos} of {len} trials done, {elapsed} passed{msg}";
+                let style = ProgressStyle::with_template(style).expect("a valid template");
+                self.lines.add(ProgressBar::new(all as u64).with_style(style))
+            }
+        };
+        bar.enable_steady_tick(Duration::from_secs(1));
+        let (started, ended, failed) = Default::default();
+        *self.in_round() = Round { all, jobs, started, ended, failed, since: Instant::now(), bar };
+    }
+
+    fn waits(&self, trials: usize) {
+        if !self.waits.swap(true, Ordering::Relaxed) {
+            self.say(&format!("waiting for {trials} trials that another process runs"));
+        }
+    }
+
+    fn passed(&self) {
+        self.in_round().end(false);
+    }
+
+    fn watcher(&self) -> Box<dyn Watcher + '_> {
+        Box::new(Progress::new(self))
+    }
+}
+
+/// The progress of one trial after the other.
+struct Progress<'a> {
+    of: &'a Terminal,
     /// "3/27": which trial of how many.
     place: String,
     name: String,
-    /// The lines of all trials that run at once.
-    lines: MultiProgress,
     bar: ProgressBar,
     epochs: u32,
     /// Examples of this run, those before it, and the most that there will be.
@@ -107,13 +129,10 @@ pub struct Progress {
     select: String,
 }
 
-impl Progress {
-    /// Progress on stderr, or none, on a line among `lines`.
-    pub fn new(quiet: bool, lines: MultiProgress) -> Self {
+impl<'a> Progress<'a> {
+    fn new(of: &'a Terminal) -> Self {
         Self {
-            lines,
-            quiet,
-            terminal: std::io::stderr().is_terminal(),
+            of,
             place: "embc:".into(),
             name: String::new(),
             bar: ProgressBar::hidden(),
@@ -129,14 +148,33 @@ impl Progress {
         }
     }
 
-    /// Announces the `number`th trial of `total`.
-    pub fn place(&mut self, number: usize, total: usize) {
-        self.place = format!("[{number}/{total}]");
+    fn bar(&self, total: u64) -> ProgressBar {
+        if self.of.quiet || !self.of.terminal {
+            return ProgressBar::hidden();
+        }
+        let style = "{prefix} {wide_bar} {msg}, {eta} left";
+        let style = ProgressStyle::with_template(style).expect("a valid template");
+        // Above the line of all trials.
+        self.of.lines.insert(0, ProgressBar::new(total).with_style(style))
     }
 
-    /// A trial starts to train on so many examples at most, of which some are done already.
-    pub fn begin(&mut self, name: &str, done: u64, examples: u64, settings: &Settings) {
+    /// Training examples a second, evaluation left out.
+    fn examples_per_second(&self) -> f64 {
+        self.examples as f64 / self.training.as_secs_f64().max(1e-9)
+    }
+}
+
+impl Watcher for Progress<'_> {
+    fn next(&mut self, name: &str) {
         self.name = name.into();
+        let mut round = self.of.in_round();
+        round.started += 1;
+        if round.all > 1 {
+            self.place = format!("[{}/{}]", round.started, round.all);
+        }
+    }
+
+    fn begin(&mut self, done: u64, examples: u64, settings: &Settings) {
         self.epochs = settings.epochs;
         self.select = format!("{}", settings.select);
         (self.examples, self.training, self.since, self.loss) =
@@ -145,47 +183,24 @@ impl Progress {
         self.bar = self.bar(examples);
         (self.done, self.all) = (done, examples);
         if done > 0 {
-            self.say(&format!("{} {}: goes on from its checkpoint", self.place, self.name));
+            self.of.say(&format!("{} {}: goes on from its checkpoint", self.place, self.name));
         }
         self.bar.set_prefix(format!("{} {}", self.place, self.name));
     }
 
-    fn bar(&self, total: u64) -> ProgressBar {
-        if self.quiet || !self.terminal {
-            return ProgressBar::hidden();
-        }
-        let style = "{prefix} {wide_bar} {msg}, {eta} left";
-        let style = ProgressStyle::with_template(style).expect("a valid template");
-        // Above the line of all trials.
-        self.lines.insert(0, ProgressBar::new(total).with_style(style))
+    fn say(&mut self, line: &str) {
+        self.of.say(line);
     }
 
-    /// Says a line, above those that are rewritten.
-    pub fn say(&self, line: &str) {
-        if !self.quiet {
-            self.lines.suspend(|| eprintln!("{line}"));
-        }
-    }
-
-    /// Ends the trial's line; `left` is of the whole.
-    pub fn end(&mut self, result: &str, left: &str) {
+    fn end(&mut self, line: &str, failed: bool) {
         self.bar.finish_and_clear();
-        let left = if self.terminal { "" } else { left };
-        self.say(&format!("{} {}: {result}{left}", self.place, self.name));
-    }
-
-    /// Names a trial that never trained.
-    pub fn name(&mut self, name: &str) {
-        self.name = name.into();
-    }
-
-    /// Training examples a second, evaluation left out.
-    pub fn examples_per_second(&self) -> f64 {
-        self.examples as f64 / self.training.as_secs_f64().max(1e-9)
+        let left = self.of.in_round().end(failed);
+        let left = if self.of.terminal { "" } else { &left };
+        self.of.say(&format!("{} {}: {line}{left}", self.place, self.name));
     }
 }
 
-impl Observer for Progress {
+impl Observer for Progress<'_> {
     fn step(&mut self, step: u64, epoch: u32, loss: f64, examples: usize) {
         let first = self.examples == 0;
         self.examples += examples as u64;
@@ -214,7 +229,7 @@ impl Observer for Progress {
     }
 
     fn point(&mut self, point: &Point) {
-        if self.quiet || self.terminal || self.said.elapsed() < BETWEEN_LINES {
+        if self.of.quiet || self.of.terminal || self.said.elapsed() < BETWEEN_LINES {
             return;
         }
         self.said = Instant::now();

@@ -1,23 +1,6 @@
-//! Numbers and tables for people.
+//! Tables for people.
 
 use comfy_table::{ContentArrangement, Table, TableStyle, presets};
-
-/// 1234567 as "1,234,567".
-pub fn count(n: u64) -> String {
-    let digits = n.to_string();
-    let grouped: Vec<&str> = digits
-        .as_bytes()
-        .rchunks(3)
-        .rev()
-        .map(|group| std::str::from_utf8(group).expect("digits"))
-        .collect();
-    grouped.join(",")
-}
-
-/// A number of bytes in binary units.
-pub fn bytes(n: u64) -> String {
-    indicatif::HumanBytes(n).to_string()
-}
 
 /// A plain table for a terminal.
 pub fn text_table(header: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
@@ -51,12 +34,5 @@ mod tests {
     fn a_bar_is_no_new_column() {
         let table = markdown(&["a".into()], &[vec!["x | y".into()]]);
         assert_eq!(table, "| a      |\n|--------|\n| x \\| y |\n");
-    }
-
-    #[test]
-    fn counts() {
-        for (n, text) in [(0, "0"), (999, "999"), (1000, "1,000"), (1234567, "1,234,567")] {
-            assert_eq!(count(n), text);
-        }
     }
 }

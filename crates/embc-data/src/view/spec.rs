@@ -159,6 +159,29 @@ impl Resolved {
             history: spec.history,
         })
     }
+
+    /// What comes to this, on the data set that it is of.
+    pub fn asked(&self) -> ViewSpec {
+        let has = |role: Role| self.columns.iter().any(|(_, name)| name == role.name());
+        let (user, item) = self.pair.clone().unzip();
+        let implicit = ![Role::Label, Role::Rating, Role::Class].into_iter().any(has);
+        ViewSpec {
+            split: self.split.clone().map(SplitChoice::Rule),
+            min_count: self.min_count,
+            vocab: self.vocab,
+            label: self.label.clone(),
+            negatives: Some(self.negatives).filter(|&n| n > 0 || implicit),
+            candidates: self.candidates,
+            valid_queries: self.valid_queries,
+            user,
+            item,
+            context: self.context.clone(),
+            had: self.had,
+            dense: Some(self.dense).filter(|_| has(Role::Dense)),
+            shuffle: self.shuffle,
+            history: self.history,
+        }
+    }
 }
 
 /// The columns of users and items, if there are any: those that are named, those that are called so,

@@ -2,13 +2,15 @@
 
 use super::Outcome;
 use crate::cli::{Compare, Global};
-use crate::config::Experiment;
-use crate::record::{Book, Record, Results};
-use crate::report::compare::Difference;
-use crate::report::{Grid, axis_of, budget_text, metric_key, sign_of};
-use crate::suggest;
+use crate::report::{axis_of, budget_text};
 use crate::table::markdown;
 use anyhow::{Result, anyhow, bail};
+use embc_lab::config::Experiment;
+use embc_lab::difference::Difference;
+use embc_lab::grid::{Grid, metric_key, sign_of};
+use embc_lab::record::Record;
+use embc_lab::store::{Book, Results};
+use embc_lab::suggest;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
@@ -127,7 +129,7 @@ fn table(title: &str, axis: &str, key: &str, cells: &[Sides<'_>]) -> Result<Stri
     for (name, ours, theirs) in cells {
         let bytes = |records: &[&Record]| {
             let ok = records.iter().find(|r| r.params > 0);
-            ok.map_or("–".into(), |r| crate::table::bytes(r.param_bytes + r.index_bytes))
+            ok.map_or("–".into(), |r| embc_lab::units::bytes(r.param_bytes + r.index_bytes))
         };
         let mut row = vec![name.clone()];
         match Difference::between(ours, theirs, key) {

@@ -3,12 +3,13 @@
 use super::Outcome;
 use crate::cli::{Data, Global, TextOrJson};
 use crate::progress::DataProgress;
-use crate::table::{bytes, count, text_table};
+use crate::table::text_table;
 use anyhow::Result;
 use embc_data::dataset::{self, DEFAULT_MEMORY, Info, SampleInfo};
 use embc_data::fetch::{Fetched, fetch};
 use embc_data::registry::Entry;
 use embc_data::synth::Synth;
+use embc_lab::units::{bytes, count};
 use std::fmt::Write;
 
 pub fn run(command: &Data, global: &Global) -> Result<Outcome> {

@@ -2,15 +2,16 @@
 
 use super::Outcome;
 use crate::cli::{Global, Recommend};
-use crate::config::Experiment;
-use crate::record::{Book, Record, Results, Status};
-use crate::report::compare::Difference;
-use crate::report::estimate::Estimate;
-use crate::report::{Grid, sign_of};
-use crate::table::{bytes, count};
 use anyhow::{Result, bail};
 use embc_core::metric::Metric;
 use embc_core::scheme;
+use embc_lab::config::Experiment;
+use embc_lab::difference::Difference;
+use embc_lab::estimate::Estimate;
+use embc_lab::grid::{Grid, sign_of};
+use embc_lab::record::{Record, Status};
+use embc_lab::store::{Book, Results};
+use embc_lab::units::{bytes, count};
 
 pub fn run(args: &Recommend, global: &Global) -> Result<Outcome> {
     let named = match args.experiments.is_empty() {

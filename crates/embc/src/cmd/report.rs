@@ -2,10 +2,11 @@
 
 use super::Outcome;
 use crate::cli::{Format, Global, Report};
-use crate::config::Experiment;
-use crate::record::{Book, Record, Results};
 use crate::report;
 use anyhow::{Context, Result, bail};
+use embc_lab::config::Experiment;
+use embc_lab::record::Record;
+use embc_lab::store::{Book, Results};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -93,7 +94,7 @@ pub fn recorded(global: &Global) -> Result<Vec<PathBuf>> {
         .map(|file| file.path())
         .filter(|path| path.extension().is_some_and(|e| e == "jsonl"))
         .filter_map(|path| path.file_stem().map(PathBuf::from))
-        .filter(|name| crate::config::find(name).is_ok())
+        .filter(|name| embc_lab::config::find(name).is_ok())
         .collect();
     names.sort();
     if names.is_empty() {

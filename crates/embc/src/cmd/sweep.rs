@@ -1,23 +1,28 @@
 //! `embc sweep`: all trials of experiments that are not recorded yet, then their tables.
 
 use super::Outcome;
-use crate::checkpoint::Claim;
-use crate::cli::{Global, Sweep};
-use crate::config::Experiment;
-use crate::engine::{Engine, Options, State};
-use crate::memory::Need;
-use crate::plan::Trial;
-use crate::record::{Book, Results, Status};
+use crate::INTERRUPT;
+use crate::cli::{Global, Sweep as Args, TextOrJson};
+use crate::progress::Terminal;
 use crate::report;
-use crate::run::Bench;
-use crate::table::bytes;
 use anyhow::{Result, bail};
 use embc_data::registry::Registry;
+use embc_lab::bench::Bench;
+use embc_lab::checkpoint::Claim;
+use embc_lab::config::Experiment;
+use embc_lab::desk::{Again, Desk, State};
+use embc_lab::executor::Threads;
+use embc_lab::memory::{Memory, Need};
+use embc_lab::plan::Trial;
+use embc_lab::record::Status;
+use embc_lab::store::Book;
+use embc_lab::sweep::{Filter, Sweep};
+use embc_lab::units::bytes;
+use embc_lab::watch::Audience;
 use std::collections::BTreeMap;
-use std::fmt::Write;
 use std::time::Duration;
 
-pub fn run(args: &Sweep, global: &Global) -> Result<Outcome> {
+pub fn run(args: &Args, global: &Global) -> Result<Outcome> {
     if args.threads == Some(0) || args.jobs == Some(0) {
         bail!("--threads 0, --jobs 0: at least one thread and one job are needed");
     }
@@ -50,57 +55,59 @@ pub fn run(args: &Sweep, global: &Global) -> Result<Outcome> {
 fn sweep(
     experiment: &Experiment,
     registry: &Registry,
-    args: &Sweep,
+    args: &Args,
     global: &Global,
 ) -> Result<Outcome> {
     let mut outcome = Outcome::Fine;
     let entry = super::entry(registry, &experiment.dataset)?;
     let views = experiment.by_view();
     // One for all views: what is recorded while it is open is not run again.
-    let mut book = Book::open(Results::open(&global.results, &experiment.name)?)?;
-    let seconds = seconds(&book);
+    let again = Again { done: args.rerun, failed: args.retry_failed };
+    let desk = Desk::open(&global.results, &experiment.name, again)?;
+    let seconds = seconds(&desk.book());
+    let terminal = Terminal::new(global.quiet);
+    let passes = |name: &str| args.filter.as_ref().is_some_and(|filter| filter.is_match(name));
+    let filter = args.filter.as_ref().map(|_| &passes as Filter<'_>);
     for (i, part) in views.iter().enumerate() {
-        let data = super::open(entry, part, global)?;
-        let mut bench = Bench::new(part, entry, &data, global.overcommit)?;
+        let data = super::open_for(entry, part, global)?;
+        let mut bench = Bench::new(entry, &data, global.overcommit);
+        bench.check(part)?;
         bench.scores = super::scores(args.scores.as_deref(), part, entry, &data, global)?;
         bench.several = true;
-        if views.len() > 1 && !global.quiet && !args.list {
-            let (name, seed) = (&experiment.name, part.train.seeds[0]);
-            eprintln!("{name}: split {} of {}, of seed {seed}", i + 1, views.len());
+        let sweep = Sweep { experiment: part, bench: &bench, desk: &desk, filter };
+        if args.list {
+            super::print(&list(&sweep, &seconds, args.json.format)?)?;
+            continue;
         }
-        let options = Options {
-            results: &global.results,
-            filter: args.filter.as_ref(),
-            rerun: args.rerun,
-            retry_failed: args.retry_failed,
-            fail_fast: args.fail_fast,
+        if views.len() > 1 {
+            let (name, seed) = (&experiment.name, part.train.seeds[0]);
+            terminal.say(&format!("{name}: split {} of {}, of seed {seed}", i + 1, views.len()));
+        }
+        let memory = Memory::free_now();
+        let threads = Threads {
+            bench: &bench,
+            memory: &memory,
             jobs: args.jobs,
             threads: args.threads,
             checkpoint_every: *args.keep.checkpoint_every,
-            quiet: global.quiet,
+            fail_fast: args.fail_fast,
+            audience: &terminal,
+            cancel: INTERRUPT.part(),
         };
-        let engine = Engine::new(&bench, book, options);
-        if args.list {
-            super::print(&list(&bench, &engine.trials()?, &seconds, global))?;
-            book = engine.into_book();
-            continue;
-        }
-        let went;
-        (book, went) = engine.run()?;
-        if went == Outcome::Interrupted {
-            let again = "run the same command again to go on";
-            eprintln!("interrupted: finished trials are in {}; {again}", global.results.display());
-            return Ok(went);
-        }
-        if went == Outcome::Failed {
-            outcome = went;
-            if args.fail_fast {
-                return Ok(outcome);
+        match sweep.run(&threads, &memory, &terminal, &INTERRUPT)? {
+            Outcome::Interrupted => {
+                let again = "run the same command again to go on";
+                let results = global.results.display();
+                eprintln!("interrupted: finished trials are in {results}; {again}");
+                return Ok(Outcome::Interrupted);
             }
+            Outcome::Failed if args.fail_fast => return Ok(Outcome::Failed),
+            Outcome::Failed => outcome = Outcome::Failed,
+            Outcome::Fine => {}
         }
     }
     if !args.list {
-        super::print(&report::markdown(experiment, &book.into_records())?)?;
+        super::print(&report::markdown(experiment, &desk.into_records())?)?;
     }
     Ok(outcome)
 }
@@ -117,32 +124,43 @@ fn seconds(book: &Book) -> BTreeMap<String, f64> {
     all.into_iter().map(|(label, times)| (label, mean(times))).collect()
 }
 
-/// A line a trial: id, state, memory, the time that it took or will take, name.
-fn list(
-    bench: &Bench<'_>,
-    trials: &[(Trial, State)],
-    seconds: &BTreeMap<String, f64>,
-    global: &Global,
-) -> String {
+/// A line a trial: id, state, memory, the time that it took or will take, name; or its order.
+fn list(sweep: &Sweep<'_>, seconds: &BTreeMap<String, f64>, format: TextOrJson) -> Result<String> {
     // A cell's seeds need the same.
     let mut needs: BTreeMap<String, Option<Need>> = BTreeMap::new();
     let mut text = String::new();
-    for (trial, state) in trials {
-        let id = bench.id(trial);
-        let need = needs.entry(trial.cell_name()).or_insert_with(|| bench.need(trial));
+    for (trial, state) in sweep.trials()? {
+        let order = sweep.bench.order(&trial, sweep.experiment);
+        if format == TextOrJson::Json {
+            text += &(serde_json::to_string(&order)? + "\n");
+            continue;
+        }
+        let need = || sweep.bench.need(&order.spec);
+        let need = needs.entry(order.cell_name()).or_insert_with(need);
         let memory = need.map_or("–".into(), |need| bytes(need.total()));
-        let time = seconds.get(trial.scheme.label()).or(seconds.get(""));
-        let time = time.map_or("–".into(), |s| {
-            humantime::format_duration(Duration::from_secs(s.ceil() as u64)).to_string()
-        });
-        let state = match state {
-            State::ToDo => Claim::stands(&global.results, &id),
-            State::Done => "done",
-            State::Pruned => "pruned",
-            State::Failed => "failed",
-        };
-        let name = format!("{}: {}", bench.experiment.name, trial.name());
-        let _ = writeln!(text, "{id}  {state:<11}  {memory:>10}  {time:>8}  {name}");
+        text += &line(sweep, &trial, state, &memory, seconds);
     }
-    text
+    Ok(text)
+}
+
+fn line(
+    sweep: &Sweep<'_>,
+    trial: &Trial,
+    state: State,
+    memory: &str,
+    seconds: &BTreeMap<String, f64>,
+) -> String {
+    let id = sweep.bench.id(trial);
+    let time = seconds.get(trial.scheme.label()).or(seconds.get(""));
+    let time = time.map_or("–".into(), |s| {
+        humantime::format_duration(Duration::from_secs(s.ceil() as u64)).to_string()
+    });
+    let state = match state {
+        State::ToDo => Claim::stands(sweep.desk.results(), &id),
+        State::Done => "done",
+        State::Pruned => "pruned",
+        State::Failed => "failed",
+    };
+    let name = format!("{}: {}", sweep.experiment.name, trial.name());
+    format!("{id}  {state:<11}  {memory:>10}  {time:>8}  {name}\n")
 }

@@ -2,11 +2,11 @@
 
 use super::Outcome;
 use crate::cli::{Global, Study as Args, StudyFormat, Theory};
-use crate::config;
 use crate::plot::{self, Axis, Curve, Point};
-use crate::report::estimate::Estimate;
 use crate::table::markdown;
 use anyhow::{Context, Result, bail};
+use embc_lab::config;
+use embc_lab::estimate::Estimate;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::de::DeserializeOwned;
 use std::fmt::Write;

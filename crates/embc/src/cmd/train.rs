@@ -1,22 +1,21 @@
 //! `embc train`: one trial, its metrics, and if wanted its weights.
 
-use super::Outcome;
-use crate::checkpoint::Claim;
+use super::{Outcome, one};
 use crate::cli::{Global, Train};
-use crate::config::Experiment;
-use crate::memory::Memory;
-use crate::plan::trials;
-use crate::progress::Progress;
-use crate::provenance::program;
-use crate::record::{Record, Results, Status};
-use crate::run::{Bench, Ended};
-use crate::tensors;
+use crate::progress::Terminal;
 use anyhow::{Context, Result, bail};
 use embc_core::batch::Data;
 use embc_core::net::Net;
 use embc_core::state::{HasState, is_optimizer};
 use embc_data::registry::Entry;
 use embc_data::view::View;
+use embc_lab::bench::Bench;
+use embc_lab::config::Experiment;
+use embc_lab::desk::{Again, Answer, Desk};
+use embc_lab::plan::trials;
+use embc_lab::record::{Record, Status};
+use embc_lab::tensors;
+use embc_lab::watch::Audience;
 use std::io::Write;
 use std::path::Path;
 
@@ -26,33 +25,30 @@ pub fn run(args: &Train, global: &Global) -> Result<Outcome> {
     experiment.train.seeds = vec![args.seed.unwrap_or(experiment.train.seeds[0])];
     let registry = super::registry(global)?;
     let entry = super::entry(&registry, &experiment.dataset)?;
-    let data = super::open(entry, &experiment, global)?;
-    let mut bench = Bench::new(&experiment, entry, &data, global.overcommit)?;
+    let data = super::open_for(entry, &experiment, global)?;
+    let mut bench = Bench::new(entry, &data, global.overcommit);
+    bench.check(&experiment)?;
     bench.scores = super::scores(args.scores.as_deref(), &experiment, entry, &data, global)?;
     if let Some(folder) = &args.out {
         // Before the training, not after it.
         std::fs::create_dir_all(folder)
             .with_context(|| format!("{}: cannot be made", folder.display()))?;
     }
-    let results = Results::open(&global.results, &experiment.name)?;
+    let desk = Desk::open(&global.results, &experiment.name, Again { done: true, failed: true })?;
     let trial = trials(&experiment)?.into_iter().next().expect("a scheme and a seed");
-    let mut progress = Progress::new(global.quiet, Default::default());
-    progress.name(&trial.name());
-    if let Some(need) = bench.need(&trial) {
-        progress.say(&format!("embc: {need}"));
+    let order = bench.order(&trial, &experiment);
+    let terminal = Terminal::new(global.quiet);
+    if let Some(need) = bench.need(&order.spec) {
+        terminal.say(&format!("embc: {need}"));
     }
-    let Some(claim) = Claim::take(&global.results, &bench.id(&trial), program())? else {
+    let Answer::Run(claim, metrics) = desk.ask(&order, false)? else {
         bail!("another process trains this trial; wait for it, or choose another --results");
     };
-    let (memory, every) = (Memory::new(), *args.keep.checkpoint_every);
-    let ended = bench.run(&trial, &experiment.metrics(), &memory, &claim, every, &mut progress);
-    let Ended::Recorded(record, net) = ended else {
-        eprintln!("interrupted: run the same command again to go on");
+    let every = *args.keep.checkpoint_every;
+    let Some((record, net)) = one(&bench, &order, &metrics, claim, (&desk, every), &terminal)?
+    else {
         return Ok(Outcome::Interrupted);
     };
-    progress.end(&record.summary(&experiment.metric()), "");
-    results.append(&record)?;
-    claim.done();
     if let (Some(folder), Some(mut net)) = (&args.out, net) {
         save(folder, &mut net, &record, entry, &data, global)?;
     }

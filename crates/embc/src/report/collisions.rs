@@ -1,11 +1,12 @@
 //! Who shares what: the census of every cell.
 
-use super::{Grid, Summary, budget_text};
-use crate::config::Experiment;
-use crate::record::{Record, Status, TableCensus};
+use super::budget_text;
 use crate::table::markdown as md_table;
 use anyhow::Result;
 use embc_core::census::{Census, Load};
+use embc_lab::config::Experiment;
+use embc_lab::grid::{Grid, Summary};
+use embc_lab::record::{Record, Status, TableCensus};
 
 /// Who shares what, for each scheme and budget: the mean over seeds.
 pub fn collisions(experiment: &Experiment, records: &[Record]) -> Result<String> {

@@ -4,9 +4,10 @@
 //! the logarithm of the budget between its points, meets the full table's value.
 
 use super::reference::Reference;
-use super::{Grid, sign_of};
-use crate::config::Experiment;
-use crate::table::{count, markdown as md_table};
+use crate::table::markdown as md_table;
+use embc_lab::config::Experiment;
+use embc_lab::grid::{Grid, sign_of};
+use embc_lab::units::count;
 use std::fmt::Write;
 
 /// Where a curve meets a level.

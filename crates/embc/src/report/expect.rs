@@ -1,9 +1,10 @@
 //! The `[[expect]]` bounds: ours beside them, and whether they hold.
 
-use super::{Grid, Summary, axis_of, budget_text, sign_of};
-use crate::config::{Expect, Experiment, TableSplit};
+use super::{axis_of, budget_text};
 use crate::table::markdown as md_table;
 use anyhow::{Result, bail};
+use embc_lab::config::{Expect, Experiment, TableSplit};
+use embc_lab::grid::{Grid, Summary, sign_of};
 
 /// A bound, and the value that it is about.
 struct Judged<'a> {

@@ -1,9 +1,10 @@
 //! The numbers behind the tables, for other programs and for papers: CSV, JSON, LaTeX.
 
-use super::{Grid, Summary, axis_of, budget_text, metric_key, values_rows};
-use crate::config::Experiment;
-use crate::record::{Record, Status};
+use super::{axis_of, budget_text, values_rows};
 use anyhow::Result;
+use embc_lab::config::Experiment;
+use embc_lab::grid::{Grid, Summary, metric_key};
+use embc_lab::record::{Record, Status};
 use serde::Serialize;
 
 /// A metric of a cell, over its seeds.

@@ -1,10 +1,13 @@
 //! One HTML page for people: the report's words and tables, its curves to ask, every trial with its
 //! curve, config and provenance. It loads nothing: it opens from a file, without a network.
 
-use super::{Grid, Status, axis_of, estimate::Estimate, markdown, metric_key, svg};
-use crate::config::Experiment;
-use crate::record::Record;
+use super::{axis_of, markdown, svg};
 use anyhow::Result;
+use embc_lab::config::Experiment;
+use embc_lab::estimate::Estimate;
+use embc_lab::grid::{Grid, metric_key};
+use embc_lab::record::Record;
+use embc_lab::record::Status;
 use pulldown_cmark::{Event, Options, Parser, Tag, TagEnd};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;

@@ -1,11 +1,12 @@
 //! What compression costs: relative losses with intervals, in words, as a table and as a plot.
 
-use super::estimate::Estimate;
-use super::{Grid, budget_text, sign_of};
-use crate::config::Experiment;
+use super::budget_text;
 use crate::plot::{Axis, Curve, Point};
 use crate::table::markdown as md_table;
 use anyhow::Result;
+use embc_lab::config::Experiment;
+use embc_lab::estimate::Estimate;
+use embc_lab::grid::{Grid, sign_of};
 use std::fmt::Write;
 
 /// The losses of an experiment's cells against its baseline, in per cent, by seed.
@@ -290,7 +291,7 @@ fn builds(losses: &Losses<'_>) -> String {
     let seconds = |scheme: &str| {
         let cells = losses.grid.cells.iter().filter(|((label, _), _)| label == scheme);
         let records = cells.flat_map(|(_, cell)| &cell.records);
-        let ok = records.filter(|r| r.status == crate::record::Status::Ok);
+        let ok = records.filter(|r| r.status == embc_lab::record::Status::Ok);
         ok.map(|r| r.build_s).reduce(f64::min)
     };
     let Some(base) = seconds(losses.baseline) else { return String::new() };
@@ -312,15 +313,15 @@ fn builds(losses: &Losses<'_>) -> String {
 /// How fast each scheme trains beside the baseline.
 fn speeds(losses: &Losses<'_>, header: &[String]) -> String {
     let grid = losses.grid;
-    let ok = |scheme: &str, budget: &str| -> Vec<&crate::record::Record> {
+    let ok = |scheme: &str, budget: &str| -> Vec<&embc_lab::record::Record> {
         let records = grid.cell(scheme, budget).into_iter().flat_map(|cell| &cell.records);
-        records.copied().filter(|r| r.status == crate::record::Status::Ok).collect()
+        records.copied().filter(|r| r.status == embc_lab::record::Status::Ok).collect()
     };
     // Other work only slows a trial down, so the fastest seed of each is the least disturbed; on as
     // many threads, among as many trials.
     let ratio = |scheme: &str, budget: &str| {
         let base = ok(losses.baseline, budget);
-        let alike = |record: &crate::record::Record| {
+        let alike = |record: &embc_lab::record::Record| {
             base.iter()
                 .filter(|b| (b.threads, b.jobs) == (record.threads, record.jobs))
                 .map(|b| b.train_examples_per_s)

@@ -1,10 +1,10 @@
 //! Our values beside those of a paper or another program.
 
-use super::{Grid, Summary, sign_of};
-use crate::config::{Experiment, ReferenceConfig};
-use crate::record::Status;
 use crate::table::markdown as md_table;
 use anyhow::{Context, Result};
+use embc_lab::config::{Experiment, ReferenceConfig};
+use embc_lab::grid::{Grid, Summary, sign_of};
+use embc_lab::record::Status;
 
 /// A value of a paper or another program.
 #[derive(Clone, Debug, serde::Deserialize)]

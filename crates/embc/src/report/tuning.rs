@@ -1,10 +1,10 @@
 //! The settings that were tried with `full`: what was chosen, and by which numbers.
 
-use super::Grid;
-use crate::config::Experiment;
-use crate::record::{Record, Status};
 use crate::table::markdown as md_table;
 use anyhow::Result;
+use embc_lab::config::Experiment;
+use embc_lab::grid::Grid;
+use embc_lab::record::{Record, Status};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -67,7 +67,7 @@ pub fn section(
     if tried.len() < 2 {
         return Ok((String::new(), 0));
     }
-    let sign = super::sign_of(&key);
+    let sign = embc_lab::grid::sign_of(&key);
     tried.sort_by(|a, b| (sign * b.1.metrics[&key]).total_cmp(&(sign * a.1.metrics[&key])));
     let row = |(what, record): &(String, &Record)| {
         vec![

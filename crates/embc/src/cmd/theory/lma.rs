@@ -3,11 +3,11 @@
 use super::{Line, Study};
 use crate::cli::{Global, Study as Args};
 use crate::interrupted;
-use crate::report::estimate::Estimate;
-use crate::table::count;
 use anyhow::{Context, Result, ensure};
 use embc_core::minhash::{Family, Places, law};
 use embc_core::rng::Rng;
+use embc_lab::estimate::Estimate;
+use embc_lab::units::count;
 use rayon::prelude::*;
 use serde::Deserialize;
 

@@ -3,9 +3,9 @@
 use super::{Line, Study};
 use crate::cli::{Global, Study as Args};
 use crate::interrupted;
-use crate::report::estimate::Estimate;
 use anyhow::{Context, Result, bail, ensure};
 use embc_core::lsq::{Method, Noise, Problem, Spec};
+use embc_lab::estimate::Estimate;
 use indicatif::ProgressBar;
 use rayon::prelude::*;
 use serde::Deserialize;

@@ -1,6 +1,6 @@
 //! `[budget]`: one axis and its values.
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use embc_core::budget::{Allocation, Budget, Of};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
@@ -79,15 +79,37 @@ pub struct BudgetConfig {
 
 /// A value of the budget axis as it stands in records and tables.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Point {
+pub struct BudgetPoint {
+    /// The axis: compression, params, bytes, rows or cap.
     pub axis: &'static str,
+    /// The value on it.
     pub value: serde_json::Number,
+    /// What it bounds.
     pub budget: Budget,
+}
+
+/// The budget of a value on an axis.
+pub fn budget(axis: &str, value: &serde_json::Number) -> Result<Budget> {
+    let whole = || value.as_u64().filter(|&n| n > 0);
+    Ok(match (axis, whole(), value.as_f64()) {
+        ("compression", _, Some(ratio)) if ratio >= 1.0 && ratio.is_finite() => {
+            Budget::Compression(ratio)
+        }
+        ("compression", ..) => bail!("[budget] compression = {value} must be at least 1"),
+        ("params", Some(n), _) => Budget::Params(n),
+        ("bytes", Some(n), _) => Budget::Bytes(n),
+        ("rows", Some(n), _) => Budget::Rows(n),
+        ("cap", Some(n), _) => Budget::Cap(n),
+        ("params" | "bytes" | "rows" | "cap", ..) => bail!("[budget] {axis} needs values above 0"),
+        _ => {
+            bail!("[budget] has no axis {axis:?}; there are compression, params, bytes, rows, cap")
+        }
+    })
 }
 
 impl BudgetConfig {
     /// The axis and its values.
-    pub fn points(&self) -> Result<Vec<Point>> {
+    pub fn points(&self) -> Result<Vec<BudgetPoint>> {
         let (c, given) = (self, |some: bool, name| some.then_some(name));
         let axes: Vec<&'static str> = [
             given(c.compression.is_some(), "compression"),
@@ -105,33 +127,25 @@ impl BudgetConfig {
                 axes.len()
             );
         };
-        let whole = |values: &Option<Vec<u64>>, budget: fn(u64) -> Budget| {
-            let point = |&n: &u64| Point { axis, value: n.into(), budget: budget(n) };
-            values.iter().flatten().map(point).collect::<Vec<_>>()
-        };
-        let bytes = c.bytes.as_ref().map(|bytes| bytes.iter().map(|b| b.0).collect());
-        let mut points = [
-            whole(&c.params, Budget::Params),
-            whole(&bytes, Budget::Bytes),
-            whole(&c.rows, Budget::Rows),
-            whole(&c.cap, Budget::Cap),
-        ]
-        .concat();
+        let whole = [&c.params, &c.rows, &c.cap].into_iter().flatten().flatten().copied();
+        let bytes = c.bytes.iter().flatten().map(|bytes| bytes.0);
+        let mut values: Vec<serde_json::Number> = whole.chain(bytes).map(Into::into).collect();
         for &ratio in c.compression.iter().flatten() {
-            if !(ratio >= 1.0 && ratio.is_finite()) {
-                bail!("[budget] compression = {ratio} must be at least 1");
-            }
-            let whole = ratio.fract() == 0.0 && ratio < 1e15;
-            let value = match whole {
+            let whole = ratio.fract() == 0.0 && (0.0..1e15).contains(&ratio);
+            values.push(match whole {
                 true => (ratio as u64).into(),
-                false => serde_json::Number::from_f64(ratio).expect("finite"),
-            };
-            points.push(Point { axis, value, budget: Budget::Compression(ratio) });
+                false => serde_json::Number::from_f64(ratio).with_context(|| {
+                    format!("[budget] compression = {ratio} must be at least 1")
+                })?,
+            });
         }
-        if points.is_empty() || points.iter().any(|p| p.value.as_f64() == Some(0.0)) {
+        if values.is_empty() {
             bail!("[budget] {axis} needs values above 0");
         }
-        Ok(points)
+        let point = |value: serde_json::Number| {
+            Ok(BudgetPoint { axis, budget: budget(axis, &value)?, value })
+        };
+        values.into_iter().map(point).collect()
     }
 }
 

@@ -31,7 +31,7 @@ impl Need {
 
 impl fmt::Display for Need {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let bytes = crate::table::bytes;
+        let bytes = crate::units::bytes;
         write!(f, "needs about {}: {} of parameters", bytes(self.total()), bytes(self.parameters))?;
         let parts = [
             (self.optimizer, "of optimizer state and gradients"),
@@ -56,7 +56,7 @@ pub struct Memory {
 
 impl Memory {
     /// All that is free now. Where the system does not tell, nothing is refused.
-    pub fn new() -> Self {
+    pub fn free_now() -> Self {
         let available = sysinfo::System::new().map(|mut system| {
             system.refresh_memory();
             system.available_memory()

@@ -1,6 +1,6 @@
 //! Experiments: one TOML file each, checked as a whole before anything runs.
 
-use crate::axis::{BudgetConfig, Point};
+use crate::axis::{BudgetConfig, BudgetPoint};
 use crate::lines::line_of;
 use crate::{overrides, suggest};
 use anyhow::{Result, anyhow, bail};
@@ -30,6 +30,7 @@ pub use shown::{Compare, Expect, Pair, ReferenceConfig, TableConfig, TableSplit}
 pub struct ModelConfig {
     /// Which model: `embc list models` says what there is, and their knobs.
     pub kind: String,
+    /// Its own keys.
     #[serde(flatten)]
     pub knobs: Knobs,
 }
@@ -125,6 +126,7 @@ pub struct SchemeConfig {
     pub init: Option<Init>,
     /// How its parameters are stored after training.
     pub quantize: Option<Storage>,
+    /// Its own keys.
     #[serde(flatten)]
     pub knobs: Knobs,
 }
@@ -205,6 +207,7 @@ pub struct Experiment {
     /// The file's stem, which names everything.
     #[serde(skip)]
     pub name: String,
+    /// The file.
     #[serde(skip)]
     pub path: PathBuf,
     #[serde(skip)]
@@ -449,7 +452,7 @@ impl Experiment {
     }
 
     /// The points of the budget axis; none without a `[budget]`.
-    pub fn points(&self) -> Result<Vec<Point>> {
+    pub fn points(&self) -> Result<Vec<BudgetPoint>> {
         self.budget.as_ref().map_or(Ok(Vec::new()), BudgetConfig::points)
     }
 

@@ -1,26 +1,16 @@
-//! Records: one JSON object a line in `results/<experiment>.jsonl`.
+//! What a trial leaves: one JSON object, for `report` and for anyone.
 
 use crate::spec::TrialSpec;
-use anyhow::{Context, Result};
 use embc_core::census::Census;
 use embc_core::metric::Metric;
 use embc_core::train::Outcome;
 use embc_data::view::ViewSpec;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{File, OpenOptions};
-use std::io::{Read, Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
+use std::collections::BTreeMap;
 
 /// The version of this format.
 pub const VERSION: u32 = 2;
-
-/// The one key that all versions have.
-#[derive(Deserialize)]
-struct Version {
-    v: u32,
-}
 
 fn is_zero(x: &f64) -> bool {
     *x == 0.0
@@ -34,32 +24,44 @@ fn alone() -> usize {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
+    /// It has its metrics.
     Ok,
+    /// It failed, as `error` says.
     Error,
+    /// Its budget is out of the scheme's reach, as `error` says.
     Infeasible,
+    /// Its cell had lost before its turn, as `error` says.
     Pruned,
 }
 
 /// The machine of a trial.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Host {
+    /// The processor's name.
     pub cpu: String,
+    /// Its logical cores.
     pub cores: usize,
+    /// Its operating system.
     pub os: String,
 }
 
 /// The program of a trial.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Program {
+    /// The release.
     pub version: String,
+    /// The git revision that it was built from.
     pub revision: String,
+    /// Whether its sources differed from that.
     pub dirty: bool,
 }
 
 /// The collisions of one table.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TableCensus {
+    /// Its name.
     pub table: String,
+    /// Who shares what in it.
     #[serde(flatten)]
     pub census: Census,
 }
@@ -67,20 +69,32 @@ pub struct TableCensus {
 /// A finished trial.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Record {
+    /// Version of this format: 2; embc reads 1 too.
     pub v: u32,
+    /// The trial's id: a hash of its spec and of the versions of what computed it.
     pub trial: String,
+    /// The experiment whose file it is in.
     pub experiment: String,
+    /// How it ended.
     pub status: Status,
+    /// Why it has no metrics.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// The data set's name in the registry.
     pub dataset: String,
     /// The data set's full name, so that a report needs no registry.
     pub dataset_title: String,
+    /// Hash of the content of its files and of how they are read.
     pub data_hash: String,
+    /// The model's kind.
     pub model: String,
+    /// The scheme's kind.
     pub scheme: String,
+    /// The scheme's name in tables.
     pub label: String,
+    /// The scheme's knobs, with defaults.
     pub knobs: Value,
+    /// The budget's axis and value; {} without one.
     pub budget: Value,
     /// What the data has that examples have not, or not whole.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -94,29 +108,46 @@ pub struct Record {
     /// Who shares what in each table of the final embedding.
     #[serde(default)]
     pub collisions: Vec<TableCensus>,
+    /// Parameters of the uncompressed tables over `params`.
     pub compression_params: f64,
+    /// Bytes of the uncompressed tables over `param_bytes + index_bytes`.
     pub compression_bytes: f64,
+    /// Trained parameters of the embedding.
     pub params: u64,
+    /// Bytes of these as they are stored.
     pub param_bytes: u64,
+    /// Bytes of its pointers, codes and slots.
     pub index_bytes: u64,
+    /// Bytes of parameters and optimizer state while training.
     pub train_bytes: u64,
+    /// Trained parameters of the model on top.
     pub model_params: u64,
+    /// Hash of all weights, pointers and codes, bit for bit.
     pub weights_hash: String,
+    /// The trial's seed.
     pub seed: u64,
+    /// Epochs trained.
     pub epochs: u32,
+    /// The epoch that validation picked, from 1.
     pub best_epoch: u32,
+    /// "valid/auc", "test/logloss" and so on, at the picked epoch.
     pub metrics: BTreeMap<String, f64>,
     /// Test metrics without each of 50 groups of the test rows, the same ones in every trial of a
     /// view: the error that comes with the choice of test rows.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub without_groups: BTreeMap<String, Vec<f64>>,
+    /// Validation by validation: step, epoch, training loss, validation metrics.
     pub curve: Vec<BTreeMap<String, f64>>,
+    /// Training examples a second, evaluation left out.
     pub train_examples_per_s: f64,
-    /// What building the tables took, an allocation that reads the data included.
+    /// Seconds that building the tables took, an allocation that reads the data included.
     #[serde(default)]
     pub build_s: f64,
+    /// Seconds from the first initial value to the last test score.
     pub wall_s: f64,
+    /// Most bytes that the process held; 0 where trials ran side by side.
     pub peak_rss_bytes: u64,
+    /// Threads of the trial.
     pub threads: usize,
     /// Trials that ran side by side: the times of each are longer than alone.
     #[serde(default = "alone")]
@@ -139,9 +170,13 @@ pub struct Record {
     /// What version 1 has instead of `spec`.
     #[serde(default, skip_serializing_if = "Value::is_null")]
     pub config: Value,
+    /// The program.
     pub embc: Program,
+    /// The machine.
     pub host: Host,
+    /// When it started, RFC 3339.
     pub started: String,
+    /// When it ended, RFC 3339.
     pub finished: String,
 }
 
@@ -267,7 +302,7 @@ impl Record {
                 let mut text = format!(
                     "{}, {} parameters, best epoch {} of {}, {:.1} s",
                     metrics.collect::<Vec<_>>().join(", "),
-                    crate::table::count(self.params),
+                    crate::units::count(self.params),
                     self.best_epoch,
                     self.epochs,
                     self.wall_s
@@ -289,196 +324,4 @@ impl Record {
         };
         format!("{status}: {}", self.error.as_deref().unwrap_or(""))
     }
-}
-
-/// The records of one experiment on disk.
-pub struct Results {
-    path: PathBuf,
-}
-
-impl Results {
-    /// `results/<experiment>.jsonl`; the folder is made if need be.
-    pub fn open(folder: &Path, experiment: &str) -> Result<Self> {
-        std::fs::create_dir_all(folder).with_context(|| {
-            format!("{}: cannot be made; choose another folder with --results", folder.display())
-        })?;
-        Ok(Self { path: folder.join(format!("{experiment}.jsonl")) })
-    }
-
-    /// All records, oldest first. A torn last line is dropped with a warning; any other damage is
-    /// an error that names the line.
-    pub fn read(&self) -> Result<Vec<Record>> {
-        let (records, place) = self.read_from(Place::default())?;
-        if place.torn {
-            tracing::warn!(
-                "{}:{}: the last line is torn and was dropped",
-                self.path.display(),
-                place.lines + 1
-            );
-        }
-        Ok(records)
-    }
-
-    /// The records after a place, and the place after them.
-    pub fn read_from(&self, mut place: Place) -> Result<(Vec<Record>, Place)> {
-        let mut text = Vec::new();
-        let read = File::open(&self.path).and_then(|mut file| {
-            file.seek(SeekFrom::Start(place.offset))?;
-            file.read_to_end(&mut text)
-        });
-        match read {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Ok((Vec::new(), place));
-            }
-            read => read.with_context(|| self.path.display().to_string())?,
-        };
-        let mut records = Vec::new();
-        for line in text.split_inclusive(|byte| *byte == b'\n') {
-            place.torn = !line.ends_with(b"\n");
-            if place.torn {
-                break;
-            }
-            let at = format!("{}:{}", self.path.display(), place.lines + 1);
-            let version: Version = serde_json::from_slice(line)
-                .with_context(|| format!("{at}: not a record; remove the line"))?;
-            match version.v {
-                1 | VERSION => records.push(
-                    serde_json::from_slice(line)
-                        .with_context(|| format!("{at}: not a record; remove the line"))?,
-                ),
-                other => {
-                    tracing::warn!(
-                        "{at}: a record of format version {other} was skipped; this embc reads versions 1 and {VERSION}"
-                    );
-                }
-            }
-            place.offset += line.len() as u64;
-            place.lines += 1;
-        }
-        Ok((records, place))
-    }
-
-    /// Appends a record: locked, synced, and after cutting off a torn tail.
-    pub fn append(&self, record: &Record) -> Result<()> {
-        let mut line = serde_json::to_string(record)?;
-        line.push('\n');
-        let write = || -> std::io::Result<()> {
-            let mut file = OpenOptions::new()
-                .create(true)
-                .truncate(false)
-                .read(true)
-                .write(true)
-                .open(&self.path)?;
-            file.lock()?;
-            let end = whole_lines(&mut file)?;
-            file.set_len(end)?;
-            file.seek(SeekFrom::Start(end))?;
-            file.write_all(line.as_bytes())?;
-            file.sync_all()
-        };
-        write().with_context(|| {
-            format!(
-                "{}: the record cannot be written; choose another folder with --results",
-                self.path.display()
-            )
-        })
-    }
-}
-
-/// How far a file of records was read.
-#[derive(Clone, Copy, Default)]
-pub struct Place {
-    offset: u64,
-    lines: usize,
-    /// What follows is no whole line.
-    torn: bool,
-}
-
-/// The records of an experiment, those that other processes add included.
-pub struct Book {
-    results: Results,
-    place: Place,
-    /// The newest record of each trial.
-    records: BTreeMap<String, Record>,
-    /// Trials recorded since it was opened.
-    fresh: BTreeSet<String>,
-}
-
-impl Book {
-    pub fn open(results: Results) -> Result<Self> {
-        results.read()?;
-        let (fresh, records, place) = Default::default();
-        let mut book = Self { results, place, records, fresh };
-        book.refresh()?;
-        book.fresh.clear();
-        Ok(book)
-    }
-
-    /// Reads what was added.
-    pub fn refresh(&mut self) -> Result<()> {
-        let (records, place) = self.results.read_from(self.place)?;
-        self.place = place;
-        self.fresh.extend(records.iter().map(|record| record.trial.clone()));
-        self.records.extend(records.into_iter().map(|record| (record.trial.clone(), record)));
-        Ok(())
-    }
-
-    /// Adds a record.
-    pub fn append(&mut self, record: &Record) -> Result<()> {
-        self.results.append(record)?;
-        self.refresh()
-    }
-
-    /// The newest record of each trial in the other experiments of the folder. A file that cannot be
-    /// read is that experiment's trouble.
-    pub fn elsewhere(&self, experiment: &str) -> BTreeMap<String, Record> {
-        let folder = self.results.path.parent().unwrap_or(Path::new("."));
-        let mut paths: Vec<PathBuf> =
-            std::fs::read_dir(folder).into_iter().flatten().flatten().map(|f| f.path()).collect();
-        paths.sort();
-        let other = |path: &&PathBuf| {
-            path.extension().is_some_and(|e| e == "jsonl")
-                && path.file_stem().is_some_and(|stem| stem != experiment)
-        };
-        let mut all: BTreeMap<String, Record> = BTreeMap::new();
-        for path in paths.iter().filter(other) {
-            let results = Results { path: path.clone() };
-            let records = results.read_from(Place::default()).map_or(Vec::new(), |(r, _)| r);
-            all.extend(
-                records.into_iter().filter(|r| r.spec.is_some()).map(|r| (r.trial.clone(), r)),
-            );
-        }
-        all
-    }
-
-    pub fn get(&self, trial: &str) -> Option<&Record> {
-        self.records.get(trial)
-    }
-
-    pub fn is_fresh(&self, trial: &str) -> bool {
-        self.fresh.contains(trial)
-    }
-
-    pub fn records(&self) -> impl Iterator<Item = &Record> {
-        self.records.values()
-    }
-
-    pub fn into_records(self) -> Vec<Record> {
-        self.records.into_values().collect()
-    }
-}
-
-/// The length of a file up to its last newline.
-fn whole_lines(file: &mut File) -> std::io::Result<u64> {
-    let mut end = file.seek(SeekFrom::End(0))?;
-    let mut byte = [0];
-    while end > 0 {
-        file.seek(SeekFrom::Start(end - 1))?;
-        file.read_exact(&mut byte)?;
-        if byte[0] == b'\n' {
-            break;
-        }
-        end -= 1;
-    }
-    Ok(end)
 }

@@ -1,6 +1,6 @@
 //! From an experiment to its trials: schemes × budgets × seeds, each a value with an id.
 
-use crate::axis::Point;
+use crate::axis::BudgetPoint;
 use crate::config::{Experiment, SchemeConfig};
 use crate::spec::{DataSpec, TrialSpec};
 use embc_core::budget::Budget;
@@ -16,7 +16,7 @@ pub struct Trial {
     /// The scheme's knobs, with defaults.
     pub knobs: Knobs,
     /// The budget point; `None` for `full` and without a `[budget]`.
-    pub point: Option<Point>,
+    pub point: Option<BudgetPoint>,
     /// The seed.
     pub seed: u64,
     /// All that decides its numbers, but for the data.
@@ -69,13 +69,13 @@ pub fn round(experiment: &Experiment, seed: u64) -> anyhow::Result<Vec<Trial>> {
             trials.push(trial(experiment, scheme, None, seed));
             continue;
         }
-        let of = |point: &Point| trial(experiment, scheme, Some(point.clone()), seed);
+        let of = |point: &BudgetPoint| trial(experiment, scheme, Some(point.clone()), seed);
         trials.extend(points.iter().map(of));
     }
     Ok(trials)
 }
 
-fn trial(e: &Experiment, scheme: &SchemeConfig, point: Option<Point>, seed: u64) -> Trial {
+fn trial(e: &Experiment, scheme: &SchemeConfig, point: Option<BudgetPoint>, seed: u64) -> Trial {
     let mut knobs = find(&scheme.kind).map(|s| s.defaults()).unwrap_or_default();
     knobs.extend(scheme.knobs.clone());
     let spec = TrialSpec::new(e, scheme, point.as_ref(), seed);

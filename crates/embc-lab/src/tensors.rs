@@ -12,6 +12,7 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
 /// A tensor to be written.
+#[allow(missing_docs)] // the three kinds of `TensorMut`
 pub enum Slice<'a> {
     F32(&'a [f32]),
     U32(&'a [u32]),

@@ -3,7 +3,7 @@
 //! What is at its default is left out of the canonical form, so that a new key changes no old id; a
 //! change of what a component computes is told by its version.
 
-use crate::axis::Point;
+use crate::axis::BudgetPoint;
 use crate::config::{EarlyStop, EmbeddingConfig, Experiment, ModelConfig, SchemeConfig};
 use embc_core::batch::Examples;
 use embc_core::budget::{Allocation, Of};
@@ -29,6 +29,7 @@ fn is_default<T: Default + PartialEq>(x: &T) -> bool {
 
 /// The data of a trial.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct DataSpec {
     /// Identifies the content of the files, and how they are read.
     pub content: String,
@@ -45,6 +46,7 @@ impl DataSpec {
 
 /// The embedding of a trial.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct EmbeddingSpec {
     /// Width of the uncompressed embedding.
     pub dim: usize,
@@ -70,6 +72,7 @@ pub struct EmbeddingSpec {
 
 /// A scheme at a budget.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct SchemeSpec {
     /// Which scheme.
     pub kind: String,
@@ -88,13 +91,14 @@ pub struct SchemeSpec {
     /// How the budget is divided among tables.
     #[serde(default, skip_serializing_if = "is_default")]
     pub allocation: Allocation,
-    /// Width of the table that a compression is against, where it is not the embedding's.
+    /// Width of the table that compressions are against, where it is not the embedding's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub full_dim: Option<usize>,
 }
 
 /// How a trial is trained, beside its update rule.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct Schedule {
     /// Examples a step.
     pub batch: usize,
@@ -118,6 +122,7 @@ pub struct Schedule {
 
 /// All that decides a trial's numbers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct TrialSpec {
     /// What it learns.
     pub task: Task,
@@ -137,23 +142,31 @@ pub struct TrialSpec {
     pub seed: u64,
 }
 
+impl SchemeSpec {
+    /// All knobs, defaults too.
+    pub fn all_knobs(&self) -> Knobs {
+        let mut knobs = scheme::find(&self.kind).map(|s| s.defaults()).unwrap_or_default();
+        knobs.extend(self.knobs.clone());
+        knobs
+    }
+}
+
 impl TrialSpec {
     /// The trial of a scheme, budget and seed of an experiment. Its data is still to be filled in.
-    pub fn new(e: &Experiment, scheme: &SchemeConfig, point: Option<&Point>, seed: u64) -> Self {
+    pub fn new(
+        e: &Experiment,
+        scheme: &SchemeConfig,
+        point: Option<&BudgetPoint>,
+        seed: u64,
+    ) -> Self {
         let EmbeddingConfig { hash, pooling, full_below, unknown, .. } = e.embedding;
         let dim = scheme.dim.unwrap_or(e.embedding.dim);
-        let model_defaults = model::find(&e.model.kind).map(|m| m.defaults()).unwrap_or_default();
-        let defaults = scheme::find(&scheme.kind).map(|s| s.defaults()).unwrap_or_default();
         let (of, allocation) = e.budget.as_ref().map(|b| (b.of, b.allocation)).unwrap_or_default();
-        let is_ratio = point.is_some_and(|point| point.axis == "compression");
         let train = &e.train;
         Self {
             task: Task::of(LabelKind::Binary, e.examples().unwrap_or(Examples::Rows)),
             data: DataSpec::default(),
-            model: ModelConfig {
-                kind: e.model.kind.clone(),
-                knobs: minimal(&e.model.knobs, &model_defaults),
-            },
+            model: e.model.clone(),
             embedding: EmbeddingSpec {
                 dim,
                 sharing: scheme.sharing.unwrap_or(e.embedding.sharing),
@@ -165,12 +178,12 @@ impl TrialSpec {
             },
             scheme: SchemeSpec {
                 kind: scheme.kind.clone(),
-                knobs: minimal(&scheme.knobs, &defaults),
+                knobs: scheme.knobs.clone(),
                 quantize: scheme.quantize.unwrap_or_default(),
                 budget: point.map(|point| (point.axis.into(), point.value.clone())),
                 of: if point.is_some() { of } else { Of::default() },
                 allocation: if point.is_some() { allocation } else { Allocation::default() },
-                full_dim: Some(e.embedding.dim).filter(|&full| is_ratio && full != dim),
+                full_dim: Some(e.embedding.dim).filter(|&full| full != dim),
             },
             optimizer: train.optimizer,
             schedule: Schedule {
@@ -195,7 +208,30 @@ impl TrialSpec {
 
     /// The canonical form: defaults left out, numbers as short as they read, keys sorted.
     pub fn canonical(&self) -> Value {
-        shorten(json!(self))
+        let mut spec = self.clone();
+        let model_defaults =
+            model::find(&self.model.kind).map(|m| m.defaults()).unwrap_or_default();
+        spec.model.knobs = minimal(&self.model.knobs, &model_defaults);
+        let defaults = scheme::find(&self.scheme.kind).map(|s| s.defaults()).unwrap_or_default();
+        spec.scheme.knobs = minimal(&self.scheme.knobs, &defaults);
+        shorten(json!(spec))
+    }
+
+    /// Refuses values that cannot be meant.
+    pub fn check(&self) -> Result<(), String> {
+        let positive = [
+            ("embedding.dim", self.embedding.dim as u64),
+            ("schedule.batch", self.schedule.batch as u64),
+            ("schedule.epochs", self.schedule.epochs.into()),
+            ("schedule.validate_every", self.schedule.validate_every.unwrap_or(1)),
+            ("schedule.max_steps", self.schedule.max_steps.unwrap_or(1)),
+        ];
+        if let Some((key, _)) = positive.iter().find(|(_, n)| *n == 0) {
+            return Err(format!("{key} must be positive"));
+        }
+        self.optimizer.validate()?;
+        self.embedding.init.validate()?;
+        self.schedule.lr_schedule.map_or(Ok(()), |schedule| schedule.validate())
     }
 
     /// The canonical form but for the data, and what follows from it: what an experiment's config

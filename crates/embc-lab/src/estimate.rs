@@ -5,12 +5,16 @@ use statrs::distribution::{ContinuousCDF, StudentsT};
 /// A mean with its 95 % t-interval over seeds; no interval for one seed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Estimate {
+    /// The mean.
     pub mean: f64,
+    /// Half the width of the interval.
     pub half: Option<f64>,
+    /// How many values.
     pub n: usize,
 }
 
 impl Estimate {
+    /// With its 95 % interval; none of no values.
     pub fn of(values: &[f64]) -> Option<Self> {
         Self::at(0.95, values)
     }
@@ -56,6 +60,7 @@ impl Estimate {
         Self::of(&values.iter().zip(base).map(linear).collect::<Vec<_>>())
     }
 
+    /// For people, with one decimal: "2.0 ± 2.5".
     pub fn text(self) -> String {
         match self.half {
             Some(half) => format!("{:.1} ± {half:.1}", self.mean),

@@ -4,10 +4,10 @@
 //! two checkpoints. One whose checksum does not match is passed over for the one before. All of it goes
 //! when the trial has its record.
 
-use crate::progress::Progress;
 use crate::record::Program;
 use crate::scores::Scores;
 use crate::tensors::{Slice, Stored, slice, write};
+use crate::watch::Watcher;
 use anyhow::{Context, Result, bail};
 use embc_core::batch::{Batch, Split};
 use embc_core::net::Net;
@@ -175,9 +175,10 @@ fn executable(program: &Program) -> Value {
     json!([file.len(), time.map(|t| t.as_secs())])
 }
 
-/// Watches a trial: shows its progress and keeps its checkpoints.
+/// Keeps a trial's checkpoints and times, and lets another watch it.
 pub struct Keeper<'a> {
-    pub progress: &'a mut Progress,
+    /// Who watches.
+    pub watcher: &'a mut dyn Watcher,
     claim: &'a Claim,
     /// Between checkpoints inside an epoch.
     every: Duration,
@@ -186,6 +187,10 @@ pub struct Keeper<'a> {
     started: Instant,
     /// Seconds that the trial took before.
     before: f64,
+    /// Examples of this run, what training on them took, and since when it goes on.
+    examples: u64,
+    training: Duration,
+    since: Instant,
     /// It was said that a checkpoint could not be written.
     said: bool,
     /// Where the scores of the test rows go.
@@ -197,12 +202,29 @@ impl<'a> Keeper<'a> {
     pub fn new(
         claim: &'a Claim,
         every: Duration,
-        progress: &'a mut Progress,
+        watcher: &'a mut dyn Watcher,
     ) -> (Self, Option<Checkpoint>) {
         let (from, before) = claim.resume().unzip();
         let now = Instant::now();
-        let (last, started, before) = (now, now, before.unwrap_or(0.0));
-        (Self { progress, claim, every, last, started, before, said: false, scores: None }, from)
+        let keeper = Self {
+            watcher,
+            claim,
+            every,
+            last: now,
+            started: now,
+            before: before.unwrap_or(0.0),
+            examples: 0,
+            training: Duration::ZERO,
+            since: now,
+            said: false,
+            scores: None,
+        };
+        (keeper, from)
+    }
+
+    /// Training examples a second, evaluation left out.
+    pub fn examples_per_second(&self) -> f64 {
+        self.examples as f64 / self.training.as_secs_f64().max(1e-9)
     }
 
     /// Seconds that the trial has taken, also before it was cut off.
@@ -213,16 +235,22 @@ impl<'a> Keeper<'a> {
 
 impl Observer for Keeper<'_> {
     fn step(&mut self, step: u64, epoch: u32, loss: f64, examples: usize) {
-        self.progress.step(step, epoch, loss, examples);
+        self.examples += examples as u64;
+        self.watcher.step(step, epoch, loss, examples);
     }
     fn evaluating(&mut self, split: Split, done: bool) {
-        self.progress.evaluating(split, done);
+        match done {
+            false => self.training += self.since.elapsed(),
+            true => self.since = Instant::now(),
+        }
+        self.watcher.evaluating(split, done);
     }
     fn stage(&mut self, epochs: u32) {
-        self.progress.stage(epochs);
+        self.since = Instant::now();
+        self.watcher.stage(epochs);
     }
     fn point(&mut self, point: &Point) {
-        self.progress.point(point);
+        self.watcher.point(point);
     }
     fn wants_scores(&self) -> bool {
         self.scores.is_some()
@@ -239,7 +267,7 @@ impl Observer for Keeper<'_> {
             && !std::mem::replace(&mut self.said, true)
         {
             let what = "the trial goes on, but may lose work if it is cut off";
-            self.progress.say(&format!("no checkpoint: {error:#}; {what}"));
+            self.watcher.say(&format!("no checkpoint: {error:#}; {what}"));
         }
         self.last = Instant::now();
     }

@@ -5,10 +5,10 @@
 //! interruption changes it.
 
 use crate::config::Experiment;
+use crate::estimate::Estimate;
+use crate::grid;
 use crate::plan::{self, Trial};
 use crate::record::{Record, Status};
-use crate::report;
-use crate::report::estimate::Estimate;
 use anyhow::Result;
 use std::collections::BTreeMap;
 
@@ -19,15 +19,16 @@ const LEAST_SEEDS: usize = 3;
 
 /// A trial that an experiment wants.
 pub struct Wanted {
+    /// The trial.
     pub trial: Trial,
     /// Why it need not run.
     pub pruned: Option<String>,
 }
 
 /// A scheme at a budget.
-type Cell = (String, Option<String>);
+type CellKey = (String, Option<String>);
 
-fn cell(trial: &Trial) -> Cell {
+fn cell(trial: &Trial) -> CellKey {
     (trial.scheme.label().into(), trial.point.as_ref().map(|point| point.value.to_string()))
 }
 
@@ -65,7 +66,7 @@ pub fn wanted<'a>(
         Ok(plan::round(e, seed)?.into_iter().filter(|trial| passes(trial)).collect())
     };
     let mut all = Vec::new();
-    let mut lost: BTreeMap<Cell, String> = BTreeMap::new();
+    let mut lost: BTreeMap<CellKey, String> = BTreeMap::new();
     for (i, &seed) in e.train.seeds.iter().enumerate() {
         if may_prune && e.sweep.prune && i >= BEFORE_PRUNING {
             if !all.iter().all(|wanted: &Wanted| finished(wanted, find)) {
@@ -87,8 +88,8 @@ pub fn wanted<'a>(
             prune(e, &all, find, &mut lost);
         }
         let records: Vec<&Record> = all.iter().filter_map(|wanted| find(&wanted.trial)).collect();
-        let key = report::metric_key(e, &records);
-        let mut values: BTreeMap<Cell, Vec<f64>> = BTreeMap::new();
+        let key = grid::metric_key(e, &records);
+        let mut values: BTreeMap<CellKey, Vec<f64>> = BTreeMap::new();
         for wanted in &all {
             let record = find(&wanted.trial).filter(|record| record.status == Status::Ok);
             let value = record.and_then(|record| record.metrics.get(&key));
@@ -122,10 +123,10 @@ fn prune<'a>(
     e: &Experiment,
     all: &[Wanted],
     find: &dyn Fn(&Trial) -> Option<&'a Record>,
-    lost: &mut BTreeMap<Cell, String>,
+    lost: &mut BTreeMap<CellKey, String>,
 ) {
     let key = format!("valid/{}", e.train.select);
-    let mut by_seed: BTreeMap<Cell, BTreeMap<u64, f64>> = BTreeMap::new();
+    let mut by_seed: BTreeMap<CellKey, BTreeMap<u64, f64>> = BTreeMap::new();
     for wanted in all.iter().filter(|wanted| wanted.trial.point.is_some()) {
         let record = find(&wanted.trial).filter(|record| record.status == Status::Ok);
         if let Some(value) = record.and_then(|record| record.metrics.get(&key)) {
@@ -134,9 +135,9 @@ fn prune<'a>(
     }
     let budgets: std::collections::BTreeSet<_> = by_seed.keys().map(|c| c.1.clone()).collect();
     for budget in budgets {
-        let alive = |c: &&Cell| c.1 == budget && !lost.contains_key(*c);
+        let alive = |c: &&CellKey| c.1 == budget && !lost.contains_key(*c);
         let mean = |values: &BTreeMap<u64, f64>| values.values().sum::<f64>() / values.len() as f64;
-        let cells: Vec<Cell> = by_seed.keys().filter(alive).cloned().collect();
+        let cells: Vec<CellKey> = by_seed.keys().filter(alive).cloned().collect();
         let better = |a: f64, b: f64| e.train.select.better(a, b);
         let best = cells
             .iter()

@@ -1,0 +1,37 @@
+//! Experiments with compressed embeddings as values.
+//!
+//! A [`TrialSpec`](spec::TrialSpec) is all that decides a trial's numbers, and its id. An
+//! [`Experiment`](config::Experiment) wants many of them ([`plan`], [`schedule`]); a
+//! [`Desk`](desk::Desk) hands them out as [`Order`](order::Order)s to whoever runs them
+//! ([`executor`]), each on the data of a [`Bench`](bench::Bench), and keeps their
+//! [`Record`](record::Record)s; a [`Grid`](grid::Grid) is a query over these, and what they say has
+//! intervals ([`estimate`], [`difference`]). Nothing here prints or asks for the world: progress and
+//! cancellation are arguments.
+
+pub mod axis;
+pub mod bench;
+pub mod checkpoint;
+pub mod config;
+pub mod desk;
+pub mod difference;
+pub mod estimate;
+pub mod executor;
+pub mod grid;
+mod known;
+mod legacy;
+mod lines;
+pub mod memory;
+pub mod order;
+pub mod overrides;
+pub mod plan;
+pub mod provenance;
+pub mod record;
+pub mod schedule;
+pub mod scores;
+pub mod spec;
+pub mod store;
+pub mod suggest;
+pub mod sweep;
+pub mod tensors;
+pub mod units;
+pub mod watch;
