@@ -73,13 +73,9 @@ impl Lane {
         let plan = plans.into_iter().next()?;
         let sample = Sample(vocab);
         let embedding = (plan.build)(&mut BuildCx {
-            rng: Rng::stream(1, "bench"),
-            table: 0,
-            init: Default::default(),
-            hash: None,
             fields: &[(0, 0)],
-            examples: Some(&sample),
-            cancel: Default::default(),
+            origin: Origin::Data(&sample),
+            ..BuildCx::new(Rng::stream(1, "bench"))
         });
         let (width, params) = (plan.out_dim, plan.footprint.params);
         let rows = vec![0.0; BATCH * width];

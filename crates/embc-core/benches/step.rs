@@ -42,7 +42,7 @@ fn main() {
             &plan,
             LayerRules { init: Init::UniformDim, ..Default::default() },
             1,
-            None,
+            embc_core::scheme::Origin::Nothing,
         );
         let model = kind.build(&shape, &plan.widths(), &knobs, &mut rng).expect("defaults");
         let mut net = Net::new(layer, model, &optim);

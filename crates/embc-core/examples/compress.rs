@@ -1,7 +1,6 @@
 //! Fit every scheme at a sixteenth of a table's memory to the table's rows, and say what is lost:
 //! `cargo run --release -p embc-core --example compress`
 
-use embc_core::init::Init;
 use embc_core::optim::{Kind, Optim, Touch};
 use embc_core::rng::Rng;
 use embc_core::scheme::{BuildCx, Limit, SCHEMES, TableSpec, Tape};
@@ -23,10 +22,7 @@ fn main() {
                 continue;
             }
         };
-        let (rng, init, cancel) = (Rng::stream(2, "init"), Init::default(), Default::default());
-        let (hash, fields, examples) = (None, &[][..], None);
-        let mut cx = BuildCx { rng, table: 0, init, hash, fields, examples, cancel };
-        let mut embedding = (plan.build)(&mut cx);
+        let mut embedding = (plan.build)(&mut BuildCx::new(Rng::stream(2, "init")));
         embedding.params(&mut |param| optim.attach(param));
         let (mut rows, mut tape) = (vec![0.0; ids.len() * plan.out_dim], Tape::default());
         for _ in 0..60 {

@@ -1,5 +1,6 @@
 //! What a trainer needs from data: shapes, and batches in buffers that are used again.
 
+use serde::{Deserialize, Serialize};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -100,7 +101,7 @@ pub struct Shape {
 }
 
 /// The items of a ranking, whose ids are ranks by training count.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Items {
     /// The field of candidates, in examples that have one each.
     pub field: usize,

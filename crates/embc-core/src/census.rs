@@ -232,17 +232,7 @@ mod tests {
         let knobs: Knobs = serde_json::from_str(knobs).unwrap();
         let scheme = find(scheme).unwrap();
         let plan = scheme.plan_table(&table, Limit::Params(params), &knobs).unwrap();
-        let (rng, init) = (Rng::stream(1, "t"), Default::default());
-        let cx = BuildCx {
-            rng,
-            table: 0,
-            init,
-            hash: None,
-            fields: &[],
-            examples: None,
-            cancel: Default::default(),
-        };
-        let mut built = (plan.build)(&mut { cx });
+        let mut built = (plan.build)(&mut BuildCx::new(Rng::stream(1, "t")));
         // Dense gradients must not hide who touches what.
         let optim = Optim::new(Kind::Adam, 0.1, Touch::All);
         built.params(&mut |param| optim.attach(param));

@@ -60,7 +60,7 @@ impl Hash {
 
     /// Walks the key, so that saved weights say which rows they are looked up in.
     pub fn state(&mut self, name: &str, visit: State<'_>) {
-        visit(name, TensorMut::U64(std::slice::from_mut(&mut self.key)));
+        visit(name, TensorMut::u64(std::slice::from_mut(&mut self.key)));
     }
 
     /// Replaces `rows` by the rows of `ids`.

@@ -4,7 +4,7 @@
 //! independent, so they may run in parallel without changing a bit. With global sharing one table
 //! serves all fields, ids offset by field.
 
-use crate::batch::{Batch, Data, Shape};
+use crate::batch::{Batch, Shape};
 use crate::budget::{self, Budget, Rules};
 use crate::cancel::Cancel;
 use crate::census::{Census, census};
@@ -17,9 +17,9 @@ use crate::param::{IdSet, Param};
 use crate::quantize::{self, Quantized, Storage};
 use crate::rng::Rng;
 use crate::scheme::{
-    BuildCx, Clock, Embedding, Footprint, Knobs, Plan, PlanError, Scheme, TableSpec, Tape,
+    BuildCx, Clock, Embedding, Footprint, Knobs, Origin, Plan, PlanError, Scheme, TableSpec, Tape,
 };
-use crate::state::{State, prefix};
+use crate::state::{State, Under, prefix};
 use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -180,13 +180,9 @@ pub struct LayerRules {
 }
 
 impl Layer {
-    /// Builds all tables. `init/TABLE` streams of `seed` give the values.
-    pub fn build(
-        plan: &LayerPlan,
-        rules: LayerRules,
-        seed: u64,
-        examples: Option<&dyn Data>,
-    ) -> Self {
+    /// Builds all tables. `init/TABLE` streams of `seed` give the values; saved ones are still to be
+    /// copied in.
+    pub fn build(plan: &LayerPlan, rules: LayerRules, seed: u64, origin: Origin<'_>) -> Self {
         let build = |(index, plan_of): (usize, &Plan)| {
             let spec = &plan.tables[index];
             let rng = Rng::stream(seed, &format!("init/{}", spec.name));
@@ -202,7 +198,12 @@ impl Layer {
             let unknown = starts.zip(ends).filter(|_| by_rule).map(untrained);
             let unknown = unknown.filter(|ids| !ids.runs.is_empty()).collect();
             let (fields, cancel) = (&fields, Cancel::default());
-            let mut cx = BuildCx { rng, table: index, init, hash, fields, examples, cancel };
+            let saved = match origin {
+                Origin::Saved(all) => Some(Under { prefix: format!("table{index}/"), all }),
+                _ => None,
+            };
+            let origin = saved.as_ref().map_or(origin, |saved| Origin::Saved(saved));
+            let mut cx = BuildCx { rng, table: index, init, hash, fields, origin, cancel };
             Table {
                 unknown,
                 embedding: (plan_of.build)(&mut cx),
@@ -285,14 +286,14 @@ impl Layer {
 
     /// Runs the schemes' post-training stages. Where any table changed: the epochs to train on,
     /// with an optimizer that starts anew.
-    pub fn finish(&mut self, examples: Option<&dyn Data>, cancel: &Cancel) -> Option<u32> {
+    pub fn finish(&mut self, origin: Origin<'_>, cancel: &Cancel) -> Option<u32> {
         let mut epochs = None;
         let LayerRules { init, hash, .. } = self.rules;
         for (index, table) in self.tables.iter_mut().enumerate() {
             let rng = table.rng.fork(u64::MAX);
             let (fields, cancel) = (fields_of(&table.inputs), cancel.clone());
             let fields = &fields;
-            let mut cx = BuildCx { rng, table: index, init, hash, fields, examples, cancel };
+            let mut cx = BuildCx { rng, table: index, init, hash, fields, origin, cancel };
             if let Some(finished) = table.embedding.finish(&mut cx) {
                 epochs = epochs.max(Some(finished.finetune()));
                 table.embedding = finished;
@@ -311,8 +312,11 @@ impl Layer {
         }
     }
 
-    /// Stores all parameters as `storage` has it: no training after this.
+    /// Stores all parameters as `storage` has it: no training after this, unless it is as trained.
     pub fn quantize(&mut self, storage: Storage) {
+        if storage == Storage::Fp32 {
+            return;
+        }
         for table in std::mem::take(&mut self.tables) {
             let group = quantize::group(table.dim);
             let embedding = Box::new(Quantized::new(table.embedding, storage, group));

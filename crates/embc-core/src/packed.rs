@@ -59,7 +59,7 @@ impl Packed {
 
     /// The words, for checkpoints.
     pub fn tensor(&mut self) -> TensorMut<'_> {
-        TensorMut::U64(&mut self.words)
+        TensorMut::u64(&mut self.words)
     }
 }
 

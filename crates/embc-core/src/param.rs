@@ -123,6 +123,8 @@ fn slot<'a>(
 pub struct Param {
     name: String,
     width: usize,
+    /// Of the matrix that is saved.
+    columns: usize,
     pub(crate) value: Vec<f32>,
     pub(crate) grad: Grad,
     /// Optimizer state: moments of the shape of `value`, or one float a row.
@@ -138,16 +140,24 @@ impl Param {
     pub fn rows(name: impl Into<String>, width: usize, value: Vec<f32>) -> Self {
         assert!(width > 0 && value.len().is_multiple_of(width), "whole rows");
         let (name, grad) = (name.into(), Grad::sparse(value.len() / width, width));
-        Self { name, width, value, grad, moments: Vec::new(), steps: 0, always_dense: false }
+        let (columns, moments) = (width, Vec::new());
+        Self { name, width, columns, value, grad, moments, steps: 0, always_dense: false }
     }
 
     /// A parameter that every step touches as a whole, such as a layer's weights.
     pub fn dense(name: impl Into<String>, value: Vec<f32>) -> Self {
         let width = value.len().max(1);
         let mut param = Self::rows(name, width, value);
+        param.columns = 1;
         param.always_dense = true;
         param.make_dense();
         param
+    }
+
+    /// Saved as a matrix of so many columns.
+    pub fn matrix(mut self, columns: usize) -> Self {
+        self.columns = columns;
+        self
     }
 
     /// Keeps the gradient dense from now on, for optimizers that update every row.
@@ -280,13 +290,13 @@ impl Param {
 
     /// Walks what a checkpoint needs: values, moments, step count.
     pub fn state(&mut self, visit: State<'_>) {
-        visit(&self.name, TensorMut::F32(&mut self.value));
+        visit(&self.name, TensorMut::rows(&mut self.value, self.columns));
         for (i, moment) in self.moments.iter_mut().enumerate() {
-            visit(&format!("{}{OPTIMIZER}moment{i}", self.name), TensorMut::F32(moment));
+            visit(&format!("{}{OPTIMIZER}moment{i}", self.name), TensorMut::rows(moment, 1));
         }
         if !self.moments.is_empty() {
             let name = format!("{}{OPTIMIZER}steps", self.name);
-            visit(&name, TensorMut::U64(std::slice::from_mut(&mut self.steps)));
+            visit(&name, TensorMut::u64(std::slice::from_mut(&mut self.steps)));
         }
     }
 }

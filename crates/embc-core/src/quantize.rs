@@ -209,13 +209,13 @@ impl Embedding for Quantized {
     fn state(&mut self, visit: State<'_>) {
         let places = &mut self.places;
         self.inner.state(&mut |name, tensor| match places.iter_mut().find(|p| p.0 == name) {
-            Some((_, place)) => visit(&format!("{name}/quantized"), TensorMut::U64(place)),
+            Some((_, place)) => visit(&format!("{name}/quantized"), TensorMut::u64(place)),
             None if is_optimizer(name) => {}
             None => visit(name, tensor),
         });
         visit("quantized_values", self.codes.tensor());
         if !self.ranges.is_empty() {
-            visit("quantized_ranges", TensorMut::U32(&mut self.ranges));
+            visit("quantized_ranges", TensorMut::u32(&mut self.ranges));
         }
         // The visitor may have restored other codes.
         self.decode();
@@ -249,17 +249,7 @@ mod tests {
         let counts = vec![1; ids.len()].into();
         let table = TableSpec { name: "t".into(), vocab: ids.len() as u32, dim: 16, counts };
         let plan = find("full").unwrap().plan_table(&table, Limit::None, &Knobs::new()).unwrap();
-        let rng = Rng::stream(1, "t");
-        let init = Default::default();
-        let mut built = (plan.build)(&mut BuildCx {
-            rng,
-            table: 0,
-            init,
-            hash: None,
-            fields: &[],
-            examples: None,
-            cancel: Default::default(),
-        });
+        let mut built = (plan.build)(&mut BuildCx::new(Rng::stream(1, "t")));
         built.params(&mut |param| param.value_mut().copy_from_slice(values));
         let quantized = Quantized::new(built, storage, 16);
         let mut out = vec![0.0; values.len()];
@@ -291,7 +281,9 @@ mod tests {
             }
             let mut bytes = 0;
             quantized.state(&mut |name, tensor| match (name, tensor) {
-                ("table/quantized", TensorMut::U64(place)) => assert_eq!(place, [0, 1024]),
+                ("table/quantized", TensorMut::U64(place)) => {
+                    assert_eq!(place.as_slice(), Some(&[0, 1024][..]))
+                }
                 ("quantized_values", TensorMut::U64(words)) => bytes += 8 * words.len() as u64,
                 ("quantized_ranges", TensorMut::U32(words)) => bytes += 4 * words.len() as u64,
                 (other, _) => panic!("{other} is saved"),

@@ -12,7 +12,7 @@ use crate::init::Init;
 use crate::param::Param;
 use crate::quantize::Storage;
 use crate::rng::Rng;
-use crate::state::State;
+use crate::state::{State, Tensors};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::ops::ControlFlow;
@@ -283,10 +283,30 @@ pub struct BuildCx<'a> {
     pub hash: Option<HashFamily>,
     /// The data fields whose ids this table holds, and the first id of each.
     pub fields: &'a [(usize, u32)],
-    /// The training data, which may be read again (LMA's signatures).
-    pub examples: Option<&'a dyn Data>,
+    /// Where what is more than random comes from.
+    pub origin: Origin<'a>,
     /// Set where what is built will not be used, and may be of no use.
     pub cancel: Cancel,
+}
+
+/// Where an embedding's content comes from, beside its random stream.
+#[derive(Clone, Copy)]
+pub enum Origin<'a> {
+    /// Nowhere.
+    Nothing,
+    /// The training data, which may be read again (LMA's signatures).
+    Data(&'a dyn Data),
+    /// Saved weights, which are copied into what is built: of the sizes that these have, and as it
+    /// is after its last stage.
+    Saved(&'a dyn Tensors),
+}
+
+impl BuildCx<'_> {
+    /// A table by itself, from its random stream alone.
+    pub fn new(rng: Rng) -> Self {
+        let (init, origin, cancel) = (Init::default(), Origin::Nothing, Cancel::default());
+        Self { rng, table: 0, init, hash: None, fields: &[], origin, cancel }
+    }
 }
 
 /// A registry entry.

@@ -7,7 +7,7 @@ use crate::metric::{Metric, Values};
 use crate::net::{Net, Scored};
 use crate::optim::{LrSchedule, Optim};
 use crate::quantize::Storage;
-use crate::scheme::Clock;
+use crate::scheme::{Clock, Origin};
 use crate::state::{self, Saved, Tensors, What};
 use serde::{Deserialize, Serialize};
 use std::ops::ControlFlow;
@@ -190,7 +190,7 @@ fn trial(
     // What follows is short, or else starts anew from the last epoch's end.
     run.resumable = false;
     let mut changed = false;
-    let finished = run.net.layer.finish(Some(data), &settings.cancel);
+    let finished = run.net.layer.finish(Origin::Data(data), &settings.cancel);
     run.heed()?;
     if let Some(finetune) = finished {
         run.observer.stage(finetune);

@@ -115,7 +115,7 @@ fn steps(model: &str, knobs: &str, schemes: &[&str]) {
                     &plan,
                     LayerRules { init: Init::UniformDim, ..Default::default() },
                     1,
-                    None,
+                    embc_core::scheme::Origin::Nothing,
                 );
                 let mut rng = Rng::stream(1, "model");
                 let model = kind.build(shape, &plan.widths(), &knobs, &mut rng).unwrap();

@@ -89,19 +89,19 @@ impl Oracle {
             &plan,
             LayerRules { init: Init::UniformDim, ..Default::default() },
             1,
-            None,
+            embc_core::scheme::Origin::Nothing,
         );
         layer.params(&mut |param| optim.attach(param));
         let mut layer = OfLayer(layer);
         let mut start = BTreeMap::new();
         for (name, values) in &case.params {
-            start.insert(format!("table0/{name}"), Tensor::F32(values.clone()));
+            start.insert(format!("table0/{name}"), Tensor::from(values.clone()));
         }
         for (name, values) in &case.state {
-            start.insert(format!("table0/{name}"), Tensor::U64(values.clone()));
+            start.insert(format!("table0/{name}"), Tensor::from(values.clone()));
         }
         if case.kind == "cce" {
-            start.insert("table0/quantisation_error".into(), Tensor::U64(vec![0, 0]));
+            start.insert("table0/quantisation_error".into(), Tensor::from(vec![0u64, 0]));
         }
         // Every tensor of ours is the oracle's, and of its shape.
         restore(&mut layer, &start, What::Weights).unwrap_or_else(|e| panic!("{}: {e}", case.name));
@@ -188,8 +188,8 @@ fn rows_gradients_and_losses_are_those_of_pytorch() {
                 let _ = layer.0.after_step(at, &mut 0, &Default::default());
                 let mut state = save(&mut layer, What::Weights);
                 let helper_keys = state.get_mut("table0/helper_keys").expect("cce has them");
-                assert_ne!(*helper_keys, Tensor::U64(case.state["helper_keys"].clone()));
-                *helper_keys = Tensor::U64(keys.clone());
+                assert_ne!(*helper_keys, Tensor::from(case.state["helper_keys"].clone()));
+                *helper_keys = Tensor::from(keys.clone());
                 restore(&mut layer, &state, What::Weights).unwrap();
                 close(&format!("{what}, clustered"), &oracle.rows(&mut layer.0), rows);
                 losses.extend(oracle.train(&mut layer.0, &optim));

@@ -92,12 +92,12 @@ impl Oracle {
             &plan,
             LayerRules { init: Init::UniformDim, ..Default::default() },
             1,
-            None,
+            embc_core::scheme::Origin::Nothing,
         );
         let mut rng = Rng::stream(1, "model");
         let model = kind.build(&shape, &plan.widths(), &case.knobs, &mut rng).unwrap();
         let mut net = Net::new(layer, model, optim);
-        let start = case.state.iter().map(|(name, x)| (name.clone(), Tensor::F32(x.clone())));
+        let start = case.state.iter().map(|(name, x)| (name.clone(), Tensor::from(x.clone())));
         let start: BTreeMap<_, _> = start.collect();
         // Every tensor of ours is the oracle's, and of its shape.
         restore(&mut net, &start, What::Weights).unwrap_or_else(|e| panic!("{}: {e}", case.model));

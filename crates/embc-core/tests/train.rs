@@ -12,7 +12,7 @@ use embc_core::optim::{Kind, LrSchedule, Optim, Optimizer, Touch};
 use embc_core::param::Param;
 use embc_core::quantize::Storage;
 use embc_core::rng::Rng;
-use embc_core::scheme::{self, Knobs, SCHEMES};
+use embc_core::scheme::{self, Knobs, Origin, SCHEMES};
 use embc_core::train::{Observer, Outcome, Settings, run};
 
 /// Rows of (user, item, label) for training, validation and the test. In training the label turns
@@ -70,7 +70,7 @@ fn net(data: &Rows, scheme: &str, rules: LayerRules, optim: &Optim) -> Net {
     let scheme = scheme::find(scheme).unwrap();
     let plan = LayerPlan::new(scheme, &Knobs::new(), &data.shape, &inputs, spec, Budget::Unlimited);
     let plan = plan.unwrap();
-    let layer = Layer::build(&plan, rules, 1, None);
+    let layer = Layer::build(&plan, rules, 1, Origin::Nothing);
     let mut rng = Rng::stream(1, "model");
     Net::new(
         layer,

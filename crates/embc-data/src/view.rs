@@ -369,26 +369,19 @@ impl View {
     /// A dense feature of a row, transformed.
     #[inline]
     pub(crate) fn dense(&self, feature: usize, row: u32) -> f32 {
-        let x = self.cache.dense[feature].float(row.into());
-        if x.is_nan() {
-            return 0.0;
-        }
-        // Standardised before anything is lost; the others from single precision, as papers' code.
-        match self.resolved.dense {
-            Dense::Raw => x as f32,
-            Dense::Log1p => (x as f32).max(0.0).ln_1p(),
-            Dense::FloorLog2 => {
-                if x > 2.0 {
-                    (x as f32).ln().powi(2).floor()
-                } else {
-                    x as f32
-                }
-            }
-            Dense::Standard => {
-                let (shift, scale) = self.standard[feature];
-                ((x - shift) * scale) as f32
-            }
-        }
+        let standard = self.standard.get(feature).copied();
+        self.resolved.dense.of(self.cache.dense[feature].float(row.into()), standard)
+    }
+
+    /// Shift and scale of each dense feature where they are standardised; else empty.
+    pub fn standard(&self) -> &[(f64, f64)] {
+        &self.standard
+    }
+
+    /// Names of the dense features, in their order in a batch.
+    pub fn dense_names(&self) -> Vec<&str> {
+        let dense = self.cache.fields.iter().filter(|field| field.role == Role::Dense);
+        dense.map(|field| &field.name[..]).take(self.shape.dense).collect()
     }
 }
 

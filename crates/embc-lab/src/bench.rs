@@ -1,5 +1,6 @@
 //! One trial on its data: plan, build, train, score, record.
 
+use crate::blueprint::{self, Full};
 use crate::checkpoint::{Claim, Keeper};
 use crate::memory::Memory;
 use crate::order::Order;
@@ -13,10 +14,11 @@ use crate::watch::Watcher;
 use anyhow::Result;
 use embc_core::batch::{Data, Examples};
 use embc_core::cancel::Cancel;
-use embc_core::layer::{Layer, LayerPlan, LayerRules, Unknown};
+use embc_core::layer::{LayerPlan, Unknown};
 use embc_core::metric::Metric;
 use embc_core::model;
 use embc_core::net::Net;
+use embc_core::scheme::Origin;
 use embc_core::train::{self, Outcome, Settings, Stop};
 use embc_data::registry::Entry;
 use embc_data::view::View;
@@ -27,8 +29,6 @@ use std::time::{Duration, Instant, SystemTime};
 
 mod check;
 mod size;
-
-use size::Full;
 
 /// What trials on the same data share.
 pub struct Bench<'a> {
@@ -147,10 +147,11 @@ impl<'a> Bench<'a> {
         }
         let clock = Instant::now();
         reset_peak_rss();
-        let mut net = match self.build(spec, &plan) {
-            Ok(net) => net,
-            Err(what) => return failed(record, what),
-        };
+        let mut net =
+            match blueprint::build(self.data.shape(), spec, &plan, Origin::Data(self.data)) {
+                Ok(net) => net,
+                Err(what) => return failed(record, what),
+            };
         record.build_s = clock.elapsed().as_secs_f64();
         net.params(&mut |param| record.train_bytes += param.train_bytes());
         net.model.params(&mut |param| record.model_params += param.value().len() as u64);
@@ -181,19 +182,6 @@ impl<'a> Bench<'a> {
                 }
             },
         }
-    }
-
-    /// The untrained network of a trial, on its random streams.
-    fn build(&self, spec: &TrialSpec, plan: &LayerPlan) -> Result<Net, String> {
-        let rules = LayerRules {
-            init: spec.embedding.init,
-            hash: spec.embedding.hash,
-            pooling: spec.embedding.pooling,
-            unknown: spec.embedding.unknown,
-        };
-        let layer = Layer::build(plan, rules, spec.seed, Some(self.data));
-        let model = self.model(spec, &plan.widths(), spec.seed)?;
-        Ok(Net::new(layer, model, &spec.optimizer.rule()))
     }
 
     fn settings(&self, spec: &TrialSpec, metrics: &[Metric], cancel: &Cancel) -> Settings {

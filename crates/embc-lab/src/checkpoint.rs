@@ -6,12 +6,12 @@
 
 use crate::record::Program;
 use crate::scores::Scores;
-use crate::tensors::{Slice, Stored, slice, write};
+use crate::tensors::{Stored, write};
 use crate::watch::Watcher;
 use anyhow::{Context, Result, bail};
 use embc_core::batch::{Batch, Split};
 use embc_core::net::Net;
-use embc_core::state::{HasState, Saved, Tensor};
+use embc_core::state::{HasState, Saved};
 use embc_core::train::{Checkpoint, Observer, Point, Position};
 use serde_json::{Value, json};
 use std::fs::{File, OpenOptions, TryLockError};
@@ -120,9 +120,8 @@ impl Claim {
     }
 
     fn read(&self, path: &Path) -> Result<(Checkpoint, f64)> {
-        let stored = Stored::open(path)?;
-        let meta = stored.index.get("__metadata__").and_then(|meta| meta["embc"].as_str());
-        let meta: Value = serde_json::from_str(meta.context("not of embc")?)?;
+        let stored = Stored::checked(path)?;
+        let meta = stored.meta()?;
         if meta["version"] != VERSION || meta["trial"] != self.trial {
             bail!("of another format or trial");
         }
@@ -132,8 +131,8 @@ impl Claim {
         }
         let at: Position = serde_json::from_value(meta["at"].clone())?;
         let best: Saved = stored
-            .index
-            .keys()
+            .names()
+            .iter()
             .filter_map(|name| Some((name.strip_prefix(BEST)?.to_string(), stored.tensor(name)?)))
             .collect();
         let best = (!best.is_empty()).then_some(best);
@@ -151,14 +150,9 @@ impl Claim {
             std::fs::rename(&last, previous)?;
         }
         write(&last, Some(&meta), &mut |visit| {
-            net.state(&mut |name, tensor| visit(name, slice(&tensor)));
+            net.state(&mut |name, tensor| visit(name, tensor.view()));
             for (name, tensor) in best.into_iter().flatten() {
-                let slice = match tensor {
-                    Tensor::F32(x) => Slice::F32(x),
-                    Tensor::U32(x) => Slice::U32(x),
-                    Tensor::U64(x) => Slice::U64(x),
-                };
-                visit(&format!("{BEST}{name}"), slice);
+                visit(&format!("{BEST}{name}"), tensor.view());
             }
         })
     }

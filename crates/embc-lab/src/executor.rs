@@ -69,7 +69,19 @@ impl Executor for Threads<'_> {
     }
 }
 
-impl Threads<'_> {
+impl<'a> Threads<'a> {
+    /// All cores, one thread a trial, a checkpoint every five minutes; goes on after a failure.
+    pub fn new(
+        bench: &'a Bench<'a>,
+        memory: &'a Memory,
+        audience: &'a dyn Audience,
+        cancel: Cancel,
+    ) -> Self {
+        let (jobs, threads, fail_fast) = (None, None, false);
+        let checkpoint_every = Duration::from_secs(300);
+        Self { bench, memory, jobs, threads, checkpoint_every, fail_fast, audience, cancel }
+    }
+
     /// Takes orders from the queue until it is empty.
     fn work(
         &self,

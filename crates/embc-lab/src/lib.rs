@@ -5,11 +5,13 @@
 //! [`Desk`](desk::Desk) hands them out as [`Order`](order::Order)s to whoever runs them
 //! ([`executor`]), each on the data of a [`Bench`](bench::Bench), and keeps their
 //! [`Record`](record::Record)s; a [`Grid`](grid::Grid) is a query over these, and what they say has
-//! intervals ([`estimate`], [`difference`]). Nothing here prints or asks for the world: progress and
+//! intervals ([`estimate`], [`difference`]). A trained net is kept as an [`artefact`]. Nothing here prints or asks for the world: progress and
 //! cancellation are arguments.
 
+pub mod artefact;
 pub mod axis;
 pub mod bench;
+pub mod blueprint;
 pub mod checkpoint;
 pub mod config;
 pub mod desk;

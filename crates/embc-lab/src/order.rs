@@ -101,13 +101,19 @@ impl Order {
         model.examples(&self.spec.model.knobs).map_err(anyhow::Error::msg)
     }
 
-    /// Refuses what no component is called.
+    /// Refuses what no component is called, and values that cannot be meant.
     pub fn check(&self) -> Result<()> {
-        let kind = &self.spec.scheme.kind;
-        scheme::find(kind).with_context(|| format!("unknown scheme {kind:?}"))?;
+        known(&self.spec)?;
         self.examples()?;
         self.spec.check().map_err(anyhow::Error::msg)
     }
+}
+
+/// Refuses a scheme or a model that there is not.
+pub(crate) fn known(spec: &TrialSpec) -> Result<()> {
+    let (scheme, model) = (&spec.scheme.kind, &spec.model.kind);
+    scheme::find(scheme).with_context(|| format!("unknown scheme {scheme:?}"))?;
+    model::find(model).map(drop).with_context(|| format!("unknown model {model:?}"))
 }
 
 /// The metrics of a model that are evaluated unasked.

@@ -199,6 +199,11 @@ impl TrialSpec {
         }
     }
 
+    /// Width of the uncompressed tables that its budget is against.
+    pub fn full_dim(&self) -> usize {
+        self.scheme.full_dim.unwrap_or(self.embedding.dim)
+    }
+
     /// The same trial on data that is known.
     pub fn on(&self, data: &DataSpec, label: LabelKind) -> Self {
         let ranks = self.task == Task::Ranking;

@@ -4,85 +4,105 @@
 
 use anyhow::{Context, Result, bail};
 use embc_core::net::Net;
-use embc_core::state::{HasState, Tensor, TensorMut, Tensors, is_optimizer};
-use serde_json::{Value, json};
+use embc_core::state::{HasState, Tensor, TensorMut, TensorRef, Tensors, fits, is_optimizer};
+use ndarray::{ArrayD, ArrayViewD, ArrayViewMutD};
+use safetensors::tensor::{Dtype, Metadata, TensorInfo};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
-/// A tensor to be written.
-#[allow(missing_docs)] // the three kinds of `TensorMut`
-pub enum Slice<'a> {
-    F32(&'a [f32]),
-    U32(&'a [u32]),
-    U64(&'a [u64]),
-}
-
 /// Shows tensors, the same each time.
-pub type Walk<'a> = &'a mut dyn FnMut(&mut dyn FnMut(&str, Slice<'_>));
+pub type Walk<'a> = &'a mut dyn FnMut(&mut dyn FnMut(&str, TensorRef<'_>));
 
-/// What a state walk shows.
-pub fn slice<'a>(tensor: &'a TensorMut<'_>) -> Slice<'a> {
-    match tensor {
-        TensorMut::F32(x) => Slice::F32(x),
-        TensorMut::U32(x) => Slice::U32(x),
-        TensorMut::U64(x) => Slice::U64(x),
-    }
-}
+/// Values at a time on their way from or to a file.
+const BLOCK: usize = 1 << 16;
+/// The name of the checksum.
+const SHA: &str = "sha256";
+/// The key of embc's own metadata.
+const OWN: &str = "embc";
+/// No header is longer: as in the safetensors crate.
+const LONGEST_HEADER: u64 = 100_000_000;
 
-/// A file of tensors, which are read when they are asked for: two copies need not fit into memory.
+/// A file of tensors, which are read when they are asked for.
 pub struct Stored {
     file: File,
-    /// The header: of each tensor its type, shape and place.
-    pub index: serde_json::Map<String, Value>,
+    header: Metadata,
     /// Where the tensors begin.
     start: u64,
 }
 
 impl Stored {
-    /// Opens a file that has a checksum, which is checked.
+    /// Opens a file without a look at its tensors.
     pub fn open(path: &Path) -> Result<Self> {
-        const BLOCK: usize = 1 << 20;
-        let file = File::open(path)?;
+        let mut file = File::open(path)?;
         let length = file.metadata()?.len();
+        let mut size = [0; 8];
+        file.read_exact(&mut size).context("it is cut off")?;
+        let size = u64::from_le_bytes(size);
+        if size > LONGEST_HEADER || size > length.saturating_sub(8) {
+            bail!("it is cut off, or no safetensors file");
+        }
+        let mut head = vec![0; size as usize];
+        file.read_exact(&mut head)?;
+        let header: Metadata = serde_json::from_slice(&head)?;
+        let start = 8 + size;
+        if header.data_len() as u64 != length - start {
+            bail!("it is cut off, or has more than its header says");
+        }
+        Ok(Self { file, header, start })
+    }
+
+    /// Opens a file that has a checksum, which is checked.
+    pub fn checked(path: &Path) -> Result<Self> {
+        let stored = Self::open(path)?;
+        let length = stored.file.metadata()?.len();
         let body = length.checked_sub(32).context("it is cut off")?;
-        let (mut sum, mut buffer, mut left) = (Sha256::new(), vec![0; BLOCK], body);
+        let (mut file, mut sum) = (&stored.file, Sha256::new());
+        file.seek(SeekFrom::Start(0))?;
+        let (mut buffer, mut left) = (vec![0; 1 << 20], body as usize);
         while left > 0 {
-            let block = &mut buffer[..left.min(BLOCK as u64) as usize];
-            (&file).read_exact(block)?;
+            let block = &mut buffer[..left.min(1 << 20)];
+            file.read_exact(block)?;
             sum.update(&*block);
-            left -= block.len() as u64;
+            left -= block.len();
         }
         let mut expect = [0; 32];
-        (&file).read_exact(&mut expect)?;
+        file.read_exact(&mut expect)?;
         if sum.finalize()[..] != expect {
             bail!("its checksum does not match");
         }
-        let mut size = [0; 8];
-        (&file).seek(SeekFrom::Start(0))?;
-        (&file).read_exact(&mut size)?;
-        let size = u64::from_le_bytes(size);
-        let index = serde_json::Deserializer::from_reader((&file).take(size));
-        let index = index.into_iter().next().context("no header")??;
-        Ok(Self { file, index, start: 8 + size })
+        Ok(stored)
     }
 
-    /// The values of a tensor of the type `dtype`, [len]; none where there is no such tensor.
+    /// What embc wrote beside the tensors.
+    pub fn meta(&self) -> Result<Value> {
+        let meta = self.header.metadata().as_ref().and_then(|meta| meta.get(OWN));
+        Ok(serde_json::from_str(meta.context("not of embc")?)?)
+    }
+
+    /// The names of all tensors but the checksum, in their order.
+    pub fn names(&self) -> Vec<String> {
+        self.header.offset_keys().into_iter().filter(|name| name != SHA).collect()
+    }
+
+    /// Reads the values of a tensor of the type `dtype` in order; none where there is no such tensor.
     fn values<T, const N: usize>(
         &self,
         name: &str,
-        dtype: &str,
+        dtype: Dtype,
         of: fn([u8; N]) -> T,
         mut take: impl FnMut(T),
     ) -> Option<()> {
-        let entry = self.index.get(name).filter(|entry| entry["dtype"] == dtype)?;
+        let info = self.header.info(name).filter(|info| info.dtype == dtype)?;
         let mut file = &self.file;
-        file.seek(SeekFrom::Start(self.start + entry["data_offsets"][0].as_u64()?)).ok()?;
-        let mut left = entry["shape"][0].as_u64()? as usize;
-        let mut buffer = vec![0; left.min(1 << 16) * N];
+        file.seek(SeekFrom::Start(self.start + info.data_offsets.0 as u64)).ok()?;
+        let mut left: usize = info.shape.iter().product();
+        let mut buffer = vec![0; left.min(BLOCK) * N];
         while left > 0 {
-            let block = &mut buffer[..left.min(1 << 16) * N];
+            let block = &mut buffer[..left.min(BLOCK) * N];
             file.read_exact(block).ok()?;
             block.chunks_exact(N).for_each(|x| take(of(x.try_into().expect("N bytes"))));
             left -= block.len() / N;
@@ -90,68 +110,77 @@ impl Stored {
         Some(())
     }
 
-    /// A copy of a tensor.
+    /// A copy of a tensor; none where there is none of that name, or it is of another type.
     pub fn tensor(&self, name: &str) -> Option<Tensor> {
-        let entry = self.index.get(name)?;
-        let len = entry["shape"][0].as_u64()? as usize;
-        let mut tensor = match entry["dtype"].as_str()? {
-            "F32" => Tensor::F32(vec![0.0; len]),
-            "U32" => Tensor::U32(vec![0; len]),
-            _ => Tensor::U64(vec![0; len]),
+        let info = self.header.info(name)?;
+        let mut tensor = match info.dtype {
+            Dtype::F32 => Tensor::F32(ArrayD::zeros(&info.shape[..])),
+            Dtype::U32 => Tensor::U32(ArrayD::zeros(&info.shape[..])),
+            Dtype::U64 => Tensor::U64(ArrayD::zeros(&info.shape[..])),
+            _ => return None,
         };
         let mut into = match &mut tensor {
-            Tensor::F32(x) => TensorMut::F32(x),
-            Tensor::U32(x) => TensorMut::U32(x),
-            Tensor::U64(x) => TensorMut::U64(x),
+            Tensor::F32(x) => TensorMut::F32(x.view_mut()),
+            Tensor::U32(x) => TensorMut::U32(x.view_mut()),
+            Tensor::U64(x) => TensorMut::U64(x.view_mut()),
         };
         self.copy(name, &mut into).then_some(tensor)
     }
 }
 
 impl Tensors for Stored {
+    fn shape(&self, name: &str) -> Option<Vec<usize>> {
+        self.header.info(name).map(|info| info.shape.clone())
+    }
+
     fn copy(&self, name: &str, into: &mut TensorMut<'_>) -> bool {
-        fn fill<T>(x: &mut [T]) -> impl FnMut(T) {
+        fn fill<'a, T>(x: &'a mut ArrayViewMutD<'_, T>) -> impl FnMut(T) + 'a {
             let mut places = x.iter_mut();
-            move |value| *places.next().expect("as long as the shape") = value
+            move |value| *places.next().expect("as many as the shape says") = value
         }
-        let len = match into {
-            TensorMut::F32(x) => x.len(),
-            TensorMut::U32(x) => x.len(),
-            TensorMut::U64(x) => x.len(),
-        };
-        let shape = self.index.get(name).map(|entry| entry["shape"][0].as_u64());
-        if shape != Some(Some(len as u64)) {
+        let is = self.shape(name);
+        if is.is_none_or(|is| !fits(&is, into.view().shape())) {
             return false;
         }
         let done = match into {
-            TensorMut::F32(x) => self.values(name, "F32", f32::from_le_bytes, fill(x)),
-            TensorMut::U32(x) => self.values(name, "U32", u32::from_le_bytes, fill(x)),
-            TensorMut::U64(x) => self.values(name, "U64", u64::from_le_bytes, fill(x)),
+            TensorMut::F32(x) => self.values(name, Dtype::F32, f32::from_le_bytes, fill(x)),
+            TensorMut::U32(x) => self.values(name, Dtype::U32, u32::from_le_bytes, fill(x)),
+            TensorMut::U64(x) => self.values(name, Dtype::U64, u64::from_le_bytes, fill(x)),
         };
         done.is_some()
     }
 }
 
-/// Writes tensors as safetensors without a copy of them in memory; with `meta` and a checksum.
-pub fn write(path: &Path, meta: Option<&Value>, walk: Walk<'_>) -> Result<()> {
-    let (mut header, mut end) = (serde_json::Map::new(), 0);
-    let mut place = |name: &str, dtype: &str, shape: usize, bytes: usize| {
-        let entry = json!({ "dtype": dtype, "shape": [shape], "data_offsets": [end, end + bytes] });
-        header.insert(name.into(), entry);
-        end += bytes;
+/// The header of a file of such tensors.
+fn header(meta: Option<&Value>, walk: Walk<'_>) -> Result<String> {
+    let (mut tensors, mut at) = (Vec::new(), 0);
+    let mut place = |name: &str, dtype: Dtype, shape: &[usize]| {
+        let end = at + shape.iter().product::<usize>() * dtype.bitsize() / 8;
+        let info = TensorInfo { dtype, shape: shape.to_vec(), data_offsets: (at, end) };
+        tensors.push((name.to_string(), info));
+        at = end;
     };
-    walk(&mut |name, slice| match slice {
-        Slice::F32(x) => place(name, "F32", x.len(), 4 * x.len()),
-        Slice::U32(x) => place(name, "U32", x.len(), 4 * x.len()),
-        Slice::U64(x) => place(name, "U64", x.len(), 8 * x.len()),
+    walk(&mut |name, tensor| {
+        let dtype = match tensor {
+            TensorRef::F32(_) => Dtype::F32,
+            TensorRef::U32(_) => Dtype::U32,
+            TensorRef::U64(_) => Dtype::U64,
+        };
+        place(name, dtype, tensor.shape());
     });
-    if let Some(meta) = meta {
-        place("sha256", "U8", 32, 32);
-        header.insert("__metadata__".into(), json!({ "embc": meta.to_string() }));
+    if meta.is_some() {
+        place(SHA, Dtype::U8, &[32]);
     }
-    let mut header = Value::from(header).to_string();
+    let meta = meta.map(|meta| HashMap::from([(OWN.to_string(), meta.to_string())]));
+    let mut header = serde_json::to_string(&Metadata::new(meta, tensors)?)?;
     // The data starts aligned.
     header.extend(std::iter::repeat_n(' ', header.len().next_multiple_of(8) - header.len()));
+    Ok(header)
+}
+
+/// Writes tensors, and with `meta` a checksum; whole or not at all.
+pub fn write(path: &Path, meta: Option<&Value>, walk: Walk<'_>) -> Result<()> {
+    let header = header(meta, walk)?;
     Ok(embc_data::atomic::write(path, |file| {
         let (mut sum, mut result) = (Sha256::new(), Ok(()));
         let mut put = |bytes: &[u8]| {
@@ -164,10 +193,10 @@ pub fn write(path: &Path, meta: Option<&Value>, walk: Walk<'_>) -> Result<()> {
         };
         put(&(header.len() as u64).to_le_bytes());
         put(header.as_bytes());
-        walk(&mut |_, slice| match slice {
-            Slice::F32(x) => in_blocks(x, &mut put, |x| x.to_le_bytes()),
-            Slice::U32(x) => in_blocks(x, &mut put, |x| x.to_le_bytes()),
-            Slice::U64(x) => in_blocks(x, &mut put, |x| x.to_le_bytes()),
+        walk(&mut |_, tensor| match tensor {
+            TensorRef::F32(x) => in_blocks(&x, &mut put, f32::to_le_bytes),
+            TensorRef::U32(x) => in_blocks(&x, &mut put, u32::to_le_bytes),
+            TensorRef::U64(x) => in_blocks(&x, &mut put, u64::to_le_bytes),
         });
         if meta.is_some() {
             result = result.and_then(|()| file.write_all(&sum.finalize()));
@@ -177,16 +206,19 @@ pub fn write(path: &Path, meta: Option<&Value>, walk: Walk<'_>) -> Result<()> {
 }
 
 fn in_blocks<T: Copy, const N: usize>(
-    values: &[T],
+    values: &ArrayViewD<'_, T>,
     put: &mut dyn FnMut(&[u8]),
     bytes: fn(T) -> [u8; N],
 ) {
-    let mut buffer = Vec::with_capacity(values.len().min(1 << 16) * N);
-    for values in values.chunks(1 << 16) {
-        buffer.clear();
-        values.iter().for_each(|&x| buffer.extend_from_slice(&bytes(x)));
-        put(&buffer);
+    let mut buffer = Vec::with_capacity(values.len().min(BLOCK) * N);
+    for &value in values {
+        buffer.extend_from_slice(&bytes(value));
+        if buffer.len() == BLOCK * N {
+            put(&buffer);
+            buffer.clear();
+        }
     }
+    put(&buffer);
 }
 
 /// SHA-256 over names and bytes of all weights, pointers and codes.
@@ -197,10 +229,11 @@ pub fn weights_hash(net: &mut Net) -> String {
             return;
         }
         sha256.update(name.as_bytes());
-        match tensor {
-            TensorMut::F32(x) => x.iter().for_each(|x| sha256.update(x.to_le_bytes())),
-            TensorMut::U32(x) => x.iter().for_each(|x| sha256.update(x.to_le_bytes())),
-            TensorMut::U64(x) => x.iter().for_each(|x| sha256.update(x.to_le_bytes())),
+        let mut put = |bytes: &[u8]| sha256.update(bytes);
+        match tensor.view() {
+            TensorRef::F32(x) => in_blocks(&x, &mut put, f32::to_le_bytes),
+            TensorRef::U32(x) => in_blocks(&x, &mut put, u32::to_le_bytes),
+            TensorRef::U64(x) => in_blocks(&x, &mut put, u64::to_le_bytes),
         }
     });
     embc_data::hex(&sha256.finalize())[..16].into()
@@ -209,35 +242,46 @@ pub fn weights_hash(net: &mut Net) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use safetensors::SafeTensors;
+    use serde_json::json;
 
     #[test]
     fn what_is_written_is_read_by_others_and_back() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.safetensors");
         let floats: Vec<f32> = (0..100_000).map(|i| i as f32 / 7.0).collect();
-        let mut walk = |visit: &mut dyn FnMut(&str, Slice<'_>)| {
-            visit("floats", Slice::F32(&floats));
-            visit("codes", Slice::U32(&[7]));
-            visit("none", Slice::F32(&[]));
-            visit("seeds", Slice::U64(&[u64::MAX, 3]));
+        let floats = ArrayD::from_shape_vec(vec![25_000, 4], floats).unwrap();
+        let all = [
+            ("floats", Tensor::F32(floats.clone())),
+            ("codes", Tensor::U32(ArrayD::from_elem(vec![1], 7))),
+            ("none", Tensor::from(Vec::<f32>::new())),
+            ("seeds", Tensor::from(vec![u64::MAX, 3])),
+        ];
+        let mut walk = |visit: &mut dyn FnMut(&str, TensorRef<'_>)| {
+            all.iter().for_each(|(name, tensor)| visit(name, tensor.view()));
         };
         write(&path, None, &mut walk).unwrap();
         let bytes = std::fs::read(&path).unwrap();
-        let read = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        let read = SafeTensors::deserialize(&bytes).unwrap();
         assert_eq!(read.len(), 4, "no checksum without metadata");
-        assert_eq!(read.tensor("floats").unwrap().data()[4..8], floats[1].to_le_bytes());
-        assert!(Stored::open(&path).is_err());
+        assert_eq!(read.tensor("floats").unwrap().shape(), [25_000, 4]);
+        assert_eq!(read.tensor("floats").unwrap().data()[4..8], floats[[0, 1]].to_le_bytes());
+        assert!(Stored::checked(&path).is_err());
+        assert_eq!(Stored::open(&path).unwrap().names(), all.each_ref().map(|(name, _)| *name));
 
         write(&path, Some(&json!({})), &mut walk).unwrap();
         let bytes = std::fs::read(&path).unwrap();
-        assert_eq!(safetensors::SafeTensors::deserialize(&bytes).unwrap().len(), 5);
-        let stored = Stored::open(&path).unwrap();
-        assert_eq!(stored.tensor("floats"), Some(Tensor::F32(floats.clone())));
-        assert_eq!(stored.tensor("codes"), Some(Tensor::U32(vec![7])));
-        assert_eq!(stored.tensor("none"), Some(Tensor::F32(vec![])));
-        assert_eq!(stored.tensor("seeds"), Some(Tensor::U64(vec![u64::MAX, 3])));
+        assert_eq!(SafeTensors::deserialize(&bytes).unwrap().len(), 5);
+        let stored = Stored::checked(&path).unwrap();
+        for (name, tensor) in &all {
+            assert_eq!(stored.tensor(name).as_ref(), Some(tensor));
+        }
         assert_eq!(stored.tensor("other"), None);
-        assert!(!stored.copy("codes", &mut TensorMut::U32(&mut [0, 0])), "another shape");
-        assert!(!stored.copy("codes", &mut TensorMut::F32(&mut [0.0])), "another type");
+        assert!(!stored.copy("codes", &mut TensorMut::u32(&mut [0, 0])), "another shape");
+        assert!(!stored.copy("codes", &mut TensorMut::rows(&mut [0.0], 1)), "another type");
+        for cut in [0, 7, 100, bytes.len() - 1] {
+            std::fs::write(&path, &bytes[..cut]).unwrap();
+            assert!(Stored::open(&path).is_err(), "{cut} bytes");
+        }
     }
 }

@@ -114,7 +114,7 @@ impl BatchNorm {
 
     /// Visits the running statistics.
     pub fn statistics(&mut self, visit: State<'_>) {
-        visit(&format!("{}.mean", self.name), TensorMut::F32(&mut self.running_mean));
-        visit(&format!("{}.variance", self.name), TensorMut::F32(&mut self.running_variance));
+        visit(&format!("{}.mean", self.name), TensorMut::rows(&mut self.running_mean, 1));
+        visit(&format!("{}.variance", self.name), TensorMut::rows(&mut self.running_variance, 1));
     }
 }

@@ -24,7 +24,7 @@ impl ItemSoftmax {
         let weight = (0..items * width).map(|_| (rng.normal() * deviation) as f32).collect();
         let param = |name: &str, width, value| match sampled {
             true => Param::rows(name, width, value),
-            false => Param::dense(name, value),
+            false => Param::dense(name, value).matrix(width),
         };
         Self {
             width,

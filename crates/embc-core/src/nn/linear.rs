@@ -25,7 +25,7 @@ impl Linear {
         Self {
             inputs,
             outputs,
-            weight: Param::dense(format!("{name}.weight"), weight),
+            weight: Param::dense(format!("{name}.weight"), weight).matrix(outputs),
             bias: Param::dense(format!("{name}.bias"), bias),
         }
     }

@@ -352,8 +352,8 @@ impl Embedding for Clustered {
     fn state(&mut self, visit: State<'_>) {
         self.tables.iter_mut().for_each(|table| table.state(visit));
         visit("pointers", self.pointers.tensor());
-        visit("helper_keys", TensorMut::U64(&mut self.helper_keys));
-        visit("clusterings", TensorMut::U64(std::slice::from_mut(&mut self.done)));
+        visit("helper_keys", TensorMut::u64(&mut self.helper_keys));
+        visit("clusterings", TensorMut::u64(std::slice::from_mut(&mut self.done)));
         self.error.state(visit);
     }
     fn footprint(&self) -> Footprint {
@@ -430,9 +430,7 @@ mod tests {
             TableSpec { name: "t".into(), vocab, dim: 8, counts: vec![1; vocab as usize].into() };
         let knobs = serde_json::from_str(knobs).unwrap();
         let plan = Cce.plan_table(&table, Limit::Params(rows * 8), &knobs).unwrap();
-        let (rng, init, cancel) = (Rng::stream(1, "cce"), Init::default(), Cancel::default());
-        let (fields, hash, examples) = (&[], None, None);
-        (plan.build)(&mut BuildCx { rng, table: 0, init, hash, fields, examples, cancel })
+        (plan.build)(&mut BuildCx::new(Rng::stream(1, "cce")))
     }
 
     fn rows(embedding: &dyn Embedding, vocab: u32) -> Vec<f32> {

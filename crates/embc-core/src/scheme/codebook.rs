@@ -67,7 +67,7 @@ impl Error {
     /// Walks it: the weights of an earlier epoch come with the error of its clustering.
     pub fn state(&mut self, visit: State<'_>) {
         let mut bits = [self.lost.to_bits(), self.total.to_bits()];
-        visit("quantisation_error", TensorMut::U64(&mut bits));
+        visit("quantisation_error", TensorMut::u64(&mut bits));
         [self.lost, self.total] = bits.map(f64::from_bits);
     }
 }

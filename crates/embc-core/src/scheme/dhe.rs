@@ -74,12 +74,12 @@ impl Scheme for DeepHash {
                     .map(|l| {
                         let deviation = if l == 0 { 1.0 / (w as f32).sqrt() } else { hidden };
                         let values = cx.init.draw(w * w, deviation, &mut cx.rng);
-                        Param::dense(format!("layer{l}"), values)
+                        Param::dense(format!("layer{l}"), values).matrix(w)
                     })
                     .collect();
                 let deviation = hidden * cx.init.deviation(t_rows(w, dim), dim);
                 let values = cx.init.draw(w * dim, deviation, &mut cx.rng);
-                weights.push(Param::dense("output", values));
+                weights.push(Param::dense("output", values).matrix(dim));
                 Box::new(Network { dim, key, hashes: w, weights })
             }),
         })
@@ -175,7 +175,7 @@ impl Embedding for Network {
     }
     fn state(&mut self, visit: State<'_>) {
         self.weights.iter_mut().for_each(|weight| weight.state(visit));
-        visit("key", TensorMut::U64(std::slice::from_mut(&mut self.key)));
+        visit("key", TensorMut::u64(std::slice::from_mut(&mut self.key)));
     }
     fn footprint(&self) -> Footprint {
         Footprint::floats(self.weights.iter().map(|w| w.value().len() as u64).sum())

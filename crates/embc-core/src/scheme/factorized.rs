@@ -53,7 +53,7 @@ pub(super) fn plan_of_rank(t: &TableSpec, rank: usize) -> Plan {
             Box::new(Projected {
                 dim,
                 table: Param::rows("table", rank, table),
-                projection: Param::dense("projection", projection),
+                projection: Param::dense("projection", projection).matrix(dim),
             })
         }),
     }

@@ -110,6 +110,26 @@ impl Scheme for Lma {
                 let deviation = cx.init.deviation(cells / dim as u64, dim);
                 let key = cx.rng.bits();
                 let values = cx.init.draw(cells as usize, deviation, &mut cx.rng);
+                let places = |range| Places { family: hash, dim: blocks, power, key, cells, range };
+                let memory = move |seen| memory(cells, vocab, seen, blocks);
+                if let Origin::Saved(saved) = cx.origin {
+                    let mut seen = [0];
+                    saved.copy("seen", &mut TensorMut::u64(&mut seen));
+                    let seen = seen[0].min(vocab.into());
+                    let (index, slots) = empty(vocab, seen, blocks, cells);
+                    let (places, footprint) = (places(sample_rows), memory(seen));
+                    let cells = Param::rows("cells", 1, values);
+                    return Box::new(Shared {
+                        places,
+                        dim,
+                        block,
+                        cells,
+                        index,
+                        slots,
+                        seen,
+                        footprint,
+                    });
+                }
                 let (pairs, range) = match signature {
                     Signature::Minhash => values_and_rows(cx, sample_rows),
                     Signature::Random => (Vec::new(), sample_rows),
@@ -118,10 +138,8 @@ impl Scheme for Lma {
                     .chunk_by(|a, b| a.0 == b.0)
                     .filter(|pairs| pairs.len() >= min_support.max(1) as usize)
                     .collect();
-                let places = Places { family: hash, dim: blocks, power, key, cells, range };
-                let indexed = if kept.is_empty() { 0 } else { u64::from(vocab) };
-                let mut index = Packed::zeros(indexed, kept.len() as u64 + 1);
-                let mut slots = Packed::zeros((kept.len() * blocks) as u64, cells);
+                let (places, seen) = (places(range), kept.len() as u64);
+                let (mut index, mut slots) = empty(vocab, seen, blocks, cells);
                 let place = |pairs: &&[(u32, u32)]| {
                     let rows: Vec<u32> = pairs.iter().map(|pair| pair.1).collect();
                     places.seen(&rows)
@@ -134,9 +152,9 @@ impl Scheme for Lma {
                         found.iter().enumerate().for_each(|(i, &slot)| slots.set(at + i, slot));
                     }
                 }
-                let footprint = memory(cells, vocab, kept.len() as u64, blocks);
+                let footprint = memory(seen);
                 let cells = Param::rows("cells", 1, values);
-                Box::new(Shared { places, dim, block, cells, index, slots, footprint })
+                Box::new(Shared { places, dim, block, cells, index, slots, seen, footprint })
             }),
         })
     }
@@ -151,6 +169,12 @@ fn memory(cells: u64, vocab: u32, seen: u64, blocks: usize) -> Footprint {
     Footprint { index_bytes, train_bytes: floats.train_bytes + index_bytes, ..floats }
 }
 
+/// An index and slots for so many values, all zero.
+fn empty(vocab: u32, seen: u64, blocks: usize, cells: u64) -> (Packed, Packed) {
+    let indexed = if seen > 0 { u64::from(vocab) } else { 0 };
+    (Packed::zeros(indexed, seen + 1), Packed::zeros(seen * blocks as u64, cells))
+}
+
 /// Values whose slots are computed at once, which bounds memory.
 const AT_ONCE: usize = 1 << 16;
 
@@ -159,7 +183,7 @@ const AT_ONCE: usize = 1 << 16;
 fn values_and_rows(cx: &BuildCx<'_>, sample: u64) -> (Vec<(u32, u32)>, u64) {
     let mut pairs = Vec::new();
     let mut row = 0;
-    if let Some(examples) = cx.examples {
+    if let Origin::Data(examples) = cx.origin {
         examples.sample(sample, 0, &mut |batch: &Batch| {
             for i in 0..batch.size {
                 for &(field, offset) in cx.fields {
@@ -187,6 +211,8 @@ struct Shared {
     index: Packed,
     /// First cells of the blocks of seen values, [seen × blocks].
     slots: Packed,
+    /// Values that have slots.
+    seen: u64,
     footprint: Footprint,
 }
 
@@ -243,8 +269,9 @@ impl Embedding for Shared {
     }
     fn state(&mut self, visit: State<'_>) {
         self.cells.state(visit);
-        visit("key", TensorMut::U64(std::slice::from_mut(&mut self.places.key)));
-        visit("sampled_rows", TensorMut::U64(std::slice::from_mut(&mut self.places.range)));
+        visit("key", TensorMut::u64(std::slice::from_mut(&mut self.places.key)));
+        visit("sampled_rows", TensorMut::u64(std::slice::from_mut(&mut self.places.range)));
+        visit("seen", TensorMut::u64(std::slice::from_mut(&mut self.seen)));
         visit("index", self.index.tensor());
         visit("slots", self.slots.tensor());
     }
@@ -264,17 +291,7 @@ mod tests {
             let knobs = format!(r#"{{"signature": "random", "hash": "{hash}"}}"#);
             let knobs = serde_json::from_str(&knobs).unwrap();
             let plan = Lma.plan_table(&table, Limit::Params(1000), &knobs).unwrap();
-            let (rng, init) = (Rng::stream(1, "t"), Init::default());
-            let cx = BuildCx {
-                rng,
-                table: 0,
-                init,
-                hash: None,
-                fields: &[],
-                examples: None,
-                cancel: Default::default(),
-            };
-            let mut built = (plan.build)(&mut { cx });
+            let mut built = (plan.build)(&mut BuildCx::new(Rng::stream(1, "t")));
             let census = crate::census::census(&mut *built, 500, 4, &[]);
             // 2,000 places in 1,000 cells: 865 are expected; cubic polynomials modulo a multiple of
             // 8 see little of a row but its last three bits.

@@ -67,9 +67,18 @@ impl Scheme for ProductQuantisation {
             larger: footprint(u64::from(k) + 1).params,
             sizes: format!("{columns} codebooks of {k} rows x {}, after training", dim / columns),
             build: Box::new(move |cx| {
+                let footprint = footprint(k.into());
+                if let Origin::Saved(_) = cx.origin {
+                    let (width, error) = (dim / columns, Error::default());
+                    let book = |j| {
+                        Param::rows(format!("codebook{j}"), width, vec![0.0; k as usize * width])
+                    };
+                    let books = (0..columns).map(book).collect();
+                    let codes = Packed::zeros(u64::from(vocab) * columns as u64, k.into());
+                    return Box::new(Coded { books, codes, error, finetune, footprint });
+                }
                 let values = cx.init.table(vocab.into(), dim, dim, &mut cx.rng);
                 let table = Param::rows("table", dim, values);
-                let footprint = footprint(k.into());
                 Box::new(Training { table, columns, k, lloyd, finetune, footprint })
             }),
         })
@@ -182,16 +191,7 @@ mod tests {
         let error = |k: u64| {
             let limit = Limit::Params(k * 8);
             let plan = ProductQuantisation.plan_table(&table, limit, &Knobs::new()).unwrap();
-            let rng = Rng::stream(1, "pq");
-            let mut cx = BuildCx {
-                rng,
-                table: 0,
-                init: Init::default(),
-                hash: None,
-                fields: &[],
-                examples: None,
-                cancel: Default::default(),
-            };
+            let mut cx = BuildCx::new(Rng::stream(1, "pq"));
             let mut trained = (plan.build)(&mut cx);
             let finished = trained.finish(&mut cx).unwrap();
             let ids: Vec<u32> = (0..500).collect();

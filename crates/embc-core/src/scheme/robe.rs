@@ -207,7 +207,7 @@ impl Embedding for Blocks {
     }
     fn state(&mut self, visit: State<'_>) {
         self.cells.state(visit);
-        visit("key", TensorMut::U64(std::slice::from_mut(&mut self.key)));
+        visit("key", TensorMut::u64(std::slice::from_mut(&mut self.key)));
     }
     fn footprint(&self) -> Footprint {
         Footprint::floats(self.cells.value().len() as u64)

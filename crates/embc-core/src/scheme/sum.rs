@@ -98,7 +98,7 @@ impl Embedding for SumOfRows {
             hash.state(&format!("hash{j}"), visit);
         }
         if !self.signs.is_empty() {
-            visit("sign_keys", TensorMut::U64(&mut self.signs));
+            visit("sign_keys", TensorMut::u64(&mut self.signs));
         }
     }
     fn footprint(&self) -> Footprint {

@@ -85,7 +85,7 @@ impl Embedding for Truncated {
     fn state(&mut self, visit: State<'_>) {
         self.table.state(visit);
         if !self.rank.is_empty() {
-            visit("rank", crate::state::TensorMut::U32(&mut self.rank));
+            visit("rank", crate::state::TensorMut::u32(&mut self.rank));
         }
     }
     fn footprint(&self) -> Footprint {

@@ -30,7 +30,7 @@ fn layer(
     let spec = LayerSpec { dim, sharing, rules: Rules::default() };
     let budget = Budget::Compression(2.5);
     let plan = LayerPlan::new(scheme, knobs, &shape, &inputs, spec, budget).unwrap();
-    Layer::build(&plan, LayerRules { init, ..Default::default() }, seed, None)
+    Layer::build(&plan, LayerRules { init, ..Default::default() }, seed, Origin::Nothing)
 }
 
 /// Bags of up to three ids, some of them empty, for two fields.

@@ -7,7 +7,7 @@ use embc_core::param::Param;
 use embc_core::quantize::{Quantized, Storage};
 use embc_core::rng::Rng;
 use embc_core::scheme::*;
-use embc_core::state::{HasState, State, What, save};
+use embc_core::state::{HasState, State, What, restore, save};
 
 mod budget;
 mod layer;
@@ -78,19 +78,13 @@ fn plan(scheme: &dyn Scheme, knobs: &Knobs, vocab: u32, dim: usize, ratio: f64) 
 }
 
 fn build(plan: &Plan, seed: u64) -> Built {
+    build_from(plan, seed, Origin::Data(&Rows))
+}
+
+fn build_from(plan: &Plan, seed: u64, origin: Origin<'_>) -> Built {
     let rng = Rng::stream(seed, "init/t");
-    let init = Init::Normal(0.5);
-    let examples = Some(&Rows as &dyn Data);
-    let mut cx = BuildCx {
-        rng,
-        table: 0,
-        init,
-        hash: None,
-        fields: &[(0, 0)],
-        examples,
-        cancel: Default::default(),
-    };
-    Built((plan.build)(&mut cx))
+    let (init, fields) = (Init::Normal(0.5), &[(0, 0)][..]);
+    Built((plan.build)(&mut BuildCx { init, fields, origin, ..BuildCx::new(rng) }))
 }
 
 /// Training rows for schemes that read them: each holds a few of the ids below 24.
@@ -199,16 +193,7 @@ fn footprints_equal_the_real_buffers() {
             let plan = &plans[0];
             let mut built = build(plan, 1);
             // Post-training stages promise what they will be.
-            let (rng, init) = (Rng::stream(1, "finish"), Init::default());
-            let mut cx = BuildCx {
-                rng,
-                table: 0,
-                init,
-                hash: None,
-                fields: &[],
-                examples: None,
-                cancel: Default::default(),
-            };
+            let mut cx = BuildCx::new(Rng::stream(1, "finish"));
             if let Some(finished) = built.0.finish(&mut cx) {
                 built.0 = finished;
             }
@@ -239,6 +224,17 @@ fn footprints_equal_the_real_buffers() {
             });
             assert_eq!(footprint.param_bytes, params, "{}", scheme.name());
             assert_eq!(footprint.index_bytes, index, "{}", scheme.name());
+            // Saved weights are all that it takes to look up the same, without the data.
+            let saved = save(&mut built, What::Weights);
+            let mut loaded = build_from(plan, 9, Origin::Saved(&saved));
+            if storage != Storage::Fp32 {
+                loaded.0 = Box::new(Quantized::new(loaded.0, storage, 16));
+            }
+            restore(&mut loaded, &saved, What::Weights).expect(scheme.name());
+            assert_eq!(loaded.0.footprint().bytes(), footprint.bytes(), "{}", scheme.name());
+            let ids: Vec<u32> = (0..1000).collect();
+            let rows = |built: &Built| rows(&*built.0, &ids, plan.out_dim);
+            assert_eq!(rows(&loaded), rows(&built), "{} {storage:?}", scheme.name());
         }
     }
 }

@@ -407,6 +407,28 @@ pub enum Dense {
     FloorLog2,
 }
 
+impl Dense {
+    /// What a model sees of a value; `standard` is its feature's (shift, scale). Missing ones are 0.
+    #[inline]
+    pub fn of(self, x: f64, standard: Option<(f64, f64)>) -> f32 {
+        if x.is_nan() {
+            return 0.0;
+        }
+        // Standardised before anything is lost; the others from single precision, as papers' code.
+        let single = x as f32;
+        match self {
+            Dense::Raw => single,
+            Dense::Log1p => single.max(0.0).ln_1p(),
+            Dense::FloorLog2 if x > 2.0 => single.ln().powi(2).floor(),
+            Dense::FloorLog2 => single,
+            Dense::Standard => {
+                let (shift, scale) = standard.unwrap_or((0.0, 1.0));
+                ((x - shift) * scale) as f32
+            }
+        }
+    }
+}
+
 /// How training rows are shuffled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]

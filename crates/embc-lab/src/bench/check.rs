@@ -1,6 +1,7 @@
 //! Whether data and an experiment go together, before anything is built.
 
 use super::Bench;
+use crate::blueprint;
 use crate::config::Experiment;
 use crate::order::Order;
 use crate::plan;
@@ -21,9 +22,8 @@ impl Bench<'_> {
         kind.inputs(self.data.shape()).map_err(|what| e.error("model.kind", what))?;
         let trials = plan::trials(e)?;
         let spec = &trials[0].spec;
-        let plan = self.full_plan(spec)?;
-        let model = self
-            .model(spec, &plan.widths(), 0)
+        let plan = blueprint::full_plan(self.data.shape(), spec)?;
+        let model = blueprint::model(self.data.shape(), spec, &plan.widths(), 0)
             .map_err(|what| wrong_knob(e, "model", &e.model.kind, "model", &what))?;
         let classes = self.data.shape().classes;
         if e.examples()? == Examples::Rows && classes > 2 && model.outputs() == 1 {

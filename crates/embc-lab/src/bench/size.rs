@@ -1,103 +1,31 @@
-//! How large a trial's tables and model are, with and without compression, and what it needs to run.
+//! What a trial needs to run.
 
 use super::{Bench, presented};
-use crate::axis;
+use crate::blueprint::{self, Full};
 use crate::memory::{Memory, Need};
 use crate::order::Order;
 use crate::spec::TrialSpec;
 use embc_core::batch::{Data, Examples};
-use embc_core::budget::{Budget, Rules};
-use embc_core::layer::{LayerPlan, LayerSpec};
-use embc_core::model::{self, Model};
+use embc_core::layer::LayerPlan;
 use embc_core::optim::{Kind, Touch};
-use embc_core::rng::Rng;
-use embc_core::scheme::{self, PlanError};
-
-/// Parameters of the uncompressed tables and of the model on top of them, and what that needs.
-#[derive(Clone, Copy)]
-pub(super) struct Full {
-    pub tables: u64,
-    model: u64,
-    /// Logits an example, and items of a sampled softmax.
-    pub outputs: usize,
-    samples: usize,
-}
+use embc_core::scheme::PlanError;
 
 impl Bench<'_> {
-    /// The tables of a trial, uncompressed: what its budget is against.
-    pub(super) fn full_plan(&self, spec: &TrialSpec) -> Result<LayerPlan, PlanError> {
-        let kind = model::find(&spec.model.kind).expect("checked");
-        let inputs = kind.inputs(self.data.shape()).map_err(PlanError::Knob)?;
-        let dim = spec.scheme.full_dim.unwrap_or(spec.embedding.dim);
-        let layer = LayerSpec { dim, sharing: spec.embedding.sharing, rules: Rules::default() };
-        let full = scheme::find("full").expect("registered");
-        LayerPlan::new(
-            full,
-            &Default::default(),
-            self.data.shape(),
-            &inputs,
-            layer,
-            Budget::Unlimited,
-        )
-    }
-
-    /// The sizes of a trial without compression, built once for all that share them.
+    /// The size of a trial without compression, found once for all that share it.
     pub(super) fn full(&self, spec: &TrialSpec) -> Result<Full, PlanError> {
-        let dim = spec.scheme.full_dim.unwrap_or(spec.embedding.dim);
-        let key = serde_json::json!([spec.model, dim, spec.embedding.sharing]).to_string();
+        let key = serde_json::json!([spec.model, spec.full_dim(), spec.embedding.sharing]);
         let mut known = self.full.lock().expect("no panic while it is held");
-        if let Some(full) = known.get(&key) {
+        if let Some(full) = known.get(&key.to_string()) {
             return Ok(*full);
         }
-        let plan = self.full_plan(spec)?;
-        let mut model = self.model(spec, &plan.widths(), 0).map_err(PlanError::Knob)?;
-        let mut params = 0;
-        model.params(&mut |param| params += param.value().len() as u64);
-        let (outputs, samples) = (model.outputs(), model.samples());
-        let full = Full { tables: plan.full_params(), model: params, outputs, samples };
-        known.insert(key, full);
+        let full = blueprint::full(self.data.shape(), spec)?;
+        known.insert(key.to_string(), full);
         Ok(full)
-    }
-
-    /// The model of a trial on rows of such widths; an error is about its knobs.
-    pub(super) fn model(
-        &self,
-        spec: &TrialSpec,
-        widths: &[usize],
-        seed: u64,
-    ) -> Result<Box<dyn Model>, String> {
-        let kind = model::find(&spec.model.kind).expect("checked");
-        let mut rng = Rng::stream(seed, "init/model");
-        kind.build(self.data.shape(), widths, &spec.model.knobs, &mut rng)
     }
 
     /// How large a trial's tables are under its budget.
     pub(super) fn plan(&self, spec: &TrialSpec) -> Result<LayerPlan, PlanError> {
-        let full = self.full(spec)?;
-        let kind = model::find(&spec.model.kind).expect("checked");
-        let inputs = kind.inputs(self.data.shape()).map_err(PlanError::Knob)?;
-        let rules = Rules {
-            allocation: spec.scheme.allocation,
-            of: spec.scheme.of,
-            model_params: full.model,
-            full_below: spec.embedding.full_below,
-            storage: spec.scheme.quantize,
-        };
-        let (dim, sharing) = (spec.embedding.dim, spec.embedding.sharing);
-        let scheme = scheme::find(&spec.scheme.kind).expect("checked");
-        let budget = spec.scheme.budget.as_ref();
-        let budget = budget.map_or(Ok(Budget::Unlimited), |(axis, value)| {
-            axis::budget(axis, value).map_err(|what| PlanError::Knob(what.to_string()))
-        });
-        // A ratio is against the experiment's full tables, also where a scheme has its own dim.
-        let budget = match (budget?, spec.scheme.full_dim) {
-            (Budget::Compression(ratio), Some(full)) => {
-                Budget::Compression(ratio * dim as f64 / full as f64)
-            }
-            (budget, _) => budget,
-        };
-        let layer = LayerSpec { dim, sharing, rules };
-        LayerPlan::new(scheme, &spec.scheme.all_knobs(), self.data.shape(), &inputs, layer, budget)
+        blueprint::plan(self.data.shape(), spec, self.full(spec)?)
     }
 
     /// What the trial will need, unless it cannot be planned.

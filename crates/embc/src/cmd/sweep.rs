@@ -85,14 +85,11 @@ fn sweep(
         }
         let memory = Memory::free_now();
         let threads = Threads {
-            bench: &bench,
-            memory: &memory,
             jobs: args.jobs,
             threads: args.threads,
             checkpoint_every: *args.keep.checkpoint_every,
             fail_fast: args.fail_fast,
-            audience: &terminal,
-            cancel: INTERRUPT.part(),
+            ..Threads::new(&bench, &memory, &terminal, INTERRUPT.part())
         };
         match sweep.run(&threads, &memory, &terminal, &INTERRUPT)? {
             Outcome::Interrupted => {

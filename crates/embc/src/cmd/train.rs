@@ -4,20 +4,13 @@ use super::{Outcome, one};
 use crate::cli::{Global, Train};
 use crate::progress::Terminal;
 use anyhow::{Context, Result, bail};
-use embc_core::batch::Data;
-use embc_core::net::Net;
-use embc_core::state::{HasState, is_optimizer};
-use embc_data::registry::Entry;
-use embc_data::view::View;
+use embc_lab::artefact;
 use embc_lab::bench::Bench;
 use embc_lab::config::Experiment;
 use embc_lab::desk::{Again, Answer, Desk};
 use embc_lab::plan::trials;
-use embc_lab::record::{Record, Status};
-use embc_lab::tensors;
+use embc_lab::record::Status;
 use embc_lab::watch::Audience;
-use std::io::Write;
-use std::path::Path;
 
 pub fn run(args: &Train, global: &Global) -> Result<Outcome> {
     super::set_threads(args.threads)?;
@@ -50,7 +43,7 @@ pub fn run(args: &Train, global: &Global) -> Result<Outcome> {
         return Ok(Outcome::Interrupted);
     };
     if let (Some(folder), Some(mut net)) = (&args.out, net) {
-        save(folder, &mut net, &record, entry, &data, global)?;
+        artefact::save(folder, &mut net, &record, (entry, &global.data_dir), &data)?;
     }
     match record.status {
         Status::Ok => {
@@ -67,40 +60,4 @@ pub fn run(args: &Train, global: &Global) -> Result<Outcome> {
         }
         _ => Err(anyhow::anyhow!("{}", record.error.unwrap_or_default())),
     }
-}
-
-/// Writes `weights.safetensors`, `vocab-FIELD.txt` (one JSON string a line, null for the OOV id)
-/// and `trial.json`, each whole or not at all.
-fn save(
-    folder: &Path,
-    net: &mut Net,
-    record: &Record,
-    entry: &Entry,
-    data: &View,
-    global: &Global,
-) -> Result<()> {
-    tensors::write(&folder.join("weights.safetensors"), None, &mut |visit| {
-        net.state(&mut |name, tensor| {
-            if !is_optimizer(name) {
-                visit(name, tensors::slice(&tensor));
-            }
-        });
-    })?;
-    write(folder, "trial.json", serde_json::to_string_pretty(record)?.as_bytes())?;
-    for (field, shape) in data.shape().fields.iter().enumerate() {
-        let mut text = String::new();
-        for value in embc_data::dataset::vocabulary(entry, &global.data_dir, data, field)? {
-            text.push_str(&serde_json::to_string(&value)?);
-            text.push('\n');
-        }
-        write(folder, &format!("vocab-{}.txt", shape.name), text.as_bytes())?;
-    }
-    Ok(())
-}
-
-fn write(folder: &Path, name: &str, bytes: &[u8]) -> Result<()> {
-    let path = folder.join(name);
-    Ok(embc_data::atomic::write(&path, |file| {
-        file.write_all(bytes).map_err(|error| embc_data::Error::io(&path, &error))
-    })?)
 }

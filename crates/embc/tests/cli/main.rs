@@ -1,5 +1,6 @@
 //! The program as its users meet it: real files, real processes, exit codes and messages.
 
+mod anywhere;
 mod cases;
 mod fetch;
 mod files;
