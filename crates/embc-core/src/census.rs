@@ -6,6 +6,7 @@
 use crate::hash::mix64;
 use crate::param::{Grad, Param};
 use crate::scheme::{Embedding, Tape};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -17,7 +18,7 @@ const PAIRS: u64 = 1 << 20;
 const EQUAL: f32 = 1e-5;
 
 /// How the ids of a table share its memory.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Census {
     /// Number of ids.
     pub ids: u64,
@@ -46,7 +47,7 @@ pub struct Census {
 }
 
 /// How ids spread over the rows of a parameter [rows × width].
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Load {
     /// The parameter's name.
     pub param: String,

@@ -5,6 +5,7 @@ use crate::param::Param;
 use crate::rng::Rng;
 use crate::scheme::Knobs;
 use crate::state::State;
+use crate::task::LabelKind;
 use serde::Serialize;
 
 mod dcn;
@@ -87,6 +88,10 @@ pub trait ModelKind: Sync {
     /// How the model wants its examples. An error names the knob.
     fn examples(&self, _knobs: &Knobs) -> Result<Examples, String> {
         Ok(Examples::Rows)
+    }
+    /// What it can learn of rows by themselves.
+    fn label(&self) -> LabelKind {
+        LabelKind::Binary
     }
     /// Names of the metrics that trials always evaluate.
     fn metrics(&self) -> &'static [&'static str] {

@@ -100,20 +100,24 @@ pub fn save(
             }
         });
     })?;
-    let counts = shape.fields.iter().map(|f| (&f.name, Tensor::from(f.counts.to_vec())));
-    let counts: Vec<(&String, Tensor)> = counts.collect();
+    // Fields of one name have one vocabulary: a history, an item, another item.
+    let by_name: BTreeMap<&str, usize> =
+        shape.fields.iter().enumerate().map(|(i, field)| (&field.name[..], i)).collect();
+    let counts =
+        by_name.iter().map(|(name, &i)| (*name, Tensor::from(shape.fields[i].counts.to_vec())));
+    let counts: Vec<(&str, Tensor)> = counts.collect();
     tensors::write(&folder.join(COUNTS), None, &mut |visit| {
         counts.iter().for_each(|(name, counts)| visit(name, counts.view()));
     })?;
     write(folder, "trial.json", serde_json::to_string_pretty(record)?.as_bytes())?;
     let mut names = vec![WEIGHTS.to_string(), COUNTS.into()];
-    for (field, shape) in shape.fields.iter().enumerate() {
+    for (name, field) in by_name {
         let mut text = String::new();
         for value in embc_data::dataset::vocabulary(entry, data_dir, data, field)? {
             text.push_str(&serde_json::to_string(&value)?);
             text.push('\n');
         }
-        names.push(vocab_file(&shape.name));
+        names.push(vocab_file(name));
         write(folder, names.last().expect("just put"), text.as_bytes())?;
     }
     let digest = |name: String| Ok((name.clone(), sha256(&folder.join(name))?));

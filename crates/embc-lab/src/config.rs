@@ -12,6 +12,7 @@ use embc_core::metric::Metric;
 use embc_core::optim::{LrSchedule, Optimizer};
 use embc_core::quantize::Storage;
 use embc_core::scheme::Knobs;
+use embc_core::task::{LabelKind, Task};
 use embc_data::view::{Resolved, ViewSpec};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -87,8 +88,9 @@ pub struct TrainConfig {
     /// Most passes over the training rows.
     pub epochs: u32,
     /// The metric of the validation rows that picks the epoch whose weights are tested: `embc list
-    /// metrics`.
-    pub select: Metric,
+    /// metrics`. By default auc; of classes accuracy, of rankings ndcg@10.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub select: Option<Metric>,
     /// Stop when validation no longer gets better.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub early_stop: Option<EarlyStop>,
@@ -456,9 +458,17 @@ impl Experiment {
         self.budget.as_ref().map_or(Ok(Vec::new()), BudgetConfig::points)
     }
 
+    /// The metric that picks the epoch.
+    pub fn select(&self) -> Metric {
+        let label =
+            embc_core::model::find(&self.model.kind).map_or(LabelKind::Binary, |m| m.label());
+        let task = Task::of(label, self.examples().unwrap_or_default());
+        self.train.select.unwrap_or(task.select())
+    }
+
     /// The metric that tables show.
     pub fn metric(&self) -> Metric {
-        self.table.metric.unwrap_or(self.train.select)
+        self.table.metric.unwrap_or(self.select())
     }
 
     /// How the model wants its examples.
@@ -478,7 +488,7 @@ impl Experiment {
         let usual = embc_core::model::find(&self.model.kind).map_or(&[][..], |m| m.metrics());
         let usual = usual.iter().map(|name| name.parse().expect("a metric's name"));
         let mut metrics: Vec<Metric> = usual.collect();
-        metrics.extend([self.train.select, self.metric()]);
+        metrics.extend([self.select(), self.metric()]);
         metrics.extend(&self.train.metrics);
         metrics.extend(self.expect.iter().map(|e| e.metric));
         metrics.sort();

@@ -23,6 +23,7 @@ pub fn config(e: &Experiment, trial: &Trial) -> Value {
         |point| json!({ point.axis: point.value, "of": of, "allocation": allocation }),
     );
     let mut train = json!(e.train);
+    train["select"] = json!(e.select());
     train["optimizer"] = optimizer(e.train.optimizer.rule());
     let mut config = json!({
         "dataset": e.dataset,

@@ -5,6 +5,7 @@ use embc_core::census::Census;
 use embc_core::metric::Metric;
 use embc_core::train::Outcome;
 use embc_data::view::ViewSpec;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -21,7 +22,7 @@ fn alone() -> usize {
 }
 
 /// How a trial ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
     /// It has its metrics.
@@ -35,7 +36,7 @@ pub enum Status {
 }
 
 /// The machine of a trial.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Host {
     /// The processor's name.
     pub cpu: String,
@@ -46,7 +47,7 @@ pub struct Host {
 }
 
 /// The program of a trial.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Program {
     /// The release.
     pub version: String,
@@ -57,7 +58,7 @@ pub struct Program {
 }
 
 /// The collisions of one table.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct TableCensus {
     /// Its name.
     pub table: String,
@@ -67,7 +68,7 @@ pub struct TableCensus {
 }
 
 /// A finished trial.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Record {
     /// Version of this format: 2; embc reads 1 too.
     pub v: u32,

@@ -125,7 +125,7 @@ fn prune<'a>(
     find: &dyn Fn(&Trial) -> Option<&'a Record>,
     lost: &mut BTreeMap<CellKey, String>,
 ) {
-    let key = format!("valid/{}", e.train.select);
+    let key = format!("valid/{}", e.select());
     let mut by_seed: BTreeMap<CellKey, BTreeMap<u64, f64>> = BTreeMap::new();
     for wanted in all.iter().filter(|wanted| wanted.trial.point.is_some()) {
         let record = find(&wanted.trial).filter(|record| record.status == Status::Ok);
@@ -138,7 +138,7 @@ fn prune<'a>(
         let alive = |c: &&CellKey| c.1 == budget && !lost.contains_key(*c);
         let mean = |values: &BTreeMap<u64, f64>| values.values().sum::<f64>() / values.len() as f64;
         let cells: Vec<CellKey> = by_seed.keys().filter(alive).cloned().collect();
-        let better = |a: f64, b: f64| e.train.select.better(a, b);
+        let better = |a: f64, b: f64| e.select().better(a, b);
         let best = cells
             .iter()
             .reduce(|a, b| if better(mean(&by_seed[b]), mean(&by_seed[a])) { b } else { a });

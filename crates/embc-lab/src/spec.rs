@@ -189,7 +189,7 @@ impl TrialSpec {
             schedule: Schedule {
                 batch: train.batch,
                 epochs: train.epochs,
-                select: train.select,
+                select: e.select(),
                 early_stop: train.early_stop,
                 validate_every: train.validate_every,
                 max_steps: train.max_steps,

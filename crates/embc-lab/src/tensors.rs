@@ -9,7 +9,7 @@ use ndarray::{ArrayD, ArrayViewD, ArrayViewMutD};
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
@@ -170,6 +170,10 @@ fn header(meta: Option<&Value>, walk: Walk<'_>) -> Result<String> {
     });
     if meta.is_some() {
         place(SHA, Dtype::U8, &[32]);
+    }
+    let names: BTreeSet<&String> = tensors.iter().map(|(name, _)| name).collect();
+    if names.len() < tensors.len() {
+        bail!("two tensors of one name");
     }
     let meta = meta.map(|meta| HashMap::from([(OWN.to_string(), meta.to_string())]));
     let mut header = serde_json::to_string(&Metadata::new(meta, tensors)?)?;

@@ -177,10 +177,14 @@ fn every_model_and_stand_in_predicts_the_same_after_loading() {
     let classes = CONFIG.replace("\"shop\"", "\"kinds\"").replace("dense = \"standard\"", "");
     let classes = classes.replace("SCHEME", "tt").replace("\"mlp\"", "\"classifier\"");
     world.round_trip(&classes.replace("\"logloss\"", "\"accuracy\""));
-    let rankings = CONFIG.replace("\"shop\"", "\"pairs\"").replace("dense = \"standard\"", "");
+    let rankings = CONFIG
+        .replace("\"shop\"", "\"pairs\"")
+        .replace("dense = \"standard\"", "history = 20")
+        .replace("select = \"logloss\"\n", "");
     for model in ["pointwise", "ranknet"] {
         let text = rankings.replace("SCHEME", "hash").replace("\"mlp\"", &format!("\"{model}\""));
-        world.round_trip(&text.replace("\"logloss\"", "\"ndcg@10\""));
+        let model = world.round_trip(&text);
+        assert_eq!(model.spec.schedule.select.to_string(), "ndcg@10", "unless it is told");
     }
 }
 

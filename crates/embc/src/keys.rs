@@ -1,16 +1,19 @@
-//! Every key of a config and of a registry, as the types that read them know it: `embc list keys`.
+//! Every key of a config, a registry, a record and an order, as the types that read them know it:
+//! `embc list keys`.
 //!
 //! The meanings are the types' own comments, so that no key can be without one or out of date.
 
 use embc_data::registry::Entry;
 use embc_lab::config::Experiment;
+use embc_lab::order::Order;
+use embc_lab::record::Record;
 use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
 use serde_json::{Value, json};
 
-/// JSON Schemas of an experiment and of a registry, for editors and checkers.
+/// JSON Schemas of all files that people and programs share, for editors and checkers.
 pub fn schemas() -> Value {
-    json!({ "experiment": schema::<Experiment>(), "registry": {
+    json!({ "experiment": schema::<Experiment>(), "record": schema::<Record>(), "order": schema::<Order>(), "registry": {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "type": "object",
         "additionalProperties": schema::<Entry>(),
@@ -40,6 +43,16 @@ pub fn text() -> String {
     list.section = "[NAME]".into();
     list.line(0, "\nA data set, [NAME] in a file of --datasets:");
     list.parts(1, "", &entry);
+    let (record, order) = (schema::<Record>(), schema::<Order>());
+    for (what, schema) in [
+        ("A record, a line of results/NAME.jsonl: what a trial came to", &record),
+        ("An order, the file of `embc trial`", &order),
+    ] {
+        list.line(0, &format!("\n{what}:"));
+        properties(schema)
+            .iter()
+            .for_each(|key| list.line(1, &format!("{}: {}", key.name, meaning(key.schema))));
+    }
     list.text
 }
 
@@ -217,6 +230,8 @@ mod tests {
         }
         check("experiment", &schema::<Experiment>());
         check("registry", &schema::<Entry>());
+        check("record", &schema::<Record>());
+        check("order", &schema::<Order>());
     }
 
     #[test]

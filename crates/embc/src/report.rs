@@ -43,7 +43,9 @@ pub fn markdown(experiment: &Experiment, records: &[Record]) -> Result<String> {
     writeln!(
         text,
         "Data: {}. Model: {}. Epoch picked by validation {}.",
-        title, experiment.model.kind, experiment.train.select
+        title,
+        experiment.model.kind,
+        experiment.select()
     )?;
     if !experiment.paper.is_empty() {
         writeln!(text, "Paper: {}.", experiment.paper)?;

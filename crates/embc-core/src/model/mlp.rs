@@ -65,6 +65,9 @@ impl ModelKind for Classifier {
     fn defaults(&self) -> Knobs {
         crate::scheme::defaults::<BodyKnobs>()
     }
+    fn label(&self) -> LabelKind {
+        LabelKind::Class
+    }
     fn metrics(&self) -> &'static [&'static str] {
         &["logloss", "accuracy", "macro-f1"]
     }

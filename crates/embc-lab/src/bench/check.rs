@@ -115,7 +115,7 @@ fn check_data(e: &Experiment, data: &View) -> Result<()> {
         let name = key.trim_start_matches("data.");
         bail!(e.error(key, format!("[data] {name} is read by ranking metrics, and none is asked for; remove it, or add one such as metrics = [\"hr@10\"]")));
     }
-    let metric = e.train.select;
+    let metric = e.select();
     let protocol = match metric.is_ranking() {
         true => Protocol::Ranking,
         false => Protocol::Pointwise,

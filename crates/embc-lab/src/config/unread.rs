@@ -62,7 +62,7 @@ impl Experiment {
 
     /// Metrics that the config names, with the keys that name them.
     pub fn named_metrics(&self) -> Vec<(&'static str, Metric)> {
-        let mut named = vec![("train.select", self.train.select)];
+        let mut named = vec![("train.select", self.select())];
         named.extend(self.table.metric.map(|metric| ("table.metric", metric)));
         named.extend(self.train.metrics.iter().map(|&metric| ("train.metrics", metric)));
         named.extend(self.expect.iter().map(|expect| ("expect", expect.metric)));

@@ -80,7 +80,7 @@ fn escaped(text: &str) -> String {
 fn data(experiment: &Experiment, records: &[Record]) -> Result<Value> {
     let grid = Grid::new(experiment, records)?;
     let key = metric_key(experiment, &grid.records);
-    let select = format!("valid/{}", experiment.train.select);
+    let select = format!("valid/{}", experiment.select());
     // What all trials' configs share is said once.
     let mut common = grid.records.first().and_then(|r| r.shown().as_object().cloned());
     for record in &grid.records {

@@ -55,7 +55,7 @@ pub fn section(
     let Some(chosen) = grid.records.iter().find(full) else {
         return Ok((String::new(), 0));
     };
-    let key = format!("valid/{}", experiment.train.select);
+    let key = format!("valid/{}", experiment.select());
     let mut tried: Vec<(String, &Record)> = records
         .iter()
         .filter(|r| full(&r) && r.seed == chosen.seed && r.metrics.contains_key(&key))
