@@ -4,6 +4,7 @@ mod anywhere;
 mod cases;
 mod fetch;
 mod files;
+mod golden;
 mod histories;
 mod hostile;
 mod real;
