@@ -46,7 +46,7 @@ pub struct Batch {
     /// For models with an output per item, the items that each example asks for.
     pub targets: Bag,
     /// Items that an evaluation does not rank, ascending: those that the user is known to have.
-    pub known: Bag,
+    pub seen: Bag,
     /// The only items that an evaluation ranks; empty for all.
     pub candidates: Bag,
     /// Keys all that is drawn at random for this batch.
@@ -67,7 +67,7 @@ impl Batch {
         self.labels.clear();
         self.groups.clear();
         self.targets.clear();
-        self.known.clear();
+        self.seen.clear();
         self.candidates.clear();
         self.rows.clear();
         self.users.clear();
@@ -151,7 +151,7 @@ impl Split {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
     /// Each example on its own: AUC, log loss, accuracy.
-    Pointwise,
+    Rows,
     /// Each positive against its candidates: nDCG, HR, Recall, MRR.
     Ranking,
 }

@@ -4,7 +4,7 @@
 //! the CCE paper. `allocation = "proportional"` gives each table its share of the budget instead.
 
 use crate::quantize::{self, Storage};
-use crate::scheme::{Footprint, Knobs, Limit, Plan, PlanError, Scheme, Stored, TableSpec, find};
+use crate::scheme::{Footprint, Knobs, Limit, Plan, PlanError, Precision, Scheme, TableSpec, find};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -63,8 +63,8 @@ pub struct Rules {
 }
 
 impl Rules {
-    fn stored(self, t: &TableSpec) -> Stored {
-        Stored { storage: self.storage, group: quantize::group(t.dim) }
+    fn stored(self, t: &TableSpec) -> Precision {
+        Precision { storage: self.storage, group: quantize::group(t.dim) }
     }
 }
 

@@ -9,11 +9,11 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 
-mod pointwise;
 mod ranking;
+mod rows;
 
-pub use pointwise::{GROUPS, Pointwise, auc};
 pub use ranking::Ranking;
+pub use rows::{GROUPS, RowMetrics, auc};
 
 /// A metric of the valid or test split.
 #[derive(

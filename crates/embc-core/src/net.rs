@@ -4,7 +4,7 @@ use crate::batch::{Batch, Data, Protocol, Shape, Split};
 use crate::cancel::Cancel;
 use crate::layer::Layer;
 use crate::loss::{Loss, MISS, Sampled};
-use crate::metric::{Bucket, Metric, Pointwise, Ranking, Values};
+use crate::metric::{Bucket, Metric, Ranking, RowMetrics, Values};
 use crate::model::{Features, Mode, Model, Sample};
 use crate::optim::Optim;
 use crate::param::{IdSet, Param};
@@ -140,11 +140,11 @@ impl Net {
         mut scored: Option<Scored<'_>>,
     ) -> Option<Values> {
         self.layer.prepare_unknown();
-        let (mut pointwise, mut finite) = (Pointwise::default(), true);
+        let (mut pointwise, mut finite) = (RowMetrics::default(), true);
         let mut ranking = Ranking::new(metrics.iter().copied(), data.shape().items);
         let thirds = metrics.iter().any(|m| matches!(m, Metric::Auc(b) if *b != Bucket::All));
         let size = (EVAL_LOGITS / self.model.outputs()).clamp(1, EVAL_BATCH);
-        for protocol in [Protocol::Pointwise, Protocol::Ranking] {
+        for protocol in [Protocol::Rows, Protocol::Ranking] {
             let of = |metric: &&Metric| metric.is_ranking() == (protocol == Protocol::Ranking);
             let wanted = metrics.iter().any(|metric| of(&metric));
             if !wanted || !data.has(split, protocol) {
@@ -160,7 +160,7 @@ impl Net {
                     scored(batch, scores);
                 }
                 match protocol {
-                    Protocol::Pointwise => {
+                    Protocol::Rows => {
                         pointwise.add(scores, &batch.labels);
                         pointwise.add_users(&batch.users);
                         if thirds {

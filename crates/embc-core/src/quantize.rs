@@ -8,7 +8,7 @@
 
 use crate::packed::Packed;
 use crate::param::Param;
-use crate::scheme::{Embedding, Footprint, Stored, Tape};
+use crate::scheme::{Embedding, Footprint, Precision, Tape};
 use crate::state::{State, TensorMut, is_optimizer};
 use half::{bf16, f16};
 use schemars::JsonSchema;
@@ -221,7 +221,7 @@ impl Embedding for Quantized {
         self.decode();
     }
     fn footprint(&self) -> Footprint {
-        self.inner.footprint().stored(Stored { storage: self.storage, group: self.group })
+        self.inner.footprint().stored(Precision { storage: self.storage, group: self.group })
     }
     fn figures(&self) -> Vec<(&'static str, f64)> {
         self.inner.figures()

@@ -136,7 +136,7 @@ impl TableSpec {
 
 /// How a table's parameters are stored after training.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stored {
+pub struct Precision {
     /// Bits of a value.
     pub storage: Storage,
     /// Values that share a range.
@@ -149,7 +149,7 @@ pub enum Limit {
     /// Trained parameters.
     Params(u64),
     /// Bytes of parameters, pointers and codes, and how a parameter is stored.
-    Bytes(u64, Stored),
+    Bytes(u64, Precision),
     /// No limit: the scheme's own full size.
     None,
 }
@@ -185,7 +185,7 @@ impl Limit {
             (Limit::Bytes(a, stored), Limit::Bytes(b, other)) => {
                 let group = stored.group.min(other.group);
                 let sum = a.saturating_add(b).saturating_sub(stored.storage.rounding());
-                Limit::Bytes(sum, Stored { group, ..stored })
+                Limit::Bytes(sum, Precision { group, ..stored })
             }
             _ => Limit::None,
         }
@@ -223,7 +223,7 @@ impl Footprint {
     }
 
     /// The same parameters at the width they are stored in after training.
-    pub fn stored(self, Stored { storage, group }: Stored) -> Self {
+    pub fn stored(self, Precision { storage, group }: Precision) -> Self {
         Self { param_bytes: storage.bytes(self.params, group), ..self }
     }
 

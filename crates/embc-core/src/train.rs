@@ -52,7 +52,7 @@ pub struct Settings {
 
 /// A point of the learning curve.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Point {
+pub struct Validation {
     /// Epoch, from 1.
     pub epoch: u32,
     /// Steps done.
@@ -79,7 +79,7 @@ pub struct Position {
     /// Examples since the last point.
     pub examples: usize,
     /// The learning curve.
-    pub curve: Vec<Point>,
+    pub curve: Vec<Validation>,
     /// Index of its best point.
     pub best: Option<usize>,
 }
@@ -98,7 +98,7 @@ pub struct Checkpoint {
 #[derive(Clone, Debug)]
 pub struct Outcome {
     /// One point per validation.
-    pub curve: Vec<Point>,
+    pub curve: Vec<Validation>,
     /// Index of the selected point.
     pub best: usize,
     /// Validation metrics of the final weights.
@@ -138,7 +138,7 @@ pub trait Observer: Send {
     /// After a post-training stage, which is no training; `epochs` are to come.
     fn stage(&mut self, _epochs: u32) {}
     /// After every validation.
-    fn point(&mut self, _point: &Point) {}
+    fn validated(&mut self, _at: &Validation) {}
     /// Whether to keep a checkpoint now: after a step, or at the end of an epoch.
     fn wants_checkpoint(&mut self, _epoch_ends: bool) -> bool {
         false
@@ -330,7 +330,7 @@ impl Run<'_> {
     }
 
     /// The best point so far.
-    fn selected(&self) -> Option<&Point> {
+    fn selected(&self) -> Option<&Validation> {
         self.at.best.and_then(|best| self.at.curve.get(best))
     }
 
@@ -370,18 +370,19 @@ impl Run<'_> {
     }
 
     /// The point of the curve after (a part of) `epoch`, counted from 1.
-    fn point(&mut self, epoch: u32, train_loss: Option<f64>) -> Result<Point, Stop> {
+    fn point(&mut self, epoch: u32, train_loss: Option<f64>) -> Result<Validation, Stop> {
         let valid = self.evaluate(Split::Valid)?.all;
-        let point = Point { epoch, step: self.at.step, train_loss, valid };
-        self.observer.point(&point);
+        let point = Validation { epoch, step: self.at.step, train_loss, valid };
+        self.observer.validated(&point);
         Ok(point)
     }
 
     /// Keeps the weights of a point that beats all before it, without a copy if it is the last.
     /// Without a validation value the latest point wins.
-    fn judge(&mut self, point: Point, last: bool) {
+    fn judge(&mut self, point: Validation, last: bool) {
         let select = self.s.select;
-        let value = |point: &Point| point.valid.iter().find(|(m, _)| *m == select).map(|v| v.1);
+        let value =
+            |point: &Validation| point.valid.iter().find(|(m, _)| *m == select).map(|v| v.1);
         let old = self.selected().and_then(value);
         let better = match (value(&point), old) {
             (Some(new), Some(old)) => select.better(new, old),
@@ -405,7 +406,7 @@ impl Run<'_> {
 
     fn out_of_patience(&self) -> bool {
         let since = self.at.best.map_or(0, |best| 1 + best);
-        let counts = |point: &&Point| point.epoch > self.s.patient_until;
+        let counts = |point: &&Validation| point.epoch > self.s.patient_until;
         let since = self.at.curve[since..].iter().filter(counts).count();
         self.s.patience.is_some_and(|patience| since as u32 >= patience.max(1))
     }

@@ -46,7 +46,7 @@ impl Data for Rows {
         &self.shape
     }
     fn has(&self, _: Split, protocol: Protocol) -> bool {
-        protocol == Protocol::Pointwise
+        protocol == Protocol::Rows
     }
     fn train(&self, order: Order, visit: Visit<'_>) {
         let chunks = self.parts[0].chunks(order.batch).skip(order.skip as usize);

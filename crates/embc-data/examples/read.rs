@@ -34,7 +34,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         ControlFlow::Continue(())
     });
     println!("an epoch has {examples} examples, {positives} of them positive");
-    view.eval(Split::Test, Protocol::Pointwise, 1024, &mut |batch| {
+    view.eval(Split::Test, Protocol::Rows, 1024, &mut |batch| {
         println!("the test rows are {} to {}", batch.rows[0], batch.rows[batch.size - 1]);
         ControlFlow::Continue(())
     });

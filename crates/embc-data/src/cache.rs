@@ -170,7 +170,7 @@ fn polars_error(path: &Path, error: pl::PolarsError) -> Error {
 
 /// A memory-mapped column.
 #[derive(Clone)]
-pub enum Column {
+pub enum Mapped {
     /// Ids of a small vocabulary.
     U8(Vec<Buffer<u8>>),
     /// Ids of a middling vocabulary.
@@ -190,14 +190,14 @@ fn at<T: Copy>(chunks: &[Buffer<T>], row: u64) -> T {
     chunks[(row / CHUNK as u64) as usize][(row % CHUNK as u64) as usize]
 }
 
-impl Column {
+impl Mapped {
     /// The id at `row`.
     #[inline]
     pub fn id(&self, row: u64) -> u32 {
         match self {
-            Column::U8(chunks) => at(chunks, row).into(),
-            Column::U16(chunks) => at(chunks, row).into(),
-            Column::U32(chunks) => at(chunks, row),
+            Mapped::U8(chunks) => at(chunks, row).into(),
+            Mapped::U16(chunks) => at(chunks, row).into(),
+            Mapped::U32(chunks) => at(chunks, row),
             _ => unreachable!("a coded column"),
         }
     }
@@ -207,9 +207,9 @@ impl Column {
     #[inline]
     pub fn ids(&self, rows: impl Iterator<Item = u64>, mut each: impl FnMut(u32)) {
         match self {
-            Column::U8(chunks) => rows.for_each(|row| each(at(chunks, row).into())),
-            Column::U16(chunks) => rows.for_each(|row| each(at(chunks, row).into())),
-            Column::U32(chunks) => rows.for_each(|row| each(at(chunks, row))),
+            Mapped::U8(chunks) => rows.for_each(|row| each(at(chunks, row).into())),
+            Mapped::U16(chunks) => rows.for_each(|row| each(at(chunks, row).into())),
+            Mapped::U32(chunks) => rows.for_each(|row| each(at(chunks, row))),
             _ => unreachable!("a coded column"),
         }
     }
@@ -218,8 +218,8 @@ impl Column {
     #[inline]
     pub fn float(&self, row: u64) -> f64 {
         match self {
-            Column::F32(chunks) => at(chunks, row).into(),
-            Column::F64(chunks) => at(chunks, row),
+            Mapped::F32(chunks) => at(chunks, row).into(),
+            Mapped::F64(chunks) => at(chunks, row),
             _ => unreachable!("a column of numbers"),
         }
     }
@@ -227,7 +227,7 @@ impl Column {
     /// The time at `row`.
     pub fn time(&self, row: u64) -> i64 {
         match self {
-            Column::I64(chunks) => at(chunks, row),
+            Mapped::I64(chunks) => at(chunks, row),
             _ => unreachable!("a column of times"),
         }
     }
@@ -236,7 +236,7 @@ impl Column {
 /// A coded column with its values per row.
 pub struct Coded {
     /// Ids, one a row, or flat where `offsets` is not empty.
-    pub ids: Column,
+    pub ids: Mapped,
     /// Where each row's ids begin, [rows + 1]; empty for one id a row.
     pub offsets: Vec<u64>,
 }
@@ -248,15 +248,15 @@ pub struct Cache {
     /// The columns as the format names them.
     pub fields: Vec<Field>,
     /// The label; absent where every row is positive.
-    pub label: Option<Column>,
+    pub label: Option<Mapped>,
     /// The time to sort by.
-    pub time: Option<Column>,
+    pub time: Option<Mapped>,
     /// Dense features, in the order of `fields`.
-    pub dense: Vec<Column>,
+    pub dense: Vec<Mapped>,
     /// Coded columns, by index into `fields`.
     pub coded: BTreeMap<usize, Coded>,
     /// Which file each row came from, an index into `meta.sources`.
-    pub file: Column,
+    pub file: Mapped,
 }
 
 /// Memory-maps an Arrow IPC file that [`ArrowWriter`] wrote.
@@ -269,7 +269,7 @@ fn open_mapped(path: &Path) -> Result<pl::DataFrame> {
     reader.finish().map_err(|error| polars_error(path, error))
 }
 
-fn column(frame: &pl::DataFrame, name: &str, path: &Path) -> Result<Column> {
+fn column(frame: &pl::DataFrame, name: &str, path: &Path) -> Result<Mapped> {
     let fail = |error| polars_error(path, error);
     let column = frame.column(name).map_err(fail)?;
     let series = column.as_materialized_series();
@@ -279,12 +279,12 @@ fn column(frame: &pl::DataFrame, name: &str, path: &Path) -> Result<Column> {
         };
     }
     Ok(match series.dtype() {
-        pl::DataType::UInt8 => Column::U8(buffers!(series.u8())),
-        pl::DataType::UInt16 => Column::U16(buffers!(series.u16())),
-        pl::DataType::UInt32 => Column::U32(buffers!(series.u32())),
-        pl::DataType::Float64 => Column::F64(buffers!(series.f64())),
-        pl::DataType::Float32 => Column::F32(buffers!(series.f32())),
-        pl::DataType::Int64 => Column::I64(buffers!(series.i64())),
+        pl::DataType::UInt8 => Mapped::U8(buffers!(series.u8())),
+        pl::DataType::UInt16 => Mapped::U16(buffers!(series.u16())),
+        pl::DataType::UInt32 => Mapped::U32(buffers!(series.u32())),
+        pl::DataType::Float64 => Mapped::F64(buffers!(series.f64())),
+        pl::DataType::Float32 => Mapped::F32(buffers!(series.f32())),
+        pl::DataType::Int64 => Mapped::I64(buffers!(series.i64())),
         other => return Err(Error::file(path, format!("column {name} has type {other}"))),
     })
 }
@@ -336,7 +336,7 @@ impl Cache {
                     }
                     let path = folder.join(flat_name(i));
                     let ids = match end {
-                        0 => Column::U32(Vec::new()),
+                        0 => Mapped::U32(Vec::new()),
                         _ => column(&open_mapped(&path)?, "id", &path)?,
                     };
                     coded.insert(i, Coded { ids, offsets });

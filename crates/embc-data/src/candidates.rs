@@ -1,7 +1,7 @@
 //! Candidates that a data set brings: a held-out item of each user and its negatives, in the two
 //! files of the leave-one-out protocol (He et al. 2017), whose ids count first appearances.
 
-use crate::cache::{Cache, Column};
+use crate::cache::{Cache, Mapped};
 use crate::error::{At, Error, Result};
 use crate::registry::Entry;
 use sha2::{Digest, Sha256};
@@ -17,7 +17,7 @@ pub(crate) struct Given {
 }
 
 /// The cache id of each id that counts first appearances.
-fn first_appearances(ids: &Column, rows: u64, distinct: usize) -> Vec<u32> {
+fn first_appearances(ids: &Mapped, rows: u64, distinct: usize) -> Vec<u32> {
     let (mut seen, mut order) = (vec![false; distinct], Vec::new());
     for id in (0..rows).map(|row| ids.id(row)) {
         if !std::mem::replace(&mut seen[id as usize], true) {

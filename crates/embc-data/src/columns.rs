@@ -3,7 +3,7 @@
 use crate::cache::{self, ArrowWriter, CHUNK, Values};
 use crate::error::{At, Error, Result};
 use crate::raw::{Field, Note, Role, Row};
-use crate::vocab::{self, Budget, Encoder, Finished};
+use crate::vocab::{self, Allowance, Encoder, Finished};
 use rayon::prelude::*;
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -36,12 +36,12 @@ const BLOCK_BYTES: usize = 1 << 22;
 /// Some rows as columns: those of the fields, and which file each row came from, last.
 pub struct Block {
     /// The columns, and last that of the files.
-    pub columns: Vec<Part>,
+    pub columns: Vec<BlockColumn>,
 }
 
 /// A column of a block.
 #[derive(Clone, Default)]
-pub struct Part {
+pub struct BlockColumn {
     /// Numbers, or values a row of a multi-valued column.
     numbers: Vec<u8>,
     /// Values of a coded column, and where each ends.
@@ -52,7 +52,7 @@ pub struct Part {
 /// Rows on their way into columns.
 pub struct Rows {
     roles: Vec<Role>,
-    block: Vec<Part>,
+    block: Vec<BlockColumn>,
     held: u64,
     bytes: usize,
     /// All rows so far.
@@ -67,7 +67,7 @@ impl Rows {
     /// No rows yet.
     pub fn new(fields: &[Field]) -> Self {
         let roles: Vec<Role> = fields.iter().map(|field| field.role).collect();
-        let block = vec![Part::default(); roles.len() + 1];
+        let block = vec![BlockColumn::default(); roles.len() + 1];
         Self { roles, block, held: 0, bytes: 0, rows: 0, label_sum: 0.0, notes: BTreeMap::new() }
     }
 
@@ -115,7 +115,7 @@ impl Rows {
 
     /// Hands what is held to the columns.
     pub fn send(&mut self, send: &SyncSender<Block>) -> Result<()> {
-        let block = vec![Part::default(); self.block.len()];
+        let block = vec![BlockColumn::default(); self.block.len()];
         (self.held, self.bytes) = (0, 0);
         let columns = std::mem::replace(&mut self.block, block);
         send.send(Block { columns }).map_err(|_| Error::Cancelled)
@@ -175,14 +175,14 @@ pub fn moment(bytes: &[u8; 12]) -> (i64, u32) {
 }
 
 /// A column while the text is read.
-pub struct Column {
+pub struct ColumnWriter {
     role: Option<Role>,
     measured: Measured,
     numbers: Option<Numbers>,
     values: Option<Encoder>,
 }
 
-impl Column {
+impl ColumnWriter {
     /// Which file each row came from.
     pub fn files(folder: &Path) -> Result<Self> {
         let numbers = Numbers::create(folder.join("file.numbers"))?;
@@ -203,7 +203,7 @@ impl Column {
     }
 
     /// Adds the values of a block.
-    pub fn take(&mut self, part: &Part, budget: &Budget) -> Result<()> {
+    pub fn take(&mut self, part: &BlockColumn, budget: &Allowance) -> Result<()> {
         if let Some(numbers) = &mut self.numbers {
             numbers.push(&part.numbers)?;
             self.measured.take(self.role, &part.numbers);
@@ -221,7 +221,7 @@ impl Column {
 
 /// Ends the text pass; gives the values that dictionaries did not know their ids, within `memory`
 /// bytes a thread.
-pub fn finish(columns: Vec<Column>, folder: &Path, memory: u64) -> Result<Encoded> {
+pub fn finish(columns: Vec<ColumnWriter>, folder: &Path, memory: u64) -> Result<Encoded> {
     let (mut numbers, mut values) = (BTreeMap::new(), Vec::new());
     for (i, column) in columns.into_iter().enumerate() {
         let measured = column.measured;

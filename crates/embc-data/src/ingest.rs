@@ -2,13 +2,13 @@
 //! that others encode; then ids become ranks, and the columns are joined.
 
 use crate::cache::{self, ArrowWriter, CHUNK, ColumnMeta, Meta, Source, VERSION, Values};
-use crate::columns::{Block, Column, Measured, Rows, finish, moment};
+use crate::columns::{Block, ColumnWriter, Measured, Rows, finish, moment};
 use crate::error::{At, Error, Result};
 use crate::input::{Digested, Hashing, Input, hex};
 use crate::raw::{self, Field, Format, Role};
 use crate::registry::{Entry, RawFile};
 use crate::synth::Synth;
-use crate::vocab::{self, Budget};
+use crate::vocab::{self, Allowance};
 use rayon::prelude::*;
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -119,10 +119,11 @@ pub fn build(
     }
     let format = raw::find(&entry.format)?;
     let fields = format.fields(entry)?;
-    let budget = Budget::new(memory - BUFFERS);
-    let create = |(i, field)| Column::create(i, field, folder);
-    let mut columns = fields.iter().enumerate().map(create).collect::<Result<Vec<Column>>>()?;
-    columns.push(Column::files(folder)?);
+    let budget = Allowance::new(memory - BUFFERS);
+    let create = |(i, field)| ColumnWriter::create(i, field, folder);
+    let mut columns =
+        fields.iter().enumerate().map(create).collect::<Result<Vec<ColumnWriter>>>()?;
+    columns.push(ColumnWriter::files(folder)?);
     let mut rows = Rows::new(&fields);
     // The text is read here, and its columns are encoded on other threads.
     let (send, filled) = sync_channel::<Block>(1);

@@ -392,7 +392,7 @@ impl Data for View {
             Protocol::Ranking => {
                 self.pair.is_some() && self.class.is_none() && !self.wanted(split).0.is_empty()
             }
-            Protocol::Pointwise => !self.needs_negatives(),
+            Protocol::Rows => !self.needs_negatives(),
         }
     }
 
@@ -432,12 +432,12 @@ impl Data for View {
             return self.eval_histories(split, batch, visit);
         }
         let produce = |emit: Emit<'_>| match protocol {
-            Protocol::Pointwise => self.pointwise(split, emit),
+            Protocol::Rows => self.pointwise(split, emit),
             Protocol::Ranking => self.ranking(split, emit),
         };
         let fill = |batch: &mut Batch, examples: &[Example]| {
             let what = match protocol {
-                Protocol::Pointwise => Filling::Rows,
+                Protocol::Rows => Filling::Rows,
                 Protocol::Ranking => Filling::Ranking,
             };
             self.fill(batch, examples, what);

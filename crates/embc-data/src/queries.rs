@@ -353,12 +353,12 @@ impl View {
     /// What an output per item is asked.
     fn query(&self, batch: &mut Batch, case: &Case, targets: &[u32], split: Split) {
         if case.item == ALL {
-            push_to(&mut batch.known, &self.had.items(upto(split), case.user));
+            push_to(&mut batch.seen, &self.had.items(upto(split), case.user));
             push(&mut batch.targets, targets);
             return;
         }
         let target = targets[case.item as usize];
-        push_to(&mut batch.known, &[]);
+        push_to(&mut batch.seen, &[]);
         push(&mut batch.targets, &[target]);
         let negatives = self.negatives_of(case, target, split);
         let candidates = [&[target][..], &negatives].concat();

@@ -451,7 +451,7 @@ fn standardise(cache: &Cache, train: &Rows, dense: Dense) -> Vec<(f64, f64)> {
         return Vec::new();
     }
     // Around the mean, which may be large beside the deviation: times.
-    let moments = |column: &crate::cache::Column| {
+    let moments = |column: &crate::cache::Mapped| {
         let values = || {
             let all = (0..train.len()).map(|i| column.float(train.get(i).into()));
             all.filter(|x| !x.is_nan())

@@ -33,13 +33,13 @@ fn hash(value: &[u8]) -> u64 {
 struct Dictionary {
     bytes: Vec<u8>,
     ends: Vec<usize>,
-    table: HashTable<Known>,
+    table: HashTable<Slot>,
 }
 
 /// A value in the table. Short ones are known by their hash and length alone: [`hash`] maps values
 /// of one length below nine bytes to different numbers.
 #[derive(Clone, Copy)]
-struct Known {
+struct Slot {
     hash: u64,
     id: u32,
     length: u32,
@@ -59,7 +59,7 @@ impl Dictionary {
     /// The id of a value, which is counted.
     fn count(&mut self, value: &[u8], hash: u64) -> Option<u32> {
         let (bytes, ends) = (&self.bytes, &self.ends);
-        let same = |known: &Known| {
+        let same = |known: &Slot| {
             known.hash == hash
                 && known.length as usize == value.len()
                 && (value.len() <= 8 || value_of(bytes, ends, known.id) == value)
@@ -74,7 +74,7 @@ impl Dictionary {
         let id = self.ends.len() as u32;
         self.bytes.extend_from_slice(value);
         self.ends.push(self.bytes.len());
-        let known = Known { hash, id, length: value.len() as u32, count: 1 };
+        let known = Slot { hash, id, length: value.len() as u32, count: 1 };
         self.table.insert_unique(hash, known, |known| known.hash);
         id
     }
@@ -100,9 +100,9 @@ impl Dictionary {
 }
 
 /// Memory that the dictionaries of all columns may take.
-pub struct Budget(AtomicU64);
+pub struct Allowance(AtomicU64);
 
-impl Budget {
+impl Allowance {
     /// So many bytes.
     pub fn new(bytes: u64) -> Self {
         Self(AtomicU64::new(bytes))
@@ -134,7 +134,7 @@ impl Encoder {
     }
 
     /// Adds a value.
-    pub fn push(&mut self, value: &[u8], budget: &Budget) -> Result<()> {
+    pub fn push(&mut self, value: &[u8], budget: &Allowance) -> Result<()> {
         self.len += 1;
         let hash = hash(value);
         let id = match self.dictionary.count(value, hash) {
@@ -156,7 +156,7 @@ impl Encoder {
 
     /// True while the dictionary has memory, of which it takes a little at a time. Once refused it
     /// learns nothing more, so that every value is counted in one place.
-    fn may_grow(&mut self, budget: &Budget) -> bool {
+    fn may_grow(&mut self, budget: &Allowance) -> bool {
         const STEP: u64 = 1 << 16;
         if self.rest.is_some() {
             return false;
@@ -374,7 +374,7 @@ struct Run {
 }
 
 /// Count (descending), value, provisional id.
-type Entry = (Reverse<u32>, Vec<u8>, u32);
+type Counted = (Reverse<u32>, Vec<u8>, u32);
 
 impl Run {
     /// Writes a dictionary in `order`; its ids follow those below `base`.
@@ -398,7 +398,7 @@ impl Run {
         Ok(Self { file: reader(path)?, path: path.into(), left: order.len() as u32 })
     }
 
-    fn next(&mut self) -> Result<Option<Entry>> {
+    fn next(&mut self) -> Result<Option<Counted>> {
         if self.left == 0 {
             return Ok(None);
         }
@@ -444,7 +444,7 @@ mod tests {
     fn encode_all(values: &[Vec<u8>], budget: u64, memory: u64) -> (Vocab, Vec<u32>) {
         let folder = tempfile::tempdir().unwrap();
         let mut encoder = Encoder::create(folder.path().join("c")).unwrap();
-        let budget = Budget::new(budget);
+        let budget = Allowance::new(budget);
         values.iter().for_each(|value| encoder.push(value, &budget).unwrap());
         let mut vocab = Vec::new();
         let sink = &mut |value: &[u8], count: u32| {

@@ -28,7 +28,7 @@ fn examples(run: impl FnOnce(&mut dyn FnMut(&Batch) -> ControlFlow<()>)) -> Vec<
     let mut all = Vec::new();
     run(&mut |batch| {
         for i in 0..batch.size {
-            let more = [&batch.targets, &batch.known, &batch.candidates];
+            let more = [&batch.targets, &batch.seen, &batch.candidates];
             all.push(batch.fields.iter().chain(more).map(|bag| of(bag, i)).collect());
         }
         ControlFlow::Continue(())

@@ -45,9 +45,9 @@ fn last_per_user_sorts_by_time_with_ties_in_file_order() {
     assert_eq!(sizes(&view), [5, 3, 3]);
     assert_eq!(view.short_users, 1);
     // User 1's last row in the file is item 13 with 3 stars, user 2's latest is item 10.
-    let test = examples(|visit| view.eval(Split::Test, Protocol::Pointwise, 2, visit));
+    let test = examples(|visit| view.eval(Split::Test, Protocol::Rows, 2, visit));
     assert_eq!(test.iter().map(|e| e.1).collect::<Vec<_>>(), [0.0, 1.0, 1.0]);
-    let valid = examples(|visit| view.eval(Split::Valid, Protocol::Pointwise, 2, visit));
+    let valid = examples(|visit| view.eval(Split::Valid, Protocol::Rows, 2, visit));
     assert_eq!(valid.iter().map(|e| e.1).collect::<Vec<_>>(), [0.0, 0.0, 0.0]);
 }
 
@@ -60,7 +60,7 @@ fn dropped_ratings_leave_before_the_split_and_ids_rank_by_training_count() {
     let items = &view.shape().fields[1];
     // In training: item 11 three times, 10 three times, 12 once; 14 only validates and is OOV.
     assert_eq!(items.counts.to_vec(), [3, 3, 1, 0]);
-    let valid = examples(|visit| view.eval(Split::Valid, Protocol::Pointwise, 9, visit));
+    let valid = examples(|visit| view.eval(Split::Valid, Protocol::Rows, 9, visit));
     assert!(
         valid.iter().any(|(ids, label, _)| ids[1] == 3 && *label == 1.0),
         "14 is OOV: {valid:?}"
@@ -88,7 +88,7 @@ fn ids_lie_below_their_vocabulary() {
                 "min_count = {min_count}\nvocab = \"{vocab}\"\nlabel = {{ positive_min = 4 }}"
             );
             let view = view("movielens-dat", &[("ratings", RATINGS)], rule, &spec).unwrap();
-            let valid = examples(|visit| view.eval(Split::Valid, Protocol::Pointwise, 9, visit));
+            let valid = examples(|visit| view.eval(Split::Valid, Protocol::Rows, 9, visit));
             for (ids, ..) in &valid {
                 let fields = ids.iter().zip(&view.shape().fields);
                 fields.for_each(|(&id, field)| assert!(id < field.vocab, "{spec}: {id}"));
@@ -214,7 +214,7 @@ fn negatives_are_unseen_items_and_follow_their_positive() {
     };
     let held: Vec<_> = [Split::Valid, Split::Test]
         .into_iter()
-        .flat_map(|split| examples(|visit| view.eval(split, Protocol::Pointwise, 9, visit)))
+        .flat_map(|split| examples(|visit| view.eval(split, Protocol::Rows, 9, visit)))
         .collect();
     let (known, held_out) = (positives(&first), positives(&held));
     assert_eq!((known.len(), held_out.len()), (5, 6));

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use embc_core::batch::{Batch, Split};
 use embc_core::net::Net;
 use embc_core::state::{HasState, Saved};
-use embc_core::train::{Checkpoint, Observer, Point, Position};
+use embc_core::train::{Checkpoint, Observer, Position, Validation};
 use serde_json::{Value, json};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
@@ -243,8 +243,8 @@ impl Observer for Keeper<'_> {
         self.since = Instant::now();
         self.watcher.stage(epochs);
     }
-    fn point(&mut self, point: &Point) {
-        self.watcher.point(point);
+    fn validated(&mut self, at: &Validation) {
+        self.watcher.validated(at);
     }
     fn wants_scores(&self) -> bool {
         self.scores.is_some()

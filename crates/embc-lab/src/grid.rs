@@ -1,8 +1,8 @@
 //! Records as an experiment's table has them: a cell for each scheme at each budget.
 
 use crate::config::{Experiment, TableSplit};
-use crate::known::Known;
 use crate::plan::Trial;
+use crate::query::Query;
 use crate::record::{Record, Status};
 use crate::schedule::recorded;
 use anyhow::Result;
@@ -77,8 +77,8 @@ pub struct Grid<'a> {
 impl<'a> Grid<'a> {
     /// What records an experiment has, as it is now.
     pub fn new(experiment: &Experiment, records: &'a [Record]) -> Result<Self> {
-        let known = Known::new(experiment, records);
-        let find = |trial: &Trial| known.find(experiment, trial);
+        let query = Query::new(experiment, records);
+        let find = |trial: &Trial| query.find(experiment, trial);
         let trials = recorded(experiment, &find)?;
         let budgets = experiment.points()?.iter().map(|p| p.value.to_string()).collect();
         let schemes = experiment.scheme.iter().map(|s| s.label().to_string()).collect();

@@ -146,7 +146,7 @@ impl Scores<'_> {
             self.query += u64::from(self.group.is_some());
             self.group = Some(0);
             let targets = &batch.targets.ids[batch.targets.range(i)];
-            let known = &batch.known.ids[batch.known.range(i)];
+            let known = &batch.seen.ids[batch.seen.range(i)];
             let unseen = |item: &u32| known.binary_search(item).is_err();
             let all: Vec<u32> = match batch.candidates.offsets.is_empty() {
                 true => (0..outputs as u32).filter(unseen).collect(),

@@ -18,7 +18,7 @@ fn round_trip(world: &World, config: &str) -> Model {
     let mut model = Model::load(&out).unwrap_or_else(|e| panic!("{config}{e:#}"));
     assert_eq!(model.spec.id(), record.trial);
     let mut seen = 0;
-    for protocol in [Protocol::Pointwise, Protocol::Ranking] {
+    for protocol in [Protocol::Rows, Protocol::Ranking] {
         if !data.has(Split::Test, protocol) {
             continue;
         }

@@ -2,7 +2,7 @@
 
 use crate::interrupted;
 use embc_core::batch::Split;
-use embc_core::train::{Observer, Point, Settings};
+use embc_core::train::{Observer, Settings, Validation};
 use embc_data::ingest;
 use embc_lab::watch::{Audience, Watcher};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
@@ -228,7 +228,7 @@ impl Observer for Progress<'_> {
         self.epochs += epochs;
     }
 
-    fn point(&mut self, point: &Point) {
+    fn validated(&mut self, point: &Validation) {
         if self.of.quiet || self.of.terminal || self.said.elapsed() < BETWEEN_LINES {
             return;
         }

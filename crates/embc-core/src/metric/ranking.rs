@@ -80,7 +80,7 @@ impl Ranking {
         let (items, metrics) = (logits.len() / batch.size, &self.metrics);
         let of = |(i, logits): (usize, &mut [f32])| -> Vec<f64> {
             let of = |bag: &Bag| bag.range(i);
-            let known = &batch.known.ids[of(&batch.known)];
+            let known = &batch.seen.ids[of(&batch.seen)];
             known.iter().for_each(|&item| logits[item as usize] = f32::NEG_INFINITY);
             let targets = &batch.targets.ids[of(&batch.targets)];
             let chosen: Vec<f32>;
@@ -260,7 +260,7 @@ mod tests {
         let mut ranking = Ranking::new([metric].into_iter(), items);
         let mut logits = [scores, &[1e9]].concat();
         let candidates = bag((0..last).collect());
-        let all = Batch { size: 1, targets, known, ..Batch::default() };
+        let all = Batch { size: 1, targets, seen: known, ..Batch::default() };
         ranking.add_queries(&mut logits, &all);
         ranking.add_queries(&mut [scores, &[1e9]].concat(), &Batch { candidates, ..all });
         assert_eq!(ranking.queries, [2]);
@@ -296,7 +296,7 @@ mod tests {
         let items = Some(Items { field: 0, head: 1, torso: 2, known: 2 });
         let mut ranking = Ranking::new(metrics.into_iter(), items);
         let (targets, known) = (bag(vec![0, 2]), bag(vec![]));
-        let batch = Batch { size: 1, targets, known, ..Batch::default() };
+        let batch = Batch { size: 1, targets, seen: known, ..Batch::default() };
         ranking.add_queries(&mut [1.0, 0.0], &batch);
         assert_eq!(ranking.queries, [1, 1, 0], "no positive is in the tail");
         let values: Vec<f64> = ranking.values().into_iter().map(|(_, value)| value).collect();

@@ -1,6 +1,6 @@
 //! Criteo's display-advertising logs: label, 13 integers, 26 hex categories, tab separated.
 
-use super::delimited::{Column, Dialect, Layout};
+use super::delimited::{Dialect, Layout, Place};
 use super::{Field, Format, Role, Sink};
 use crate::error::Result;
 use crate::input::Input;
@@ -9,9 +9,9 @@ use crate::registry::Entry;
 pub(super) struct Criteo;
 
 fn layout() -> Layout {
-    let mut columns = vec![(Column::At(0), Field::new("label", Role::Label))];
-    columns.extend((1..=13).map(|i| (Column::At(i), Field::new(format!("I{i}"), Role::Dense))));
-    columns.extend((1..=26).map(|i| (Column::At(13 + i), Field::new(format!("C{i}"), Role::Hex))));
+    let mut columns = vec![(Place::At(0), Field::new("label", Role::Label))];
+    columns.extend((1..=13).map(|i| (Place::At(i), Field::new(format!("I{i}"), Role::Dense))));
+    columns.extend((1..=26).map(|i| (Place::At(13 + i), Field::new(format!("C{i}"), Role::Hex))));
     Layout {
         delimiter: b'\t',
         dialect: Dialect::strict(false),

@@ -1,6 +1,6 @@
 //! A user's own table: `columns` in the registry says what each column means.
 
-use super::delimited::{Column, Dialect, Layout};
+use super::delimited::{Dialect, Layout, Place};
 use super::{Field, Format, Role, Sink};
 use crate::error::{Error, Result};
 use crate::input::Input;
@@ -29,7 +29,7 @@ fn layout(entry: &Entry) -> Result<Layout> {
     }
     check_label(c).and_then(|()| check_names(c)).map_err(wrong)?;
     let column =
-        |name: &String, role| (Column::Named(vec![name.clone()]), Field::new(name.clone(), role));
+        |name: &String, role| (Place::Named(vec![name.clone()]), Field::new(name.clone(), role));
     let mut columns = Vec::new();
     if c.label != ALL_POSITIVE {
         let role = match (c.rating, c.classes) {

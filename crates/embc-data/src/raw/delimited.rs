@@ -8,7 +8,7 @@ use crate::registry::Multi;
 use std::collections::BTreeMap;
 
 /// Where a column is.
-pub(super) enum Column {
+pub(super) enum Place {
     At(usize),
     /// The first of these names that the header has.
     Named(Vec<String>),
@@ -39,7 +39,7 @@ pub(super) struct Layout {
     pub header: bool,
     /// The number of columns, where it is known.
     pub width: Option<usize>,
-    pub columns: Vec<(Column, Field)>,
+    pub columns: Vec<(Place, Field)>,
 }
 
 impl Layout {
@@ -118,9 +118,9 @@ impl Layout {
     }
 
     fn positions(&self, header: Option<&[String]>) -> std::result::Result<Vec<usize>, String> {
-        let place = |(column, field): &(Column, Field)| match (column, header) {
-            (Column::At(place), _) => Ok(*place),
-            (Column::Named(names), Some(header)) => {
+        let place = |(column, field): &(Place, Field)| match (column, header) {
+            (Place::At(place), _) => Ok(*place),
+            (Place::Named(names), Some(header)) => {
                 let of = |name: &String| named(header, name).transpose();
                 names.iter().find_map(of).unwrap_or_else(|| {
                     Err(format!(
@@ -130,7 +130,7 @@ impl Layout {
                     ))
                 })
             }
-            (Column::Named(names), None) => names[0].parse().map_err(|_| {
+            (Place::Named(names), None) => names[0].parse().map_err(|_| {
                 format!(
                     "column {} of {}: without a header, columns are called 0, 1, …",
                     names[0], field.name
@@ -223,7 +223,7 @@ struct Doubt {
 }
 
 impl Doubts {
-    fn new(dialect: &Dialect, columns: &[(Column, Field)]) -> Self {
+    fn new(dialect: &Dialect, columns: &[(Place, Field)]) -> Self {
         let coded = columns.iter().map(|(_, field)| field).filter(|field| field.role.is_coded());
         let doubt = |(column, field): (usize, &Field)| {
             let multi = dialect.words.as_ref()?.get(&field.name)?;

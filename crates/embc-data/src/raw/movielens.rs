@@ -1,6 +1,6 @@
 //! MovieLens in its three layouts: user, movie, rating, timestamp.
 
-use super::delimited::{Column, Dialect, Layout};
+use super::delimited::{Dialect, Layout, Place};
 use super::{Field, Format, Role, Sink};
 use crate::error::Result;
 use crate::input::Input;
@@ -17,7 +17,7 @@ fn layout(delimiter: u8, header: bool, stride: usize) -> Layout {
         Field::new("rating", Role::Rating),
         Field::new("time", Role::Time),
     ];
-    let columns = fields.into_iter().enumerate().map(|(i, f)| (Column::At(i * stride), f));
+    let columns = fields.into_iter().enumerate().map(|(i, f)| (Place::At(i * stride), f));
     let width = Some(3 * stride + 1);
     Layout {
         delimiter,

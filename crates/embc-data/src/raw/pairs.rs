@@ -1,6 +1,6 @@
 //! User-item tables with a header, in any column order: with ratings, or bare pairs.
 
-use super::delimited::{Column, Dialect, Layout};
+use super::delimited::{Dialect, Layout, Place};
 use super::{Field, Format, Role, Sink};
 use crate::error::Result;
 use crate::input::Input;
@@ -10,7 +10,7 @@ pub(super) struct Ratings;
 pub(super) struct Pairs;
 
 fn layout(entry: &Entry, rating: bool) -> Layout {
-    let named = |names: &str| Column::Named(names.split(' ').map(String::from).collect());
+    let named = |names: &str| Place::Named(names.split(' ').map(String::from).collect());
     let mut columns = vec![
         (named("user_id userID userId user"), Field::new("user", Role::Categorical)),
         (
@@ -21,7 +21,7 @@ fn layout(entry: &Entry, rating: bool) -> Layout {
     if rating {
         columns.push((named("rating score stars"), Field::new("rating", Role::Rating)));
     }
-    let tag = |name: &String| (Column::Named(vec![name.clone()]), Field::new(name, Role::Tag));
+    let tag = |name: &String| (Place::Named(vec![name.clone()]), Field::new(name, Role::Tag));
     columns.extend(entry.split_columns().iter().map(tag));
     Layout { delimiter: b',', dialect: Dialect::strict(true), header: true, width: None, columns }
 }

@@ -1,6 +1,6 @@
 //! Kaggle's steam-200k: user, game, purchase or play, a value, 0.
 
-use super::delimited::{Column, Dialect, Layout};
+use super::delimited::{Dialect, Layout, Place};
 use super::{Field, Format, Role, Sink};
 use crate::error::Result;
 use crate::input::Input;
@@ -15,7 +15,7 @@ fn layout() -> Layout {
         Field::new("event", Role::Tag),
         Field::new("value", Role::Rating),
     ];
-    let columns = fields.into_iter().enumerate().map(|(i, f)| (Column::At(i), f)).collect();
+    let columns = fields.into_iter().enumerate().map(|(i, f)| (Place::At(i), f)).collect();
     Layout {
         delimiter: b',',
         dialect: Dialect::strict(true),

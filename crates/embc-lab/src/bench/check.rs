@@ -118,7 +118,7 @@ fn check_data(e: &Experiment, data: &View) -> Result<()> {
     let metric = e.select();
     let protocol = match metric.is_ranking() {
         true => Protocol::Ranking,
-        false => Protocol::Pointwise,
+        false => Protocol::Rows,
     };
     if !data.has(Split::Valid, protocol) {
         bail!(e.error("train.select", format!(

@@ -1,4 +1,4 @@
-//! Which of all records are an experiment's, as it is now.
+//! An experiment as a query over records: which of all are its, as it is now.
 
 use crate::config::Experiment;
 use crate::plan::Trial;
@@ -7,14 +7,14 @@ use embc_data::view::Resolved;
 use std::collections::BTreeMap;
 
 /// Which records an experiment's trials have: those of its settings, on its rows.
-pub struct Known<'a> {
+pub struct Query<'a> {
     /// The newest of each trial, by all of its spec but the data.
     newest: BTreeMap<String, &'a Record>,
     /// The same of records of version 1, by their config; where there are no newer ones.
     legacy: BTreeMap<String, &'a Record>,
 }
 
-impl<'a> Known<'a> {
+impl<'a> Query<'a> {
     pub fn new(experiment: &Experiment, records: &'a [Record]) -> Self {
         let mut all: Vec<&Record> = records.iter().collect();
         all.sort_by(|a, b| a.started.cmp(&b.started));

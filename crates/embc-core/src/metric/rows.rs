@@ -54,7 +54,7 @@ const BINS: usize = 15;
 
 /// Collects scores of examples on their own.
 #[derive(Default)]
-pub struct Pointwise {
+pub struct RowMetrics {
     /// Eight bytes an example, as much as its score and label take.
     scored: Vec<u64>,
     loss: f64,
@@ -72,7 +72,7 @@ pub struct Pointwise {
     classes: Vec<[u64; 3]>,
 }
 
-impl Pointwise {
+impl RowMetrics {
     /// Takes logits [B × outputs] and labels [B].
     pub fn add(&mut self, logits: &[f32], labels: &[f32]) {
         let outputs = logits.len() / labels.len().max(1);
@@ -242,12 +242,12 @@ mod tests {
         let mut rng = crate::rng::Rng::stream(1, "groups");
         let labels: Vec<f32> = (0..4000).map(|_| rng.below(2) as f32).collect();
         let scores: Vec<f32> = labels.iter().map(|label| label + rng.normal() as f32).collect();
-        let mut metrics = Pointwise::default();
+        let mut metrics = RowMetrics::default();
         metrics.add(&scores, &labels);
         let without = metrics.without_groups();
         let left: Vec<usize> = (0..4000).filter(|&i| group(i) != 7).collect();
         let of = |values: &[f32]| -> Vec<f32> { left.iter().map(|&i| values[i]).collect() };
-        let mut rest = Pointwise::default();
+        let mut rest = RowMetrics::default();
         rest.add(&of(&scores), &of(&labels));
         for (metric, values) in &without {
             assert!((values[7] - rest.value(*metric)).abs() < 1e-12, "{metric}");
@@ -258,28 +258,28 @@ mod tests {
         let squares: f64 = aucs.iter().map(|x| (x - mean).powi(2)).sum();
         let error = ((GROUPS - 1) as f64 / GROUPS as f64 * squares).sqrt();
         assert!((0.0055..0.0095).contains(&error), "{error}");
-        let mut few = Pointwise::default();
+        let mut few = RowMetrics::default();
         few.add(&scores[..100], &labels[..100]);
         assert!(few.without_groups().is_empty());
     }
 
     #[test]
     fn auc_by_thirds() {
-        let mut metrics = Pointwise::default();
+        let mut metrics = RowMetrics::default();
         // Six examples, from frequent to rare in pairs: right, tied, wrong.
         metrics.add(&[2.0, 1.0, 1.0, 1.0, 0.0, 3.0], &[1.0, 0.0, 1.0, 0.0, 1.0, 0.0]);
         metrics.add_frequency([9.0, 8.0, 5.0, 4.0, 1.0, 0.0].into_iter());
         let value = |bucket| metrics.value(Metric::Auc(bucket));
         assert_eq!([Bucket::Head, Bucket::Torso, Bucket::Tail].map(value), [1.0, 0.5, 0.0]);
         // Without frequencies there are no thirds.
-        let mut metrics = Pointwise::default();
+        let mut metrics = RowMetrics::default();
         metrics.add(&[2.0, 1.0], &[1.0, 0.0]);
         assert!(metrics.value(Metric::Auc(Bucket::Tail)).is_nan());
     }
 
     #[test]
     fn macro_f1_worked_numbers() {
-        let mut metrics = Pointwise::default();
+        let mut metrics = RowMetrics::default();
         // Classes 0, 0, 1, 2 taken for 0, 1, 1, 1; class 3 never occurs.
         let logits = [1, 0, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0].map(|x| x as f32);
         metrics.add(&logits, &[0.0, 0.0, 1.0, 2.0]);
