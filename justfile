@@ -78,3 +78,4 @@ oracle:
     target/oracle/bin/python scripts/oracle/metrics.py target/worlds
     target/oracle/bin/python scripts/oracle/schemes.py
     target/oracle/bin/python scripts/oracle/models.py
+    target/oracle/bin/python scripts/oracle/optimizers.py
