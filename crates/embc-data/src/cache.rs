@@ -18,7 +18,7 @@ use std::io::BufWriter;
 use std::path::Path;
 
 /// The version of this layout; a cache of another one is built anew.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// Rows of a record batch.
 pub const CHUNK: usize = 1 << 16;
@@ -56,9 +56,11 @@ pub struct Meta {
     pub version: u32,
     /// Identifies the format and its columns.
     pub definition: String,
+    /// Times are written as dates, which count seconds.
+    pub dates: bool,
     /// The raw files.
     pub sources: Vec<Source>,
-    /// Identifies the content: how the files are read, and the digests of all.
+    /// Identifies the content: the SHA-256 of all values, whatever files they came in.
     pub data_hash: String,
     /// Units of its times for one of the files' own.
     pub time_scale: i64,

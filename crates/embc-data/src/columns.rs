@@ -5,6 +5,7 @@ use crate::error::{At, Error, Result};
 use crate::raw::{Field, Note, Role, Row};
 use crate::vocab::{self, Allowance, Encoder, Finished};
 use rayon::prelude::*;
+use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -57,6 +58,8 @@ pub struct Rows {
     bytes: usize,
     /// All rows so far.
     pub rows: u64,
+    /// Some of their times are dates.
+    pub dates: bool,
     /// The sum of their labels.
     pub label_sum: f64,
     /// How often something was done to values of each field.
@@ -68,7 +71,16 @@ impl Rows {
     pub fn new(fields: &[Field]) -> Self {
         let roles: Vec<Role> = fields.iter().map(|field| field.role).collect();
         let block = vec![BlockColumn::default(); roles.len() + 1];
-        Self { roles, block, held: 0, bytes: 0, rows: 0, label_sum: 0.0, notes: BTreeMap::new() }
+        Self {
+            roles,
+            block,
+            held: 0,
+            bytes: 0,
+            rows: 0,
+            label_sum: 0.0,
+            dates: false,
+            notes: BTreeMap::new(),
+        }
     }
 
     /// Adds a row of the `file`th file; hands a full block to the columns.
@@ -78,6 +90,7 @@ impl Rows {
         }
         self.rows += 1;
         self.label_sum += row.label;
+        self.dates |= row.dated;
         for &note in &row.notes {
             *self.notes.entry(note).or_default() += 1;
         }
@@ -236,43 +249,48 @@ pub fn finish(columns: Vec<ColumnWriter>, folder: &Path, memory: u64) -> Result<
         let path = vocab(i);
         let mut vocab = VocabWriter::new(&path);
         let finished = encoder.finish(&mut |v, n| vocab.push(v, n))?;
-        if matches!(finished, Finished::Whole(_)) {
-            vocab.finish()?;
-        }
-        Ok((i, finished))
+        let digest = match finished {
+            Finished::Whole(_) => vocab.finish()?,
+            Finished::Rest(_) => Vec::new(),
+        };
+        Ok((i, finished, digest))
     };
     let finished = values.into_par_iter().with_max_len(1).map(end).collect::<Result<Vec<_>>>()?;
-    let encode = |(i, finished): (usize, Finished)| {
+    let encode = |(i, finished, digest): (usize, Finished, Vec<u8>)| {
         let rest = match finished {
-            Finished::Whole(coded) => return Ok((i, coded)),
+            Finished::Whole(coded) => return Ok((i, (coded, digest))),
             Finished::Rest(rest) => rest,
         };
         let path = vocab(i);
         let mut vocab = VocabWriter::new(&path);
         let coded = rest.encode(memory, &mut |v, n| vocab.push(v, n))?;
-        vocab.finish()?;
-        Ok((i, coded))
+        let digest = vocab.finish()?;
+        Ok((i, (coded, digest)))
     };
     let coded = finished.into_par_iter().with_max_len(1).map(encode).collect::<Result<_>>()?;
     Ok((numbers, coded))
 }
 
-/// Files of numbers, and coded columns, by field.
-pub type Encoded = (BTreeMap<usize, (PathBuf, Measured)>, BTreeMap<usize, vocab::Coded>);
+/// Files of numbers, and coded columns with the digests of their vocabularies, by field.
+pub type Encoded = (BTreeMap<usize, (PathBuf, Measured)>, BTreeMap<usize, (vocab::Coded, Vec<u8>)>);
 
 /// Writes a vocabulary: value and count, in the order of ids.
 struct VocabWriter<'a> {
     writer: ArrowWriter<'a>,
     values: Vec<String>,
     counts: Vec<u32>,
+    sha256: Sha256,
 }
 
 impl<'a> VocabWriter<'a> {
     fn new(path: &'a Path) -> Self {
-        Self { writer: ArrowWriter::new(path), values: Vec::new(), counts: Vec::new() }
+        let (writer, sha256) = (ArrowWriter::new(path), Sha256::new());
+        Self { writer, values: Vec::new(), counts: Vec::new(), sha256 }
     }
 
     fn push(&mut self, value: &[u8], count: u32) -> Result<()> {
+        self.sha256.update((value.len() as u64).to_le_bytes());
+        self.sha256.update(value);
         self.values.push(String::from_utf8_lossy(value).into_owned());
         self.counts.push(count);
         if self.values.len() == CHUNK { self.flush() } else { Ok(()) }
@@ -286,10 +304,12 @@ impl<'a> VocabWriter<'a> {
         Ok(())
     }
 
-    fn finish(mut self) -> Result<()> {
+    /// The SHA-256 of all values in their order.
+    fn finish(mut self) -> Result<Vec<u8>> {
         if !self.values.is_empty() {
             self.flush()?;
         }
-        self.writer.finish()
+        self.writer.finish()?;
+        Ok(self.sha256.finalize().to_vec())
     }
 }

@@ -16,7 +16,11 @@ pub(crate) struct Histories {
     /// Ids from here on are not known.
     known: u32,
     /// Rows of an item that the user already had.
-    pub repeated: u64,
+    pub repeats: Vec<u32>,
+    /// Items left out because the user had them before, though not as positives.
+    pub left_out: u64,
+    /// Where each item comes first in training, or else anywhere; none where it does not occur.
+    first: Vec<u32>,
 }
 
 /// A list of items for each user.
@@ -58,40 +62,48 @@ impl Histories {
         let count = cache.meta.columns[user].distinct as usize;
         let (mut all, mut parts) =
             (Lists { offsets: vec![0; count + 1], ..Lists::default() }, Vec::new());
-        let mut seen = IdSet::with_universe(cache.meta.columns[item].distinct as usize);
+        let distinct = cache.meta.columns[item].distinct as usize;
+        let (mut seen, mut repeats) = (IdSet::with_universe(distinct), Vec::new());
+        let mut firsts = [vec![u32::MAX; distinct], vec![u32::MAX; distinct]];
         for rows in rows.chunk_by(|&a, &b| users.id(a.into()) == users.id(b.into())) {
             seen.clear();
             for &row in rows {
                 let item = items.id(row.into());
-                if seen.insert(item).1 {
-                    all.items.push(item);
-                    parts.push(part[row as usize]);
+                if !seen.insert(item).1 {
+                    repeats.push(row);
+                    continue;
                 }
+                all.items.push(item);
+                parts.push(part[row as usize]);
+                let held_out = usize::from(part[row as usize] != TRAIN);
+                let first = &mut firsts[held_out][item as usize];
+                *first = row.min(*first);
             }
             all.offsets[users.id(rows[0].into()) as usize + 1] = seen.ids().len() as u32;
         }
         for user in 0..count {
             all.offsets[user + 1] += all.offsets[user];
         }
-        let repeated = (rows.len() - all.items.len()) as u64;
-        Self { all, parts, repeated, ..Self::default() }
+        let [trains, held_out] = firsts;
+        let first = |(train, other): (u32, u32)| if train == u32::MAX { other } else { train };
+        let first = trains.into_iter().zip(held_out).map(first).collect();
+        Self { all, parts, repeats, first, ..Self::default() }
     }
 
     /// How often training sees each of `items` items: in lists of more than one, since a lone item
-    /// has nothing to predict it from; and which items occur in any part.
-    pub fn counts(&self, items: usize) -> (Vec<u32>, Vec<bool>) {
-        let (mut counts, mut occurs) = (vec![0; items], vec![false; items]);
+    /// has nothing to predict it from; and the row where each comes first.
+    pub fn counts(&self) -> (Vec<u32>, &[u32]) {
+        let mut counts = vec![0; self.first.len()];
         for user in 0..self.users() {
             let range = self.all.range(user);
             let train = |&at: &usize| self.parts[at] == TRAIN;
             let several = range.clone().filter(train).count() > 1;
             for at in range {
                 let item = self.all.items[at] as usize;
-                occurs[item] = true;
                 counts[item] += u32::from(several && self.parts[at] == TRAIN);
             }
         }
-        (counts, occurs)
+        (counts, &self.first)
     }
 
     /// Gives items the ids of a view, of which the first `known` are not the OOV id.
@@ -117,7 +129,7 @@ impl Histories {
                 let item = self.all.items[at];
                 if item < self.known && had(split, user, item) {
                     self.parts[at] = DROPPED;
-                    self.repeated += 1;
+                    self.left_out += 1;
                 }
             }
         }

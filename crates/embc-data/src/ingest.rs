@@ -71,19 +71,6 @@ pub fn definition(entry: &Entry, fields: &[Field]) -> String {
     hex(&Sha256::digest(text.as_bytes()))[..16].into()
 }
 
-/// What identifies the content of a data set, whatever is made of it: how its text is read, and the
-/// digests of its files in order.
-fn content(entry: &Entry, sources: &[Source]) -> String {
-    let dialect = entry.columns.as_ref().map(|c| {
-        let multi: Vec<_> = c.multi.iter().collect();
-        json!([c.delimiter, c.header, c.quote, c.escape, multi])
-    });
-    // Where a file begins matters to a split by files alone, and that names them.
-    let digests: Vec<_> = sources.iter().map(|source| &source.sha256).collect();
-    let text = json!([entry.format, dialect, digests]).to_string();
-    hex(&Sha256::digest(text.as_bytes()))[..16].into()
-}
-
 /// Size and time of modification of a file.
 pub fn stamp(path: &Path) -> Result<(u64, u64)> {
     let meta = std::fs::metadata(path).at(path)?;
@@ -143,7 +130,7 @@ pub fn build(
         encoding.join().expect("columns do not panic")?;
         sent
     })?;
-    let (rows_read, label_sum, notes) = (rows.rows, rows.label_sum, rows.notes);
+    let (rows_read, label_sum, dates, notes) = (rows.rows, rows.label_sum, rows.dates, rows.notes);
     if rows_read == 0 {
         let path = sources.first().map_or(folder.into(), |(path, _)| path.clone());
         return Err(Error::file(&path, "holds no rows"));
@@ -153,12 +140,12 @@ pub fn build(
     watch(Progress { phase: "encoding", done: 0, total: 1 })?;
     let (numbers, coded) = finish(columns, folder, share)?;
     watch(Progress { phase: "writing", done: 0, total: rows_read })?;
-    write_rows(&fields, folder, rows_read, &numbers, &coded, watch)?;
+    let data_hash = write_rows(&fields, folder, rows_read, &numbers, &coded, watch)?;
     let definition = definition(entry, &fields);
     let measured = fields.iter().enumerate().filter(|(_, field)| field.role == Role::Time);
     let scale = measured.map(|(i, _)| numbers[&i].1.scale()).next().transpose()?.unwrap_or(1);
     let of = |i: usize, field: &Field| {
-        let (distinct, repeated) = coded.get(&i).map_or((0, 0), |c| (c.distinct, c.repeated));
+        let (distinct, repeated) = coded.get(&i).map_or((0, 0), |(c, _)| (c.distinct, c.repeated));
         ColumnMeta { name: field.name.clone(), distinct, repeated }
     };
     let mut files = BTreeMap::new();
@@ -175,9 +162,10 @@ pub fn build(
     let meta = Meta {
         version: VERSION,
         definition,
-        data_hash: content(entry, &sources),
+        data_hash,
         sources,
         time_scale: scale,
+        dates,
         notes: notes.into_iter().map(|((i, note), n)| (note.text(&fields[i].name), n)).collect(),
         rows: rows_read,
         label_mean: label_sum / rows_read as f64,
@@ -287,35 +275,34 @@ impl Stream {
     }
 }
 
-/// Joins the columns into `data.arrow` and the flat ids of multi-valued ones.
+/// Joins the columns into `data.arrow` and the flat ids of multi-valued ones. Returns the SHA-256 of
+/// all values, by column: what identifies the content of a data set, whatever file it came in.
 fn write_rows(
     fields: &[Field],
     folder: &Path,
     rows: u64,
     numbers: &BTreeMap<usize, (PathBuf, Measured)>,
-    coded: &BTreeMap<usize, vocab::Coded>,
+    coded: &BTreeMap<usize, (vocab::Coded, Vec<u8>)>,
     watch: Watch<'_>,
-) -> Result<()> {
+) -> Result<String> {
     let data = folder.join("data.arrow");
     let mut writer = ArrowWriter::new(&data);
     let names = (0..fields.len()).map(|i| i.to_string()).chain(["file".into()]);
     let names: Vec<String> = names.collect();
-    let mut streams = Vec::new();
+    let (mut streams, mut sums) = (Vec::new(), Vec::new());
     for (i, field) in fields.iter().enumerate() {
+        let mut sum = Sha256::new();
+        sum.update(coded.get(&i).map_or(&[][..], |(_, values)| values));
+        sum.update(numbers.get(&i).map_or(Ok(1), |(_, m)| m.scale())?.to_le_bytes());
         let flat = matches!(field.role, Role::Multi(_));
-        let path = if field.role.is_coded() && !flat { &coded[&i].ids } else { &numbers[&i].0 };
+        let path = if field.role.is_coded() && !flat { &coded[&i].0.ids } else { &numbers[&i].0 };
         streams.push(Stream::open(path)?);
         if flat {
-            write_flat(folder, i, &coded[&i])?;
+            write_flat(folder, i, &coded[&i].0, &mut sum)?;
         }
+        sums.push(sum);
     }
     let mut file = Stream::open(&numbers[&fields.len()].0)?;
-    enum Chunk {
-        F32(Vec<f32>),
-        F64(Vec<f64>),
-        I64(Vec<i64>),
-        Ids(Vec<u32>, u32),
-    }
     let mut read = |first: u64| {
         let n = rows.saturating_sub(first).min(CHUNK as u64) as usize;
         let read = |(i, (field, stream)): (usize, (&Field, &mut Stream))| {
@@ -335,7 +322,7 @@ fn write_rows(
                     Chunk::I64(times.map(fine).collect())
                 }
                 Role::Multi(_) => Chunk::Ids(stream.next(n, u32::from_le_bytes)?, u32::MAX),
-                _ => Chunk::Ids(stream.next(n, u32::from_le_bytes)?, coded[&i].distinct),
+                _ => Chunk::Ids(stream.next(n, u32::from_le_bytes)?, coded[&i].0.distinct),
             })
         };
         let chunks = fields.par_iter().zip(&mut streams).enumerate().map(read);
@@ -345,6 +332,7 @@ fn write_rows(
         Ok(chunks)
     };
     let mut write = |chunks: &[Chunk]| {
+        sums.par_iter_mut().zip(chunks).for_each(|(sum, chunk)| chunk.add_to(sum));
         let values = chunks.iter().map(|chunk| match chunk {
             Chunk::F32(x) => Values::F32(x),
             Chunk::F64(x) => Values::F64(x),
@@ -363,10 +351,34 @@ fn write_rows(
         written?;
         chunks = next?;
     }
-    writer.finish()
+    writer.finish()?;
+    let mut all = Sha256::new();
+    sums.into_iter().for_each(|sum| all.update(sum.finalize()));
+    Ok(hex(&all.finalize())[..16].into())
 }
 
-fn write_flat(folder: &Path, column: usize, coded: &vocab::Coded) -> Result<()> {
+/// Values of a column.
+enum Chunk {
+    F32(Vec<f32>),
+    F64(Vec<f64>),
+    I64(Vec<i64>),
+    Ids(Vec<u32>, u32),
+}
+
+impl Chunk {
+    /// Adds the values to a digest, numbers as of double precision.
+    fn add_to(&self, sum: &mut Sha256) {
+        let bytes: Vec<u8> = match self {
+            Chunk::F32(x) => x.iter().flat_map(|&x| f64::from(x).to_le_bytes()).collect(),
+            Chunk::F64(x) => x.iter().flat_map(|x| x.to_le_bytes()).collect(),
+            Chunk::I64(x) => x.iter().flat_map(|x| x.to_le_bytes()).collect(),
+            Chunk::Ids(x, _) => x.iter().flat_map(|x| x.to_le_bytes()).collect(),
+        };
+        sum.update(&bytes);
+    }
+}
+
+fn write_flat(folder: &Path, column: usize, coded: &vocab::Coded, sum: &mut Sha256) -> Result<()> {
     let path = folder.join(cache::flat_name(column));
     let mut writer = ArrowWriter::new(&path);
     let mut left = std::fs::metadata(&coded.ids).at(&coded.ids)?.len() as usize / 4;
@@ -374,6 +386,7 @@ fn write_flat(folder: &Path, column: usize, coded: &vocab::Coded) -> Result<()> 
     while left > 0 {
         let n = left.min(CHUNK);
         let ids = stream.next(n, u32::from_le_bytes)?;
+        Chunk::Ids(ids.clone(), 0).add_to(sum);
         writer.write(&[("id", Values::Ids { ids: &ids, distinct: coded.distinct })])?;
         left -= n;
     }

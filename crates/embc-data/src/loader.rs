@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::mpsc::sync_channel;
 
 /// The version of batches: raise it when the same view means other examples.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// Loads of batches between the loader and the trainer.
 const AHEAD: usize = 2;
@@ -184,9 +184,11 @@ impl View {
         // A query is a user, or a positive that is ranked by itself.
         let alone = matches!(self.resolved.candidates, Candidates::Sampled(_))
             || !self.resolved.context.is_empty();
-        let queries = of_user.flat_map(|rows| rows.chunks(if alone { 1 } else { rows.len() }));
+        let queries = of_user.flat_map(|all| {
+            all.chunks(if alone { 1 } else { all.len() }).map(move |rows| (all, rows))
+        });
         let mut candidates = Vec::new();
-        for (group, rows) in queries.enumerate() {
+        for (group, (all, rows)) in queries.enumerate() {
             let (row, user, group) = (rows[0], self.user(rows[0]), group as u32);
             let mut one = |item: Option<u32>, label: f32| {
                 emit(Example { row, item, group, label: Some(label) })
@@ -201,8 +203,9 @@ impl View {
                 candidates.clear();
                 candidates.extend(self.had.unseen(upto(split), user));
                 // Other positives of the user, which are queries of their own.
-                let others = alone.then(|| self.had.items(self.part_upto(split), user));
-                let others = others.unwrap_or_default();
+                let mut others: Vec<u32> =
+                    all.iter().map(|&row| self.id(item_field, row)).collect();
+                others.sort_unstable();
                 candidates.retain(|item| {
                     wanted.binary_search(item).is_ok() || others.binary_search(item).is_err()
                 });
@@ -215,14 +218,6 @@ impl View {
                     return;
                 }
             }
-        }
-    }
-
-    /// What is known once a part is.
-    fn part_upto(&self, split: Split) -> Upto {
-        match split {
-            Split::Valid => Upto::Valid,
-            Split::Test => Upto::Test,
         }
     }
 
@@ -288,10 +283,8 @@ impl View {
             }
             bag.offsets.push(0);
             for example in examples {
-                let row = source(example, follows) as usize;
-                let [start, end] = [0, 1].map(|i| coded.offsets[row + i]);
-                let most = self.resolved.history.map_or(u64::MAX, u64::from);
-                coded.ids.ids(start..end.min(start.saturating_add(most)), |id| {
+                let row = source(example, follows);
+                coded.ids.ids(crate::view::bag(coded, row, self.resolved.history), |id| {
                     bag.ids.push(remap(id));
                 });
                 bag.offsets.push(bag.ids.len() as u32);

@@ -9,6 +9,7 @@ use crate::history::Histories;
 use crate::loader::{EVAL_SEED, Stream, sampled, upto};
 use crate::negative::Upto;
 use crate::registry::Entry;
+use crate::split::DROPPED;
 use crate::view::{self, Candidates, Shuffle, View, ViewField, ViewSpec, Word};
 use embc_core::batch::{Bag, Batch, Examples, FieldShape, Order, Split, Visit};
 use embc_core::rng::Rng;
@@ -43,9 +44,8 @@ impl View {
     ) -> Result<Self> {
         let positive = |row: u32| self.label(row) > 0.5;
         self.histories = Histories::new(&self.cache, [user, item], part, positive);
-        let (counts, occurs) =
-            self.histories.counts(self.cache.meta.columns[item].distinct as usize);
-        let (remap, known, counts) = view::rank(&counts, &occurs, &self.resolved);
+        let (counts, first) = self.histories.counts();
+        let (remap, known, counts) = view::rank(&counts, first, &self.resolved);
         self.histories.rename(&remap, known);
         let users = self.histories.users();
         if self.resolved.candidates == Candidates::Word(Word::Files) {
@@ -58,7 +58,10 @@ impl View {
         (self.shape.dense, self.shape.classes) = (0, known as usize);
         self.shape.fields = vec![shape; inputs];
         self.fields = vec![ViewField { column: item, remap, known }; inputs];
-        self.had = self.had_of([user, item], part, 0);
+        // A repeat says nothing: its item is where it first occurs.
+        let mut part = part.to_vec();
+        self.histories.repeats.iter().for_each(|&row| part[row as usize] = DROPPED);
+        self.had = self.had_of([user, item], &part, 0);
         let had = &self.had;
         self.histories.leave_out(|split, user, item| had.has(upto(split), user, item));
         let lengths: Vec<u64> =
@@ -103,7 +106,10 @@ impl View {
     fn count_left_out(&mut self, lengths: &[u64]) {
         let mut counts: Vec<(String, u64)> = Vec::new();
         let mut count = |what: String, n: u64| counts.push((what, n));
-        count("rows of an item that the user already had".into(), self.histories.repeated);
+        count(
+            "rows of an item that the user already had".into(),
+            self.histories.repeats.len() as u64 + self.histories.left_out,
+        );
         let short = lengths.iter().filter(|&&n| n == 1).count() as u64;
         count("users with one training item, who train nothing".into(), short);
         let most = self.resolved.history.map_or(u64::MAX, u64::from);
@@ -111,7 +117,7 @@ impl View {
         count(format!("users with more training items than the {most} of a history"), cut);
         for split in [Split::Valid, Split::Test] {
             let (mut unknown, mut blank, mut unnamed) = (0, 0, 0);
-            for user in 0..self.histories.users() {
+            for user in (0..self.histories.users()).filter(|&user| self.asks(user, split)) {
                 let held = self.histories.held(user, split);
                 let asked = usize::from(!held.targets.is_empty());
                 unknown +=

@@ -9,9 +9,12 @@ use crate::registry::Entry;
 
 mod adjacency;
 mod avazu;
+mod cells;
 mod criteo;
 mod csv;
 mod delimited;
+mod jsonl;
+mod libffm;
 mod movielens;
 mod pairs;
 mod records;
@@ -32,6 +35,9 @@ pub static FORMATS: &[&dyn Format] = &[
     &adjacency::Adjacency,
     &text::Text,
     &csv::Csv,
+    &jsonl::JsonLines,
+    &libffm::Libsvm,
+    &libffm::Libffm,
     &crate::synth::Generated,
 ];
 
@@ -145,6 +151,8 @@ pub struct Row {
     pub time: Time,
     /// Dense features; NaN where missing.
     pub dense: Vec<f64>,
+    /// The time is written as a date.
+    pub dated: bool,
     /// What was done to values, by the index of the field.
     pub notes: Vec<(usize, Note)>,
     text: Vec<u8>,
@@ -157,7 +165,7 @@ pub struct Row {
 impl Row {
     /// Forgets the last row.
     pub fn clear(&mut self) {
-        (self.label, self.time) = (1.0, (0, 0));
+        (self.label, self.time, self.dated) = (1.0, (0, 0), false);
         self.dense.clear();
         self.notes.clear();
         self.text.clear();

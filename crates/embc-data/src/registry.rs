@@ -130,7 +130,7 @@ fn yes() -> bool {
 pub struct Entry {
     /// Its full name.
     pub title: String,
-    /// The raw format: `csv`, which `columns` describes, `synth`, which `synth` describes, or a
+    /// The raw format: `csv`, `jsonl`, `libsvm` or `libffm`, which `columns` describes, `synth`, which `synth` describes, or a
     /// public data set's own, such as `criteo`.
     pub format: String,
     /// Who may use it.
@@ -152,7 +152,7 @@ pub struct Entry {
     /// Further splits, by a name that `[data] split` may give.
     #[serde(default)]
     pub splits: BTreeMap<String, SplitRule>,
-    /// Columns of `format = "csv"`.
+    /// Columns of a table of one's own: `format = "csv"`, `"jsonl"`, `"libsvm"` or `"libffm"`.
     pub columns: Option<Columns>,
     /// What `format = "synth"` generates.
     pub synth: Option<Synth>,
@@ -236,13 +236,14 @@ impl Registry {
                 return Err(Error::file(file, what));
             }
             let unread = [
-                ("columns", entry.columns.is_some(), "csv"),
-                ("synth", entry.synth.is_some(), "synth"),
+                ("columns", entry.columns.is_some(), &["csv", "jsonl", "libsvm", "libffm"][..]),
+                ("synth", entry.synth.is_some(), &["synth"]),
             ];
-            for (key, given, format) in unread {
-                if given && entry.format != format {
+            for (key, given, formats) in unread {
+                if given && !formats.contains(&&entry.format[..]) {
                     let what = format!(
-                        "data set {name}: {key} is read with format = {format:?}, and this one is {:?}",
+                        "data set {name}: {key} is read with format = {}, and this one is {:?}",
+                        formats.iter().map(|f| format!("{f:?}")).collect::<Vec<_>>().join(" or "),
                         entry.format
                     );
                     return Err(Error::file(file, what));

@@ -3,7 +3,7 @@
 use crate::cache::Cache;
 use crate::error::{Error, Result};
 use crate::raw::Role;
-use crate::raw::words::time;
+use crate::raw::words::{is_date, time};
 use embc_core::rng::Rng;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -100,15 +100,16 @@ impl When {
     fn of(&self, cache: &Cache, largest: i64) -> Result<i64> {
         let wrong = || {
             Error::Data(format!(
-                "split: {self:?} is no moment; write a number or a date such as \"2024-01-31\""
+                "split: {self:?} is no moment; write a number, without quotes, or a date such as \"2024-01-31\""
             ))
         };
         match self {
             When::Number(n) => n.checked_mul(cache.meta.time_scale).ok_or_else(wrong),
             When::Date(text) => {
-                let (seconds, part) = time(text.as_bytes()).ok_or_else(wrong)?;
+                let (seconds, part) =
+                    time(text.as_bytes()).filter(|_| is_date(text.as_bytes())).ok_or_else(wrong)?;
                 // Whole numbers of today are seconds, milliseconds, microseconds or nanoseconds.
-                let whole = largest / cache.meta.time_scale;
+                let whole = if cache.meta.dates { 0 } else { largest / cache.meta.time_scale };
                 let unit = [1, 1_000, 1_000_000, 1_000_000_000];
                 let unit = unit[[100_000_000_000, 100_000_000_000_000, 100_000_000_000_000_000]
                     .iter()

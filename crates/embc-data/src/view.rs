@@ -3,7 +3,7 @@
 //! Ids of a view are ranks by training count, so that `mod` hashing and truncation see ids in
 //! frequency order without a look at validation or test rows.
 
-use crate::cache::Cache;
+use crate::cache::{Cache, Coded};
 use crate::error::{Error, Result};
 use crate::history::Histories;
 use crate::loader::EVAL_SEED;
@@ -385,36 +385,50 @@ impl View {
     }
 }
 
-/// View ids of a column: ranks by training count, then by cache id; the OOV id is last.
+/// View ids of a column: ranks by training count, then by first training row; the OOV id is last.
 fn remap(cache: &Cache, column: usize, part: &[u8], spec: &Resolved) -> (ViewField, Vec<u32>) {
     let coded = &cache.coded[&column];
     let distinct = cache.meta.columns[column].distinct as usize;
-    let mut counts = vec![0u32; distinct];
-    let mut occurs = vec![false; distinct];
-    for (row, &part) in part.iter().enumerate().filter(|(_, part)| **part != DROPPED) {
-        let row = row as u64;
-        let range = match coded.offsets.is_empty() {
-            true => row..row + 1,
-            false => coded.offsets[row as usize]..coded.offsets[row as usize + 1],
-        };
-        for at in range {
+    let (mut counts, mut first) = (vec![0u32; distinct], vec![u32::MAX; distinct]);
+    // The last row that counted an id, plus 1: twice in a row is one row.
+    let mut last = vec![0u32; distinct];
+    for (row, &part) in (0..).zip(part).filter(|(_, part)| **part != DROPPED) {
+        for at in bag(coded, row, spec.history) {
             let id = coded.ids.id(at) as usize;
-            occurs[id] = true;
-            counts[id] += u32::from(part == split::TRAIN);
+            let trains = part == split::TRAIN;
+            if first[id] == u32::MAX || trains && counts[id] == 0 {
+                first[id] = row;
+            }
+            if last[id] != row + 1 {
+                counts[id] += u32::from(trains);
+                last[id] = row + 1;
+            }
         }
     }
-    let (remap, known, ranked) = rank(&counts, &occurs, spec);
+    let (remap, known, ranked) = rank(&counts, &first, spec);
     (ViewField { column, remap, known }, ranked)
 }
 
-/// View ids by training count: that of each cache id, how many are known, and the count of each.
-pub(crate) fn rank(counts: &[u32], occurs: &[bool], spec: &Resolved) -> (Vec<u32>, u32, Vec<u32>) {
+/// Where the ids of a row stand, of those that a view reads.
+pub(crate) fn bag(coded: &Coded, row: u32, most: Option<u32>) -> std::ops::Range<u64> {
+    let row = u64::from(row);
+    if coded.offsets.is_empty() {
+        return row..row + 1;
+    }
+    let [start, end] = [row, row + 1].map(|row| coded.offsets[row as usize]);
+    start..end.min(start.saturating_add(most.map_or(u64::MAX, u64::from)))
+}
+
+/// View ids by training count: that of each cache id, how many are known, and the count of each. Of
+/// equal counts the one that comes `first` in training; not by cache ids, which rank by all rows: test
+/// rows must not decide who keeps a row of its own. Ids that do not occur have no first row.
+pub(crate) fn rank(counts: &[u32], first: &[u32], spec: &Resolved) -> (Vec<u32>, u32, Vec<u32>) {
     let kept = |id: &u32| match spec.vocab {
         VocabRule::Train => counts[*id as usize] >= spec.min_count.max(1),
-        VocabRule::All => occurs[*id as usize] && counts[*id as usize] >= spec.min_count,
+        VocabRule::All => first[*id as usize] != u32::MAX && counts[*id as usize] >= spec.min_count,
     };
     let mut order: Vec<u32> = (0..counts.len() as u32).filter(kept).collect();
-    order.sort_by_key(|&id| std::cmp::Reverse(counts[id as usize]));
+    order.sort_by_key(|&id| (std::cmp::Reverse(counts[id as usize]), first[id as usize]));
     let known = order.len() as u32;
     let mut remap = vec![known; counts.len()];
     let mut ranked = Vec::with_capacity(order.len() + 1);
@@ -459,7 +473,9 @@ fn standardise(cache: &Cache, train: &Rows, dense: Dense) -> Vec<(f64, f64)> {
         let n = f64::max(values().count() as f64, 1.0);
         let mean = values().sum::<f64>() / n;
         let variance = values().map(|x| (x - mean).powi(2)).sum::<f64>() / n;
-        (mean, if variance > 0.0 { 1.0 / variance.sqrt() } else { 1.0 })
+        // Of equal values the mean may be another number, and the variance what rounding leaves.
+        let varies = values().any(|x| Some(x) != values().next());
+        (mean, if varies && variance > 0.0 { 1.0 / variance.sqrt() } else { 1.0 })
     };
     cache.dense.iter().map(moments).collect()
 }

@@ -146,6 +146,9 @@ fn raw_files_of_every_format() {
         "adjacency",
         "text",
         "csv",
+        "jsonl",
+        "ffm",
+        "svm",
     ] {
         let mut entry = registry.get(name).unwrap().clone();
         let file = entry.files.values_mut().next().unwrap();

@@ -12,10 +12,13 @@ pub(super) struct Csv;
 /// The label that makes every row a positive.
 const ALL_POSITIVE: &str = "all-positive";
 
-fn layout(entry: &Entry) -> Result<Layout> {
+pub(super) fn layout(entry: &Entry) -> Result<Layout> {
     let wrong = |what: String| Error::Data(format!("data set {}: {what}", entry.name));
     let c = entry.columns.as_ref().ok_or_else(|| {
-        wrong("format = \"csv\" needs columns = { label = …, categorical = […] }".into())
+        wrong(format!(
+            "format = {:?} needs columns = {{ label = …, categorical = […] }}",
+            entry.format
+        ))
     })?;
     let delimiter = u8::try_from(c.delimiter)
         .map_err(|_| wrong(format!("columns.delimiter {:?} is not one byte", c.delimiter)))?;
@@ -26,6 +29,15 @@ fn layout(entry: &Entry) -> Result<Layout> {
     }
     if c.categorical.is_empty() && c.multi.is_empty() {
         return Err(wrong("columns names no categorical or multi column".into()));
+    }
+    let of_text = [
+        ("delimiter", c.delimiter != ','),
+        ("header", !c.header),
+        ("quote", c.quote != Quote::Double),
+        ("escape", c.escape.is_some()),
+    ];
+    if let Some((key, _)) = of_text.iter().find(|(_, given)| *given && entry.format != "csv") {
+        return Err(wrong(format!("columns.{key} is read with format = \"csv\"; remove it")));
     }
     check_label(c).and_then(|()| check_names(c)).map_err(wrong)?;
     let column =
@@ -120,8 +132,8 @@ impl Multi {
 
     /// A value without its weight, where weights are dropped.
     pub(super) fn unweighted<'a>(&self, value: &'a str) -> &'a str {
-        match (self.weights, super::words::is_weighted(value)) {
-            (Some(Weights::Drop), true) => value.rsplit_once(':').map_or(value, |(name, _)| name),
+        match self.weights {
+            Some(Weights::Drop) => super::words::unweighted(value),
             _ => value,
         }
     }

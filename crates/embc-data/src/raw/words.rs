@@ -46,6 +46,11 @@ pub fn time(value: &[u8]) -> Option<Time> {
     })
 }
 
+/// True for a date, whose unit is the second; numbers may count others.
+pub fn is_date(value: &[u8]) -> bool {
+    std::str::from_utf8(value).is_ok_and(|text| date(text.trim()).is_some())
+}
+
 fn billionths(digits: &str) -> Option<u32> {
     let is_digits = digits.bytes().all(|byte| byte.is_ascii_digit());
     let padded = format!("{:0<9}", digits.get(..digits.len().min(9))?);
@@ -124,8 +129,17 @@ fn date(text: &str) -> Option<Time> {
     Some((seconds - zone, part))
 }
 
-/// The values of a list as JSON or Python write it: `["a", 'b']`; none where it is no list.
+/// The values of a list as JSON or Python write it: `["a", 'b']`; none where it is no list of values.
 pub fn list(value: &str) -> Option<Vec<String>> {
+    if let Ok(values) = serde_json::from_str::<Vec<serde_json::Value>>(value) {
+        let text = |value| match value {
+            serde_json::Value::String(text) => Some(text),
+            serde_json::Value::Null => Some(String::new()),
+            serde_json::Value::Array(_) | serde_json::Value::Object(_) => None,
+            other => Some(other.to_string()),
+        };
+        return values.into_iter().map(text).collect();
+    }
     let inner = value.trim().strip_prefix('[')?.strip_suffix(']')?;
     let mut values = Vec::new();
     let mut chars = inner.chars().peekable();
@@ -137,7 +151,7 @@ pub fn list(value: &str) -> Option<Vec<String>> {
             chars.next();
             loop {
                 match chars.next()? {
-                    '\\' => item.push(chars.next()?),
+                    '\\' => item.push(escaped(&mut chars)?),
                     c if c == first => break,
                     c => item.push(c),
                 }
@@ -145,6 +159,9 @@ pub fn list(value: &str) -> Option<Vec<String>> {
             while chars.next_if(|c| c.is_whitespace()).is_some() {}
         } else {
             while let Some(c) = chars.next_if(|c| *c != ',') {
+                if matches!(c, '[' | ']' | '(' | '{') {
+                    return None;
+                }
                 item.push(c);
             }
             item.truncate(item.trim_end().len());
@@ -155,6 +172,29 @@ pub fn list(value: &str) -> Option<Vec<String>> {
             Some(',') => {}
             Some(_) => return None,
         }
+    }
+}
+
+/// What stands after a backslash in Python's text.
+fn escaped(chars: &mut impl Iterator<Item = char>) -> Option<char> {
+    let digits = match chars.next()? {
+        'n' => return Some('\n'),
+        't' => return Some('\t'),
+        'r' => return Some('\r'),
+        'x' => 2,
+        'u' => 4,
+        'U' => 8,
+        other => return Some(other),
+    };
+    let code: String = chars.take(digits).collect();
+    char::from_u32(u32::from_str_radix(&code, 16).ok()?)
+}
+
+/// A value without its weight, whatever number that is.
+pub fn unweighted(value: &str) -> &str {
+    match value.rsplit_once(':') {
+        Some((name, weight)) if !name.is_empty() && weight.parse::<f64>().is_ok() => name,
+        _ => value,
     }
 }
 
@@ -211,8 +251,14 @@ mod tests {
         assert_eq!(of("['a','it''s']"), None, "Python writes no such thing");
         assert_eq!(of("[1, 2 ]").as_deref(), Some("1|2"));
         assert_eq!(of(" [] ").as_deref(), Some(""));
+        assert_eq!(of(r#"["caf\u00e9", "a\nb", 1.50]"#).as_deref(), Some("café|a\nb|1.5"));
+        assert_eq!(of(r"['caf\xe9', None]").as_deref(), Some("café|None"));
+        assert_eq!((of("[[1,2],[3]]"), of("[a, [b]]")), (None, None), "no list of values");
         assert_eq!(of("a, b"), None);
         assert_eq!(of("['open]"), None);
+        for text in ["x", "x:1", "x:1e-05", "x:0.5"] {
+            assert_eq!(unweighted(text), "x");
+        }
         assert!(is_weighted("Comedy:0.9") && !is_weighted("12:30") && !is_weighted(":0.5"));
     }
 }

@@ -1,6 +1,6 @@
 //! What changes with a row's item, where negatives and candidates replace it, and what stays.
 
-use super::{HadRule, View, ViewField};
+use super::{HadRule, View, ViewField, bag};
 use crate::error::{Error, Result};
 use crate::negative::{Had, Upto};
 use crate::raw::{Field, Role};
@@ -26,17 +26,30 @@ impl View {
     }
 
     /// Finds whom each column follows, by all rows: a column that is a function of the item is the
-    /// item's, wherever the item goes.
+    /// item's, wherever the item goes; one that is also a function of the user is of whom more rows
+    /// attest it.
     pub(super) fn follow(&mut self, user: usize, item: usize) -> Result<()> {
         let (mut fields, mut dense) = (Vec::new(), Vec::new());
         let (users, items) = (self.first_rows(user), self.first_rows(item));
         let mut of_row = Vec::new();
+        // Rows beyond the first of each user, and of each item: what can tell whose a column is.
+        let repeats = |first: &[u32]| {
+            let present = first.iter().filter(|&&row| row != u32::MAX).count();
+            self.cache.meta.rows - present as u64
+        };
+        let (of_users, of_items) = (repeats(&users), repeats(&items));
         let mut judge = |name: &str, same: &dyn Fn(u32, u32) -> bool| {
             let context = self.resolved.context.iter().any(|column| column == name);
-            let follows = match () {
-                () if self.is_function_of(user, &users, same) => Some(Follows::Row),
-                () if self.is_function_of(item, &items, same) => Some(Follows::Item),
-                () => None,
+            let constant = (0..self.cache.meta.rows as u32).all(|row| same(row, 0));
+            let is_users = of_users > 0 && self.is_function_of(user, &users, same);
+            let is_items = of_items > 0 && self.is_function_of(item, &items, same);
+            let follows = match (constant, is_users, is_items) {
+                (true, ..) => Some(Follows::Row),
+                // Of one that could be either's, as where each user has one row: the better attested.
+                (_, true, true) if of_users > of_items => Some(Follows::Row),
+                (_, _, true) => Some(Follows::Item),
+                (_, true, _) => Some(Follows::Row),
+                _ => None,
             };
             if context && follows.is_some() {
                 let whose = if follows == Some(Follows::Row) { "user" } else { "item" };
@@ -145,12 +158,8 @@ impl View {
         let (mut unknown, mut all) = (0u64, 0u64);
         for (field, shape) in self.fields.iter().zip(&self.shape.fields) {
             let coded = &self.cache.coded[&field.column];
-            for row in (0..self.parts[2].len()).map(|i| self.parts[2].get(i) as usize) {
-                let range = match coded.offsets.is_empty() {
-                    true => row as u64..row as u64 + 1,
-                    false => coded.offsets[row]..coded.offsets[row + 1],
-                };
-                for at in range {
+            for row in (0..self.parts[2].len()).map(|i| self.parts[2].get(i)) {
+                for at in bag(coded, row, self.resolved.history) {
                     let id = field.remap[coded.ids.id(at) as usize] as usize;
                     all += 1;
                     unknown += u64::from(shape.counts[id] == 0);

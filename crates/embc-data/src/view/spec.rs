@@ -160,24 +160,23 @@ impl Resolved {
         })
     }
 
-    /// What comes to this, on the data set that it is of.
-    pub fn asked(&self) -> ViewSpec {
+    /// What comes to this, on the data set that it is of, under a model that wants such examples.
+    pub fn asked(&self, examples: Examples) -> ViewSpec {
         let has = |role: Role| self.columns.iter().any(|(_, name)| name == role.name());
         let (user, item) = self.pair.clone().unzip();
-        let implicit = ![Role::Label, Role::Rating, Role::Class].into_iter().any(has);
         ViewSpec {
             split: self.split.clone().map(SplitChoice::Rule),
             min_count: self.min_count,
             vocab: self.vocab,
             label: self.label.clone(),
-            negatives: Some(self.negatives).filter(|&n| n > 0 || implicit),
+            negatives: (examples == Examples::Rows).then_some(self.negatives),
             candidates: self.candidates,
             valid_queries: self.valid_queries,
             user,
             item,
             context: self.context.clone(),
             had: self.had,
-            dense: Some(self.dense).filter(|_| has(Role::Dense)),
+            dense: (examples == Examples::Rows && has(Role::Dense)).then_some(self.dense),
             shuffle: self.shuffle,
             history: self.history,
         }
@@ -234,6 +233,11 @@ impl ViewSpec {
         let by_user = examples != Examples::Rows;
         let implicit = !has(|r| matches!(r, Role::Label | Role::Rating | Role::Class));
         let unread = [
+            (
+                self.negatives.is_some_and(|n| n > 0) && has(|r| *r == Role::Class),
+                "negatives",
+                "are labels 0, which classes do not have",
+            ),
             (
                 self.label.is_some() && !has(|r| *r == Role::Rating),
                 "label",

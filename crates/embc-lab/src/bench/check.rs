@@ -127,6 +127,9 @@ fn check_data(e: &Experiment, data: &View) -> Result<()> {
             e.dataset
         )));
     }
+    if e.embedding.unknown == Unknown::Trained && data.resolved().negatives > 0 {
+        bail!(e.error("embedding.unknown", "unknown = \"trained\" and sampled negatives: these are never unknown items, so that an unknown one would give its label away; take \"mean\""));
+    }
     if e.embedding.unknown == Unknown::Trained
         && (data.resolved().vocab == VocabRule::All || task == Task::Ranking)
     {

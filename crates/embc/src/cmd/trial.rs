@@ -16,7 +16,12 @@ pub fn run(args: &Trial, global: &Global) -> Result<Outcome> {
     order.check().map_err(at)?;
     let registry = super::registry(global)?;
     let entry = super::entry(&registry, &order.dataset)?;
-    let data = super::open(entry, order.spec.data.view.asked(), order.examples()?, global)?;
+    let data = super::open(
+        entry,
+        order.spec.data.view.asked(order.examples()?),
+        order.examples()?,
+        global,
+    )?;
     let bench = Bench::new(entry, &data, global.overcommit);
     bench.check_order(&order).map_err(at)?;
     let again = Again { done: args.rerun, failed: true };

@@ -50,7 +50,7 @@ fn another_split_of_the_registry_is_another_trial() {
     let sweep = |args: &[&str]| {
         case.run(&[&["sweep", "--config", "shop.toml", "--datasets", "mine.toml"], args].concat())
     };
-    assert!(sweep(&[]).fine().stdout.contains("0.6945 ± 0.0066"));
+    assert!(sweep(&[]).fine().stdout.contains("0.6999 ± 0.0120"));
     let text = std::fs::read_to_string(case.path("mine.toml")).unwrap();
     case.write("mine.toml", text.replace("valid = 0.1, test = 0.1", "valid = 0.3, test = 0.4"));
     let report = ["report", "shop.toml", "--datasets", "mine.toml"];
@@ -62,13 +62,13 @@ fn another_split_of_the_registry_is_another_trial() {
     );
     let again = sweep(&[]).fine();
     assert!(!again.stderr.contains("done already"), "{}", again.stderr);
-    assert!(again.stdout.contains("0.6886 ± 0.0372"), "{}", again.stdout);
+    assert!(again.stdout.contains("0.6840 ± 0.0214"), "{}", again.stdout);
     assert!(sweep(&[]).fine().stderr.contains("4 of 4 trials are done already"));
     // Back again: what was trained then is known.
     case.write("mine.toml", text);
     let back = sweep(&[]).fine();
     assert!(back.stderr.contains("4 of 4 trials are done already"), "{}", back.stderr);
-    assert!(back.stdout.contains("0.6945 ± 0.0066"), "{}", back.stdout);
+    assert!(back.stdout.contains("0.6999 ± 0.0120"), "{}", back.stdout);
 }
 
 #[test]
@@ -141,7 +141,7 @@ fn candidates_bring_their_own_columns() {
     for name in ["r.toml", "x.csv", "x.toml"] {
         std::fs::copy(folder.join(name), explicit.path(name)).unwrap();
     }
-    near(train(&explicit, "x.toml", "test/hr@10"), 0.193_878, 1e-6);
+    near(train(&explicit, "x.toml", "test/hr@10"), 0.234_694, 1e-6);
     // A price that changes from row to row belongs to neither.
     let rows = std::fs::read_to_string(explicit.path("x.csv")).unwrap();
     let (header, rows) = rows.split_once('\n').unwrap();
@@ -170,7 +170,7 @@ fn a_user_whom_training_does_not_know_is_a_query() {
 #[test]
 fn repeats_are_left_out_and_counted() {
     let case = case("repeats");
-    near(train(&case, "x.toml", "test/mrr"), 0.096_461, 1e-6);
+    near(train(&case, "x.toml", "test/mrr"), 0.173_803, 1e-6);
     let results = || std::fs::read_to_string(case.path("results/x.jsonl")).unwrap();
     assert!(results().contains("\"test rows of an item that the user already had\":20"));
     // Among sampled candidates too.
@@ -195,10 +195,9 @@ fn ids_that_training_does_not_know_read_the_same_in_all_schemes() {
         losses.sum::<f64>()
     };
     let (row, mean, zero) = (full("row"), full("mean"), full("zero"));
-    // The epoch is picked with the stand-in too, which moves the third digit.
-    near(row, 0.5505, 0.002);
-    near(mean, 0.5445, 0.002);
-    near(zero, 0.5434, 0.003);
+    near(row, 0.5478, 1e-4);
+    near(mean, 0.5438, 1e-4);
+    near(zero, 0.5403, 1e-4);
     let report = run(&case, "report x.toml", &[]).fine();
     assert!(report.stdout.contains("of the test lookups are of ids without a training row"));
 }
@@ -248,17 +247,17 @@ fn candidates_are_drawn_without_replacement() {
 #[test]
 fn what_was_rated_low_is_no_candidate() {
     let case = case("rated_low_candidates");
-    near(train(&case, "x.toml", "test/hr@5"), 0.590_909, 1e-6);
+    near(train(&case, "x.toml", "test/mrr"), 0.328_281, 1e-6);
     let set = ["--set", "data.had=positives"];
     let ran = run(&case, "-q train --threads 1 --config x.toml", &set).fine();
-    near(value(&ran.stdout, "test/hr@5"), 0.581_818, 1e-6);
+    near(value(&ran.stdout, "test/mrr"), 0.326_732, 1e-6);
 }
 
 #[test]
 fn a_baseline_of_zero_decides_nothing() {
     let case = case("zero_baseline");
     let z = run(&case, "-q sweep --config z.toml", &[]).fine().stdout;
-    assert!(z.contains("`hash` 25.0") || z.contains("`hash`, 25.0"), "{z}");
+    assert!(z.contains("`hash` loses least, 25.0 ± "), "{z}");
     let zz = run(&case, "-q sweep --config zz.toml", &[]).fine().stdout;
     assert!(zz.contains("not defined") && !zz.contains("inf ") && !zz.contains("NaN"), "{zz}");
     let advice = run(&case, "recommend zz.toml --budget-bytes 1MiB", &[]).fine().stdout;
@@ -266,7 +265,7 @@ fn a_baseline_of_zero_decides_nothing() {
         !advice.contains("inf ") && advice.contains(" better than the full table's"),
         "{advice}"
     );
-    assert!(advice.contains("0.0178 ± "), "in the metric itself: {advice}");
+    assert!(advice.contains("0.0150 ± "), "in the metric itself: {advice}");
 }
 
 #[test]

@@ -191,3 +191,87 @@ fn a_csv_can_have_classes() {
         .run(&["train", "--config", "x.toml"])
         .refuses("x.toml:11: auc is a metric of labels 0 and 1");
 }
+
+/// A table is what it holds, whatever file it is in: the same data hash, and so the same trials.
+#[test]
+fn one_table_in_several_formats_is_one_data_set() {
+    let row = |i: usize| {
+        let label = ["yes", "no"][i % 2];
+        let (price, tags) = (["1.50", "", "7"][i % 3], ["a", "b", "c"][..i % 4].to_vec());
+        (label, price, i % 5, i * 7 % 11, tags)
+    };
+    let rows: Vec<_> = (0..60).map(row).collect();
+    let table = |delimiter: &str, header: &str| {
+        let line = |(label, price, user, item, tags): &(&str, &str, usize, usize, Vec<&str>)| {
+            let (user, item) = (format!("u{user}"), item.to_string());
+            [label, price, &user[..], &item[..], &tags.join(" ")[..]].join(delimiter) + "\n"
+        };
+        header.replace(' ', delimiter) + "\n" + &rows.iter().map(line).collect::<String>()
+    };
+    let object = |(label, price, user, item, tags): &(&str, &str, usize, usize, Vec<&str>)| {
+        let price: serde_json::Value = price.parse::<f64>().map_or(().into(), Into::into);
+        let value = serde_json::json!({
+            "tags": tags, "click": *label == "yes", "price": price, "user": format!("u{user}"), "item": item,
+        });
+        value.to_string() + "\n"
+    };
+    let objects: String = rows.iter().map(object).collect();
+    let columns = "label = \"click\", dense = [\"price\"], categorical = [\"user\", \"item\"], multi = [{ name = \"tags\", separator = \" \" }]";
+    let (plain, typed) = (
+        "click price user item tags",
+        "click:token price:float user:token item:token tags:token_seq",
+    );
+    let hash = |format: &str, text: String, more: &str| {
+        let sandbox = Sandbox::new();
+        let ran = sandbox.info(format, text, &format!("columns = {{ {columns}{more} }}\n")).fine();
+        let info: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+        assert_eq!(info["rows"], 60);
+        info["data_hash"].as_str().unwrap().to_string()
+    };
+    let csv = hash("csv", table(",", plain), "");
+    assert_eq!(hash("csv", table(";", plain), ", delimiter = \";\""), csv);
+    let recbole = ", delimiter = \"\\t\", quote = \"none\"";
+    assert_eq!(hash("csv", table("\t", typed), recbole), csv);
+    assert_eq!(hash("jsonl", objects.clone(), ""), csv);
+    assert_ne!(hash("csv", table(",", plain).replace("1.50", "1.51"), ""), csv);
+    let jsonl = |text: &str, more: &str| {
+        Sandbox::new().info("jsonl", text, &format!("columns = {{ {columns}{more} }}\n"))
+    };
+    jsonl(&objects, ", delimiter = \";\"")
+        .refuses("columns.delimiter is read with format = \"csv\"");
+    jsonl(&objects.replace("\"user\"", "\"who\""), "")
+        .refuses("raw.txt: no object has the key user");
+    jsonl(&(objects.clone() + "{\"click\": tru"), "").refuses("raw.txt:61: not a JSON object");
+    jsonl(&objects.replacen("true", "7", 1), "").refuses("raw.txt:1: click is \"7\"");
+}
+
+#[test]
+fn libsvm_and_libffm_are_read() {
+    let rows: String = (0..40)
+        .map(|i| format!("{} 0:{}:1 1:{}:1 1:{}:1\n", i % 2, i % 5, 9 + i % 3, 20 + i % 4))
+        .collect();
+    let columns = |more: &str| {
+        format!(
+            "columns = {{ label = \"label\", multi = [{{ name = \"0\", separator = \" \" }}, {{ name = \"1\", separator = \" \"{more} }}] }}\n"
+        )
+    };
+    let sandbox = Sandbox::new();
+    let ran = sandbox.info("libffm", &rows, &columns("")).fine();
+    assert_eq!((distinct(&ran, "0"), distinct(&ran, "1")), (5, 7));
+    let weighted = rows.replace("20:1", "20:0.5");
+    sandbox
+        .info("libffm", &weighted, &columns(""))
+        .refuses("raw.txt:1: feature 20 has the value 0.5");
+    let ran = sandbox.info("libffm", &weighted, &columns(", weights = \"drop\"")).fine();
+    assert_eq!(distinct(&ran, "1"), 7);
+    sandbox.info("libffm", rows.replace("0:", "7:"), &columns("")).refuses("field 7 is not in");
+    let svm: String =
+        (0..40).map(|i| format!("{} {}:1\n", if i % 2 > 0 { 1 } else { -1 }, i % 6)).collect();
+    let one =
+        "columns = { label = \"label\", multi = [{ name = \"features\", separator = \" \" }] }\n";
+    assert_eq!(distinct(&sandbox.info("libsvm", &svm, one).fine(), "features"), 6);
+    sandbox
+        .info("libsvm", svm.replace(":1", ":1:1"), one)
+        .refuses("raw.txt:1: \"0:1:1\" is not index:value");
+    sandbox.info("libsvm", &svm, "").refuses("format = \"libsvm\" needs columns");
+}

@@ -7,6 +7,7 @@ mod files;
 mod golden;
 mod histories;
 mod hostile;
+mod leaks;
 mod real;
 mod sandbox;
 mod smoke;

@@ -1,0 +1,66 @@
+//! A user's own log: a JSON object a line. The same `columns` as of a CSV file, by key; what a value
+//! would be in a CSV file is what it is here, so that one table in both gives the same data.
+
+use super::cells::Cells;
+use super::csv::layout;
+use super::{Field, Format, Sink};
+use crate::error::{Error, Result};
+use crate::input::Input;
+use crate::registry::Entry;
+use serde_json::value::RawValue;
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+pub(super) struct JsonLines;
+
+impl Format for JsonLines {
+    fn name(&self) -> &'static str {
+        "jsonl"
+    }
+    fn doc(&self) -> &'static str {
+        "a JSON object a line; columns = { label, dense, categorical, multi } say what its keys hold"
+    }
+    fn fields(&self, entry: &Entry) -> Result<Vec<Field>> {
+        Ok(layout(entry)?.fields())
+    }
+    fn dense(&self) -> crate::view::Dense {
+        crate::view::Dense::Standard
+    }
+    fn read(&self, entry: &Entry, input: Input<'_>, sink: Sink<'_>) -> Result<()> {
+        let (layout, path) = (layout(entry)?, input.path.clone());
+        let names: Vec<&str> = layout.columns.iter().map(|(_, field)| &field.name[..]).collect();
+        let mut seen = vec![false; names.len()];
+        let at = (0..names.len()).collect();
+        let mut cells = Cells::new(&layout, &path, Ok(at)).expect("places are given");
+        input.lines(|line, text| {
+            let wrong = |what: String| Error::line(&path, line, what);
+            let object: BTreeMap<Cow<'_, str>, &RawValue> = serde_json::from_slice(text)
+                .map_err(|error| wrong(format!("not a JSON object: {error}")))?;
+            let value = |(name, seen): (&&str, &mut bool)| {
+                let value = object.get(*name);
+                *seen |= value.is_some();
+                value.map_or(Ok(Cow::Borrowed(&b""[..])), |value| cell(value))
+            };
+            let values: std::result::Result<Vec<Cow<'_, [u8]>>, serde_json::Error> =
+                names.iter().zip(&mut seen).map(value).collect();
+            let values = values.map_err(|error| wrong(format!("not a JSON object: {error}")))?;
+            sink(cells.row(line, values.len(), |place| values.get(place).map(|v| &v[..]))?)
+        })?;
+        if let Some((name, _)) = names.iter().zip(seen).find(|(_, seen)| !seen) {
+            return Err(Error::file(&path, format!("no object has the key {name}")));
+        }
+        cells.finish()
+    }
+}
+
+/// A value as a CSV file has it: text without quotes, nothing for null, lists and numbers as written.
+fn cell(value: &RawValue) -> std::result::Result<Cow<'_, [u8]>, serde_json::Error> {
+    Ok(match value.get() {
+        "null" => Cow::Borrowed(b""),
+        text if text.starts_with('"') => match serde_json::from_str::<Cow<'_, str>>(text)? {
+            Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
+            Cow::Owned(text) => Cow::Owned(text.into_bytes()),
+        },
+        text => Cow::Borrowed(text.as_bytes()),
+    })
+}
