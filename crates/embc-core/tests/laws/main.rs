@@ -230,7 +230,8 @@ fn footprints_equal_the_real_buffers() {
             if storage != Storage::Fp32 {
                 loaded.0 = Box::new(Quantized::new(loaded.0, storage, 16));
             }
-            restore(&mut loaded, &saved, What::Weights).expect(scheme.name());
+            restore(&mut loaded, &saved, What::Weights)
+                .unwrap_or_else(|e| panic!("{}: {e}", scheme.name()));
             assert_eq!(loaded.0.footprint().bytes(), footprint.bytes(), "{}", scheme.name());
             let ids: Vec<u32> = (0..1000).collect();
             let rows = |built: &Built| rows(&*built.0, &ids, plan.out_dim);
