@@ -310,3 +310,50 @@ fn synthetic_data_has_the_planted_shape() {
     let wrong = "split = { rule = \"tail\", valid = 0.1 }\nsynth = { kind = \"gmf\", rows = 10, vocab = 400, seed = 1 }";
     assert!(view("synth", &[], wrong, "").err().unwrap().contains("make 0 items a user"));
 }
+
+/// What a view came to, asked for again, comes to the same: an order runs wherever the data is.
+#[test]
+fn a_resolved_view_asks_for_itself() {
+    let rows: String = (0..60)
+        .map(|i| format!("{},{},u{},i{},{i}\n", 1 + i % 5, i % 2, i % 6, i * 7 % 11))
+        .collect();
+    let rows = format!("stars,click,user,item,t\n{rows}");
+    let mut tried = 0;
+    for label in [
+        "label = \"all-positive\"",
+        "label = \"all-positive\", negatives = 3",
+        "label = \"click\"",
+        "label = \"click\", negatives = 2",
+        "label = \"click\", dense = [\"stars\"]",
+        "label = \"stars\", rating = true",
+        "label = \"stars\", classes = true",
+    ] {
+        let more = format!(
+            "split = {{ rule = \"last-per-user\", valid = 1, test = 1 }}\ncolumns = {{ {label}, time = \"t\", categorical = [\"user\", \"item\"] }}"
+        );
+        for spec in [
+            "",
+            "negatives = 0",
+            "negatives = 4",
+            "min_count = 2\nvocab = \"all\"",
+            "label = { positive_min = 4 }",
+            "history = 9\ncandidates = 5\nvalid_queries = 0.5",
+            "user = \"item\"\nitem = \"user\"",
+            "dense = \"raw\"",
+            "dense = \"standard\"",
+            "had = \"positives\"",
+            "split = { rule = \"random\", valid = 0.2, test = 0.2, seed = 3 }\nshuffle = \"none\"",
+        ] {
+            for by in [Examples::Rows, Examples::Users, Examples::Pairs] {
+                let of = |spec: &str| support::view("csv", &[("data", &rows)], &more, spec, by);
+                let Ok(view) = of(spec) else { continue };
+                let asked = toml::to_string(&view.resolved().asked(by)).unwrap();
+                let again =
+                    of(&asked).unwrap_or_else(|e| panic!("{label} {spec:?} {by:?}: {e}\n{asked}"));
+                assert_eq!(again.resolved(), view.resolved(), "{label} {spec:?} {by:?}");
+                tried += 1;
+            }
+        }
+    }
+    assert!(tried > 60, "{tried}");
+}
