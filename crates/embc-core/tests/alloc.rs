@@ -121,17 +121,17 @@ fn steps(model: &str, knobs: &str, schemes: &[&str]) {
                 let model = kind.build(shape, &plan.widths(), &knobs, &mut rng).unwrap();
                 let mut net = Net::new(layer, model, &optim);
                 let mut batch = Batch::default();
-                let mut counted = 0;
-                for step in 0..40 {
+                // Buffers grow in the first steps, with the number of unique ids; on a busy machine a
+                // thread of the pool may get its first share of the work, and its scratch, late.
+                let (mut step, mut quiet) = (0, 0);
+                while quiet < 10 {
+                    assert!(step < 400, "{} {} {optim:?}", kind.name(), scheme.name());
                     fill(&mut batch, step, shape, examples);
                     let before = ALLOCATIONS.load(Ordering::Relaxed);
                     net.step(&batch, loss, &optim);
-                    // The number of unique ids varies: buffers may grow in the first steps.
-                    if step >= 30 {
-                        counted += ALLOCATIONS.load(Ordering::Relaxed) - before;
-                    }
+                    let allocated = ALLOCATIONS.load(Ordering::Relaxed) - before;
+                    (step, quiet) = (step + 1, if allocated == 0 { quiet + 1 } else { 0 });
                 }
-                assert_eq!(counted, 0, "{} {} {optim:?}", kind.name(), scheme.name());
             }
         }
     }
