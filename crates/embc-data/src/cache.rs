@@ -142,7 +142,7 @@ impl<'a> ArrowWriter<'a> {
     /// Adds a record batch.
     pub fn write(&mut self, columns: &[(&str, Values<'_>)]) -> Result<()> {
         let columns: Vec<pl::Column> = columns.iter().map(|(n, v)| series(n, v)).collect();
-        let fail = |error: pl::PolarsError| polars_error(self.path, error);
+        let fail = |error: pl::PolarsError| Error::polars(self.path, error);
         let frame = pl::DataFrame::new_infer_height(columns).map_err(fail)?;
         if self.writer.is_none() {
             let file = BufWriter::with_capacity(1 << 20, File::create(self.path).at(self.path)?);
@@ -157,16 +157,9 @@ impl<'a> ArrowWriter<'a> {
     /// Ends the file.
     pub fn finish(mut self) -> Result<()> {
         match &mut self.writer {
-            Some(writer) => writer.finish().map_err(|error| polars_error(self.path, error)),
+            Some(writer) => writer.finish().map_err(|error| Error::polars(self.path, error)),
             None => Ok(()),
         }
-    }
-}
-
-fn polars_error(path: &Path, error: pl::PolarsError) -> Error {
-    match error {
-        pl::PolarsError::IO { error, .. } => Error::io(path, &error),
-        other => Error::file(path, other),
     }
 }
 
@@ -268,11 +261,11 @@ fn open_mapped(path: &Path) -> Result<pl::DataFrame> {
     // its own that is renamed into place, and never written again; on Unix, removing it keeps the
     // mapped pages alive.
     let reader = unsafe { pl::IpcReader::new(file).memory_mapped(Some(path.into())) };
-    reader.finish().map_err(|error| polars_error(path, error))
+    reader.finish().map_err(|error| Error::polars(path, error))
 }
 
 fn column(frame: &pl::DataFrame, name: &str, path: &Path) -> Result<Mapped> {
-    let fail = |error| polars_error(path, error);
+    let fail = |error| Error::polars(path, error);
     let column = frame.column(name).map_err(fail)?;
     let series = column.as_materialized_series();
     macro_rules! buffers {
@@ -357,7 +350,7 @@ impl Cache {
     pub fn vocabulary(folder: &Path, column: usize, each: &mut dyn FnMut(&str, u32)) -> Result<()> {
         let path = folder.join(vocab_name(column));
         let frame = open_mapped(&path)?;
-        let fail = |error| polars_error(&path, error);
+        let fail = |error| Error::polars(&path, error);
         let series = |name| Ok(frame.column(name).map_err(fail)?.as_materialized_series());
         let (values, counts) = (series("value")?.str(), series("count")?.u32());
         let (values, counts) = (values.map_err(fail)?, counts.map_err(fail)?);

@@ -2,7 +2,7 @@
 
 use crate::cache::{self, ArrowWriter, CHUNK, Values};
 use crate::error::{At, Error, Result};
-use crate::raw::{Field, Note, Role, Row};
+use crate::raw::{Field, Note, Role, Row, Takes, Time};
 use crate::vocab::{self, Allowance, Encoder, Finished};
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
@@ -48,15 +48,125 @@ pub struct BlockColumn {
     /// Values of a coded column, and where each ends.
     text: Vec<u8>,
     ends: Vec<u32>,
+    /// The value of each row, where several rows have one: an index into `ends`.
+    codes: Option<Vec<u32>>,
+}
+
+impl BlockColumn {
+    /// Adds a number.
+    pub fn number(&mut self, number: f64) {
+        self.numbers.extend(number.to_le_bytes());
+    }
+
+    /// Adds a time.
+    pub fn time(&mut self, (whole, part): Time) {
+        self.numbers.extend(whole.to_le_bytes());
+        self.numbers.extend(part.to_le_bytes());
+    }
+
+    /// Adds a value of a coded column.
+    pub fn value(&mut self, value: &[u8]) {
+        self.text.extend_from_slice(value);
+        self.ends.push(self.text.len() as u32);
+    }
+
+    /// Says which of the values so far each row has.
+    pub fn coded(&mut self, codes: Vec<u32>) {
+        self.codes = Some(codes);
+    }
+
+    /// Adds a row's value of a role: the dense one given, or those of its coded column `column`.
+    pub fn push(&mut self, role: Role, row: &Row, dense: f64, column: usize) {
+        match role {
+            Role::Label | Role::Rating => self.number(row.label),
+            Role::Time => self.time(row.time),
+            Role::Dense => self.number(dense),
+            _ => {
+                let before = self.ends.len();
+                row.values(column).for_each(|value| self.value(value));
+                if matches!(role, Role::Multi(_)) {
+                    self.numbers.extend(((self.ends.len() - before) as u32).to_le_bytes());
+                }
+            }
+        }
+    }
+
+    /// Values so far.
+    pub fn values(&self) -> usize {
+        self.ends.len()
+    }
+
+
+    /// The value of number `at`.
+    fn at(&self, at: usize) -> &[u8] {
+        let start = at.checked_sub(1).map_or(0, |before| self.ends[before] as usize);
+        &self.text[start..self.ends[at] as usize]
+    }
+
+    /// Leaves out rows of a column of such a role, those where `out` is true.
+    fn without(&mut self, role: Role, out: &[bool]) {
+        let kept = |row: &usize| !out[*row];
+        let rows = (0..out.len()).filter(kept);
+        let mut left = Self::default();
+        match (role, &self.codes) {
+            (_, Some(codes)) => {
+                let codes = rows.map(|row| codes[row]).collect();
+                left = Self { codes: Some(codes), ..std::mem::take(self) };
+            }
+            (Role::Multi(_), None) => {
+                let (lengths, _) = self.numbers.as_chunks::<4>();
+                let mut at = 0;
+                for (length, out) in lengths.iter().zip(out) {
+                    let next = at + u32::from_le_bytes(*length) as usize;
+                    if !out {
+                        left.numbers.extend(length);
+                        (at..next).for_each(|at| left.value(self.at(at)));
+                    }
+                    at = next;
+                }
+            }
+            (role, None) if role.is_coded() => rows.for_each(|row| left.value(self.at(row))),
+            _ => {
+                let width = if role == Role::Time { 12 } else { 8 };
+                rows.for_each(|row| left.numbers.extend(&self.numbers[row * width..][..width]));
+            }
+        }
+        *self = left;
+    }
+}
+
+/// Some rows as columns, in the order of the fields, and what was noted of them.
+#[derive(Default)]
+pub struct Part {
+    /// The columns.
+    pub columns: Vec<BlockColumn>,
+    /// Rows.
+    pub rows: usize,
+    /// Some times are dates.
+    pub dated: bool,
+    /// How often something was done to values of each field.
+    pub notes: BTreeMap<(usize, Note), u64>,
 }
 
 /// Rows on their way into columns.
-pub struct Rows {
+pub struct Rows<'a> {
     roles: Vec<Role>,
+    send: SyncSender<Block>,
+    budget: &'a Allowance,
     block: Vec<BlockColumn>,
     held: u64,
     bytes: usize,
-    /// All rows so far.
+    /// Bytes reserved for what files have in one piece.
+    reserved: u64,
+    /// The file that is read.
+    pub file: u16,
+    tally: Tally,
+}
+
+/// What is known of rows once they are read.
+#[derive(Default)]
+pub struct Tally {
+    /// All rows.
     pub rows: u64,
     /// Some of their times are dates.
     pub dates: bool,
@@ -64,74 +174,123 @@ pub struct Rows {
     pub label_sum: f64,
     /// How often something was done to values of each field.
     pub notes: BTreeMap<(usize, Note), u64>,
+    /// Rows that were left out, and why the first was.
+    pub skipped: Option<(u64, String)>,
 }
 
-impl Rows {
-    /// No rows yet.
-    pub fn new(fields: &[Field]) -> Self {
+impl<'a> Rows<'a> {
+    /// No rows yet; full blocks are sent.
+    pub fn new(fields: &[Field], send: SyncSender<Block>, budget: &'a Allowance) -> Self {
         let roles: Vec<Role> = fields.iter().map(|field| field.role).collect();
         let block = vec![BlockColumn::default(); roles.len() + 1];
         Self {
             roles,
+            send,
+            budget,
             block,
             held: 0,
             bytes: 0,
-            rows: 0,
-            label_sum: 0.0,
-            dates: false,
-            notes: BTreeMap::new(),
+            reserved: 0,
+            file: 0,
+            tally: Tally::default(),
         }
     }
 
-    /// Adds a row of the `file`th file; hands a full block to the columns.
-    pub fn push(&mut self, row: &Row, file: u8, send: &SyncSender<Block>) -> Result<()> {
-        if self.rows == u64::from(u32::MAX) {
-            return Err(Error::Data("more than 2^32 rows in one data set".into()));
-        }
-        self.rows += 1;
-        self.label_sum += row.label;
-        self.dates |= row.dated;
-        for &note in &row.notes {
-            *self.notes.entry(note).or_default() += 1;
-        }
-        let mut dense = row.dense.iter();
-        let mut column = 0;
-        for (role, part) in self.roles.iter().zip(&mut self.block) {
-            let number = &mut part.numbers;
-            match role {
-                Role::Label | Role::Rating => number.extend(row.label.to_le_bytes()),
-                Role::Time => {
-                    number.extend(row.time.0.to_le_bytes());
-                    number.extend(row.time.1.to_le_bytes());
-                }
-                Role::Dense => {
-                    number.extend(dense.next().copied().unwrap_or(f64::NAN).to_le_bytes());
-                }
-                _ => {
-                    let before = part.ends.len();
-                    for value in row.values(column) {
-                        self.bytes += value.len();
-                        part.text.extend_from_slice(value);
-                        part.ends.push(part.text.len() as u32);
-                    }
-                    column += 1;
-                    if matches!(role, Role::Multi(_)) {
-                        number.extend(((part.ends.len() - before) as u32).to_le_bytes());
-                    }
-                }
-            }
-        }
-        self.block.last_mut().expect("the files").numbers.push(file);
-        self.held += 1;
-        if self.held == BLOCK || self.bytes > BLOCK_BYTES { self.send(send) } else { Ok(()) }
+    /// After the last row.
+    pub fn finish(mut self) -> Result<Tally> {
+        self.flush()?;
+        Ok(self.tally)
     }
 
     /// Hands what is held to the columns.
-    pub fn send(&mut self, send: &SyncSender<Block>) -> Result<()> {
+    fn flush(&mut self) -> Result<()> {
         let block = vec![BlockColumn::default(); self.block.len()];
         (self.held, self.bytes) = (0, 0);
         let columns = std::mem::replace(&mut self.block, block);
-        send.send(Block { columns }).map_err(|_| Error::Cancelled)
+        self.send.send(Block { columns }).map_err(|_| Error::Cancelled)
+    }
+
+    fn count(&mut self, rows: usize) -> Result<()> {
+        self.tally.rows += rows as u64;
+        if self.tally.rows > u64::from(u32::MAX) {
+            return Err(Error::Data("more than 2^32 rows in one data set".into()));
+        }
+        Ok(())
+    }
+}
+
+impl Takes for Rows<'_> {
+    fn row(&mut self, row: &Row) -> Result<()> {
+        self.count(1)?;
+        self.tally.label_sum += row.label;
+        self.tally.dates |= row.dated;
+        for &note in &row.notes {
+            *self.tally.notes.entry(note).or_default() += 1;
+        }
+        let mut dense = row.dense.iter();
+        let mut column = 0;
+        for (&role, part) in self.roles.iter().zip(&mut self.block) {
+            let number = match role {
+                Role::Dense => dense.next().copied().unwrap_or(f64::NAN),
+                _ => f64::NAN,
+            };
+            part.push(role, row, number, column);
+            column += usize::from(role.is_coded());
+        }
+        self.bytes += row.text.len();
+        self.block.last_mut().expect("the files").numbers.extend(self.file.to_le_bytes());
+        self.held += 1;
+        if self.held == BLOCK || self.bytes > BLOCK_BYTES { self.flush() } else { Ok(()) }
+    }
+
+    fn part(&mut self, part: Part) -> Result<()> {
+        if self.held > 0 {
+            self.flush()?;
+        }
+        self.count(part.rows)?;
+        self.tally.dates |= part.dated;
+        for (note, n) in part.notes {
+            *self.tally.notes.entry(note).or_default() += n;
+        }
+        let is_label = |role: &Role| matches!(role, Role::Label | Role::Rating);
+        self.tally.label_sum += match self.roles.iter().position(is_label) {
+            Some(label) => {
+                let (numbers, _) = part.columns[label].numbers.as_chunks::<8>();
+                numbers.iter().map(|number| f64::from_le_bytes(*number)).sum()
+            }
+            None => part.rows as f64,
+        };
+        let mut columns = part.columns;
+        let file = self.file.to_le_bytes().repeat(part.rows);
+        columns.push(BlockColumn { numbers: file, ..BlockColumn::default() });
+        self.send.send(Block { columns }).map_err(|_| Error::Cancelled)
+    }
+
+    fn skip(&mut self, why: &Error, rows: u64) -> Result<()> {
+        self.tally.skipped.get_or_insert_with(|| (0, why.to_string())).0 += rows;
+        Ok(())
+    }
+
+    fn reserve(&mut self, bytes: u64) -> Result<()> {
+        let more = bytes.saturating_sub(self.reserved);
+        if !self.budget.take(more) {
+            return Err(Error::Data(format!(
+                "the file has {} MiB in one piece, for which --memory is too small: raise it, or write the file in smaller row groups",
+                bytes >> 20
+            )));
+        }
+        self.reserved += more;
+        Ok(())
+    }
+}
+
+impl Part {
+    /// Leaves out rows, those where `out` is true, of columns of such roles.
+    pub fn leave_out(&mut self, fields: &[&Field], out: &[bool]) {
+        for (column, field) in self.columns.iter_mut().zip(fields) {
+            column.without(field.role, out);
+        }
+        self.rows -= out.iter().filter(|out| **out).count();
     }
 }
 
@@ -222,10 +381,10 @@ impl ColumnWriter {
             self.measured.take(self.role, &part.numbers);
         }
         if let Some(values) = &mut self.values {
-            let mut start = 0;
-            for &end in &part.ends {
-                values.push(&part.text[start..end as usize], budget)?;
-                start = end as usize;
+            let every = (0..part.ends.len()).map(|at| part.at(at));
+            match &part.codes {
+                Some(codes) => values.push_coded(every, codes, budget)?,
+                None => values.push(every, budget)?,
             }
         }
         Ok(())

@@ -1,6 +1,6 @@
 //! Opening a data set: its cache if that is current, else an ingest into a new one.
 
-use crate::cache::{Cache, Meta, read_meta};
+use crate::cache::{Cache, Meta, Source, read_meta};
 use crate::error::{At, Error, Result};
 use crate::ingest::{self, Progress, Watch, stamp};
 use crate::input::digest;
@@ -33,22 +33,33 @@ fn outdated(entry: &Entry, data_dir: &Path, folder: &Path, mut meta: Meta) -> Re
         return Ok(Err(Some("its files or columns are others now".into())));
     }
     let mut touched = false;
-    for source in &mut meta.sources {
-        let Some(file) = entry.files.get(&source.name) else { continue };
-        if file.sha256.as_ref().is_some_and(|sha256| !sha256.eq_ignore_ascii_case(&source.sha256)) {
-            return Ok(Err(Some(format!("the registry expects another {}", file.path.display()))));
-        }
+    for (name, file) in ingest::row_files(entry) {
         // Without the raw file the cache stands for itself.
-        let Ok(path) = entry.locate(file, data_dir) else { continue };
-        let (bytes, modified) = stamp(&path)?;
-        if (bytes, modified) == (source.bytes, source.modified) {
-            continue;
+        let Ok(parts) = entry.parts(file, data_dir) else { continue };
+        let of_it = |source: &&mut Source| source.name == *name;
+        let mut sources: Vec<&mut Source> = meta.sources.iter_mut().filter(of_it).collect();
+        let listed = |path: &Path, source: &Source| *path == *source.path;
+        if let Some((added, _)) = parts.iter().find(|(p, _)| !sources.iter().any(|s| listed(p, s))) {
+            return Ok(Err(Some(format!("{} is new", added.display()))));
         }
-        let same = || Ok(digest(&path, &mut |_| Ok(()))?.sha256 == source.sha256);
-        if bytes != source.bytes || !same()? {
-            return Ok(Err(Some(format!("{} has changed", path.display()))));
+        if let Some(gone) = sources.iter().find(|s| !parts.iter().any(|(p, _)| listed(p, s))) {
+            return Ok(Err(Some(format!("{} is gone", gone.path))));
         }
-        (source.modified, touched) = (modified, true);
+        for ((_, path), source) in parts.iter().zip(&mut sources) {
+            let sha256 = &source.sha256;
+            if file.sha256.as_ref().is_some_and(|known| !known.eq_ignore_ascii_case(sha256)) {
+                return Ok(Err(Some(format!("the registry expects another {}", file.path.display()))));
+            }
+            let (bytes, modified) = stamp(path)?;
+            if (bytes, modified) == (source.bytes, source.modified) {
+                continue;
+            }
+            let same = || Ok(digest(path, &mut |_| Ok(()))?.sha256 == *sha256);
+            if bytes != source.bytes || !same()? {
+                return Ok(Err(Some(format!("{} has changed", path.display()))));
+            }
+            (source.modified, touched) = (modified, true);
+        }
     }
     if touched {
         let path = folder.join("meta.json");

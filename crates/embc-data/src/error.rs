@@ -1,5 +1,6 @@
 //! Errors of files and registries: one line, what is wrong, where, and what to do.
 
+use polars_error::PolarsError;
 use std::fmt::Display;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -45,6 +46,14 @@ impl Error {
     /// An error of `path` as a whole.
     pub fn file(path: &Path, what: impl Display) -> Self {
         Self::File { path: path.into(), what: what.to_string() }
+    }
+
+    /// What polars says of a file.
+    pub(crate) fn polars(path: &Path, error: PolarsError) -> Self {
+        match error {
+            PolarsError::IO { error, .. } => Self::io(path, &error),
+            other => Self::file(path, other),
+        }
     }
 
     /// An I/O error in the user's words.

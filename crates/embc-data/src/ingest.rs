@@ -5,7 +5,7 @@ use crate::cache::{self, ArrowWriter, CHUNK, ColumnMeta, Meta, Source, VERSION, 
 use crate::columns::{Block, ColumnWriter, Measured, Rows, finish, moment};
 use crate::error::{At, Error, Result};
 use crate::input::{Digested, Hashing, Input, hex};
-use crate::raw::{self, Field, Format, Role};
+use crate::raw::{self, Field, Format, Role, Takes};
 use crate::registry::{Entry, RawFile};
 use crate::synth::Synth;
 use crate::vocab::{self, Allowance};
@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufReader, Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::mpsc::sync_channel;
 use std::time::UNIX_EPOCH;
 
 /// Memory for file buffers and record batches; the rest is for vocabularies.
@@ -42,24 +42,36 @@ pub fn row_files(entry: &Entry) -> Vec<(&String, &RawFile)> {
     let place = |name: &str| ["train", "valid", "test"].iter().position(|n| *n == name);
     let mut files: Vec<_> =
         entry.files.iter().filter(|(name, _)| !name.starts_with("loo_")).collect();
-    files.sort_by_key(|(name, _)| (place(name).unwrap_or(usize::MAX), natural(name)));
+    files.sort_by_key(|(name, _)| (place(name).unwrap_or(usize::MAX), crate::registry::natural(name)));
     files
 }
 
-/// A key that sorts names as people do: day_2 before day_10.
-fn natural(name: &str) -> Vec<(String, u128, String)> {
-    let mut parts = Vec::new();
-    let mut rest = name;
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
-        let (text, after) = rest.split_at(digits);
-        let end = after.find(|c: char| !c.is_ascii_digit()).unwrap_or(after.len());
-        let (number, after) = after.split_at(end);
-        // Equal numbers such as 1 and 01 in the order of their text.
-        parts.push((text.to_string(), number.parse().unwrap_or(u128::MAX), number.to_string()));
-        rest = after;
+/// A file of rows.
+pub struct RowFile<'a> {
+    /// Its name in `[files]`, and what that says of it.
+    pub name: &'a String,
+    /// The same.
+    pub file: &'a RawFile,
+    /// Its path as the registry would name it.
+    pub named: String,
+    /// Where it is.
+    pub path: PathBuf,
+}
+
+/// All files of rows, in order, those of folders and patterns too.
+pub fn row_parts<'a>(entry: &'a Entry, data_dir: &Path) -> Result<Vec<RowFile<'a>>> {
+    let mut all = Vec::new();
+    for (name, file) in row_files(entry) {
+        let parts = entry.parts(file, data_dir)?.into_iter();
+        let part = |(named, path): (PathBuf, PathBuf)| RowFile {
+            name,
+            file,
+            named: named.display().to_string(),
+            path,
+        };
+        all.extend(parts.map(part));
     }
-    parts
+    Ok(all)
 }
 
 /// What a cache of an entry is of: which files, read how, into which columns.
@@ -111,10 +123,10 @@ pub fn build(
     let mut columns =
         fields.iter().enumerate().map(create).collect::<Result<Vec<ColumnWriter>>>()?;
     columns.push(ColumnWriter::files(folder)?);
-    let mut rows = Rows::new(&fields);
     // The text is read here, and its columns are encoded on other threads.
     let (send, filled) = sync_channel::<Block>(1);
-    let (sources, facts) = std::thread::scope(|scope| {
+    let mut rows = Rows::new(&fields, send, &budget);
+    let (sources, facts, rows) = std::thread::scope(|scope| {
         let encode = || {
             for block in filled {
                 let parts = columns.par_iter_mut().zip(&block.columns).with_max_len(1);
@@ -123,24 +135,33 @@ pub fn build(
             Ok::<(), Error>(())
         };
         let encoding = scope.spawn(encode);
-        let read = read_all(entry, format, data_dir, &mut rows, &send, watch);
-        let sent = read.and_then(|read| rows.send(&send).map(|()| read));
-        drop(send);
+        let read = read_all(entry, format, data_dir, &mut rows, watch);
+        let read = read.and_then(|(sources, facts)| Ok((sources, facts, rows.finish()?)));
         // Where encoding failed, its error says why nothing more could be sent.
         encoding.join().expect("columns do not panic")?;
-        sent
+        read
     })?;
-    let (rows_read, label_sum, dates, notes) = (rows.rows, rows.label_sum, rows.dates, rows.notes);
+    let rows_read = rows.rows;
     if rows_read == 0 {
         let path = sources.first().map_or(folder.into(), |(path, _)| path.clone());
-        return Err(Error::file(&path, "holds no rows"));
+        let why = rows.skipped.map_or(String::new(), |(n, why)| {
+            format!(": on_error = \"skip\" left out all {n}, the first for {why}")
+        });
+        return Err(Error::file(&path, format!("holds no rows{why}")));
     }
+    if let Some((n, why)) = &rows.skipped {
+        tracing::warn!("{}: {n} rows are left out; the first: {why}", entry.name);
+    }
+    let notes = rows.notes.into_iter().map(|((i, note), n)| (note.text(&fields[i].name), n));
+    let left_out = rows.skipped.into_iter().map(|(n, why)| (format!("rows left out, the first for {why}"), n));
+    let notes = notes.chain(left_out).collect();
+    let files = sources.len() as u32;
     let sources: Vec<Source> = sources.into_iter().map(|(_, source)| source).collect();
     let share = (memory - BUFFERS) / rayon::current_num_threads() as u64;
     watch(Progress { phase: "encoding", done: 0, total: 1 })?;
     let (numbers, coded) = finish(columns, folder, share)?;
     watch(Progress { phase: "writing", done: 0, total: rows_read })?;
-    let data_hash = write_rows(&fields, folder, rows_read, &numbers, &coded, watch)?;
+    let data_hash = write_rows(&fields, folder, (rows_read, files), &numbers, &coded, watch)?;
     let definition = definition(entry, &fields);
     let measured = fields.iter().enumerate().filter(|(_, field)| field.role == Role::Time);
     let scale = measured.map(|(i, _)| numbers[&i].1.scale()).next().transpose()?.unwrap_or(1);
@@ -165,10 +186,10 @@ pub fn build(
         data_hash,
         sources,
         time_scale: scale,
-        dates,
-        notes: notes.into_iter().map(|((i, note), n)| (note.text(&fields[i].name), n)).collect(),
+        dates: rows.dates,
+        notes,
         rows: rows_read,
-        label_mean: label_sum / rows_read as f64,
+        label_mean: rows.label_sum / rows_read as f64,
         columns: fields.iter().enumerate().map(|(i, field)| of(i, field)).collect(),
         files,
         facts,
@@ -187,31 +208,23 @@ fn read_all(
     entry: &Entry,
     format: &dyn Format,
     data_dir: &Path,
-    rows: &mut Rows,
-    send: &SyncSender<Block>,
+    rows: &mut Rows<'_>,
     watch: Watch<'_>,
 ) -> Result<Read_> {
     if let Some(synth) = &entry.synth {
-        let facts = synth.generate(&mut |row| rows.push(row, 0, send), watch)?;
+        let facts = synth.generate(&mut |row| rows.row(row), watch)?;
         let sha256 = hex(&Sha256::digest(synth.identity()));
         let (name, path) = ("synth".into(), String::new());
         let source = Source { name, path, bytes: 0, modified: 0, sha256 };
         return Ok((vec![(PathBuf::from(&entry.name), source)], facts));
     }
-    let located: Vec<(&String, &RawFile, PathBuf)> = row_files(entry)
-        .into_iter()
-        .map(|(name, file)| Ok((name, file, entry.locate(file, data_dir)?)))
-        .collect::<Result<_>>()?;
-    if located.len() > 256 {
-        let what = format!(
-            "data set {} has {} files of rows, and embc reads 256",
-            entry.name,
-            located.len()
-        );
-        return Err(Error::Data(what));
+    let files = row_parts(entry, data_dir)?;
+    if files.len() > usize::from(u16::MAX) {
+        let (name, n) = (&entry.name, files.len());
+        return Err(Error::Data(format!("data set {name} has {n} files of rows; embc reads 65,535")));
     }
     let mut total = 0;
-    for (_, file, path) in &located {
+    for RowFile { file, path, .. } in &files {
         let (bytes, _) = stamp(path)?;
         if let Some(expected) = file.bytes
             && expected != bytes
@@ -222,16 +235,15 @@ fn read_all(
         total += bytes;
     }
     let (mut sources, mut before) = (Vec::new(), 0);
-    for (index, (name, file, path)) in located.into_iter().enumerate() {
+    for (index, RowFile { name, named, file, path }) in files.into_iter().enumerate() {
         let (bytes, modified) = stamp(&path)?;
         if bytes == 0 {
             return Err(Error::file(&path, "the file is empty; get it again"));
         }
         let mut progress = |done| watch(Progress { phase: "reading", done: before + done, total });
         let mut hashing = Hashing::open(&path, &mut progress)?;
-        let read = format.read(entry, Input::new(&path, &mut hashing)?, &mut |row| {
-            rows.push(row, index as u8, send)
-        });
+        rows.file = index as u16;
+        let read = format.read(entry, Input::new(&path, &mut hashing), rows);
         let digested = match read {
             Ok(()) => hashing.finish(&path)?,
             Err(Error::Cancelled) => return Err(Error::Cancelled),
@@ -246,9 +258,11 @@ fn read_all(
             }
         };
         verify(&path, file, &digested)?;
+        if stamp(&path)? != (bytes, modified) {
+            return Err(Error::file(&path, "changed while it was read; run it again"));
+        }
         before += bytes;
-        let (name, named) = (name.clone(), file.path.display().to_string());
-        let source = Source { name, path: named, bytes, modified, sha256: digested.sha256 };
+        let source = Source { name: name.clone(), path: named, bytes, modified, sha256: digested.sha256 };
         sources.push((path, source));
     }
     Ok((sources, BTreeMap::new()))
@@ -280,7 +294,7 @@ impl Stream {
 fn write_rows(
     fields: &[Field],
     folder: &Path,
-    rows: u64,
+    (rows, files): (u64, u32),
     numbers: &BTreeMap<usize, (PathBuf, Measured)>,
     coded: &BTreeMap<usize, (vocab::Coded, Vec<u8>)>,
     watch: Watch<'_>,
@@ -322,13 +336,18 @@ fn write_rows(
                     Chunk::I64(times.map(fine).collect())
                 }
                 Role::Multi(_) => Chunk::Ids(stream.next(n, u32::from_le_bytes)?, u32::MAX),
-                _ => Chunk::Ids(stream.next(n, u32::from_le_bytes)?, coded[&i].0.distinct),
+                _ => {
+                    let (coded, _) = &coded[&i];
+                    let mut ids = stream.next(n, u32::from_le_bytes)?;
+                    coded.to_ranks(&mut ids);
+                    Chunk::Ids(ids, coded.distinct)
+                }
             })
         };
         let chunks = fields.par_iter().zip(&mut streams).enumerate().map(read);
         let mut chunks = chunks.collect::<Result<Vec<Chunk>>>()?;
-        let files = file.next(n, u8::from_le_bytes)?.into_iter().map(u32::from);
-        chunks.push(Chunk::Ids(files.collect(), 1));
+        let of_file = file.next(n, u16::from_le_bytes)?.into_iter().map(u32::from);
+        chunks.push(Chunk::Ids(of_file.collect(), files));
         Ok(chunks)
     };
     let mut write = |chunks: &[Chunk]| {
@@ -385,22 +404,11 @@ fn write_flat(folder: &Path, column: usize, coded: &vocab::Coded, sum: &mut Sha2
     let mut stream = Stream::open(&coded.ids)?;
     while left > 0 {
         let n = left.min(CHUNK);
-        let ids = stream.next(n, u32::from_le_bytes)?;
+        let mut ids = stream.next(n, u32::from_le_bytes)?;
+        coded.to_ranks(&mut ids);
         Chunk::Ids(ids.clone(), 0).add_to(sum);
         writer.write(&[("id", Values::Ids { ids: &ids, distinct: coded.distinct })])?;
         left -= n;
     }
     writer.finish()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn files_sort_as_people_count() {
-        let mut names = ["day_10", "day_2", "day_1", "a", "day_02", "b2c10", "b2c9"];
-        names.sort_by_key(|name| natural(name));
-        assert_eq!(names, ["a", "b2c9", "b2c10", "day_1", "day_02", "day_2", "day_10"]);
-    }
 }

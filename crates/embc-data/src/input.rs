@@ -100,76 +100,176 @@ pub fn digest(path: &Path, progress: &mut dyn FnMut(u64) -> Result<()>) -> Resul
     Hashing::open(path, progress)?.finish(path)
 }
 
-/// The text of a raw file, for a reader.
+/// A raw file, for a reader: as a stream of bytes, or by its path.
 pub struct Input<'a> {
-    /// For messages.
+    /// Where it is.
     pub path: PathBuf,
+    raw: Box<dyn Read + 'a>,
+}
+
+/// Its text.
+pub struct Text<'a> {
+    path: PathBuf,
     text: Box<dyn BufRead + 'a>,
 }
 
+/// The longest line of text that is read: what has a longer one is no table.
+pub const LONGEST: usize = 64 << 20;
+
+/// What a file is, if it begins so and is no text.
+const NO_TEXT: &[(&[u8], &str)] = &[
+    (b"PAR1", "a Parquet file: say format = \"parquet\""),
+    (b"ARROW1", "an Arrow file: say format = \"arrow\""),
+    (b"FEA1", "a Feather file of the first version: write it anew, as Arrow or Parquet"),
+    (b"BZh", "packed by bzip2: unpack it (bunzip2)"),
+    (b"\xFD7zXZ", "packed by xz: unpack it (unxz)"),
+    (b"7z\xBC\xAF", "a 7z archive: unpack it, and name what is in it"),
+    (b"\xFF\xFE", "text in UTF-16: convert it, iconv -f UTF-16 -t UTF-8"),
+    (b"\xFE\xFF", "text in UTF-16: convert it, iconv -f UTF-16 -t UTF-8"),
+    (b"\x89HDF", "an HDF5 file: write it anew, as Parquet or CSV"),
+    (b"SQLite", "an SQLite database: export a table as CSV"),
+];
+
 impl<'a> Input<'a> {
-    /// Unpacks by what the file begins with, whatever it is called, and drops a UTF-8 byte-order
-    /// mark. Refuses what is no text.
-    pub fn new(path: &Path, raw: impl Read + 'a) -> Result<Self> {
-        let mut raw = BufReader::with_capacity(1 << 18, raw);
-        let start = raw.fill_buf().at(path)?;
-        let begins = |magic: &[u8]| start.starts_with(magic);
-        let packed = match () {
-            () if begins(b"\x1F\x8B") => Some("gz"),
-            () if begins(b"\x28\xB5\x2F\xFD") => Some("zst"),
-            () => None,
-        };
-        let named =
-            path.extension().and_then(|e| e.to_str()).filter(|e| matches!(*e, "gz" | "zst"));
-        if let (Some(named), None, false) = (named, packed, start.is_empty()) {
-            return Err(Error::file(
-                path,
-                format!("is called .{named} and is not: get it again, or rename it"),
-            ));
-        }
-        let not_text = match () {
-            () if begins(b"PK\x03\x04") => {
-                Some("a zip archive: unpack it (unzip), and name what is in it")
-            }
-            () if begins(b"PAR1") => Some("a Parquet file: convert it to CSV, such as with DuckDB"),
-            () if begins(b"ARROW1") => Some("an Arrow file: convert it to CSV"),
-            () if begins(b"BZh") => Some("packed by bzip2: unpack it (bunzip2)"),
-            () if begins(b"\xFD7zXZ") => Some("packed by xz: unpack it (unxz)"),
-            () if begins(b"\xFF\xFE") || begins(b"\xFE\xFF") => {
-                Some("text in UTF-16: convert it, iconv -f UTF-16 -t UTF-8")
-            }
-            () if packed.is_none() && start[..start.len().min(1024)].contains(&0) => {
-                Some("no text in UTF-8: it has bytes of value 0")
-            }
-            () => None,
-        };
-        if let Some(what) = not_text {
-            return Err(Error::file(path, format!("is {what}")));
-        }
-        let mut text: Box<dyn BufRead + 'a> = match packed {
-            Some("gz") => Box::new(BufReader::with_capacity(
-                1 << 18,
-                flate2::bufread::MultiGzDecoder::new(raw),
-            )),
-            Some("zst") => Box::new(BufReader::with_capacity(
-                1 << 18,
-                zstd::stream::read::Decoder::with_buffer(raw).at(path)?,
-            )),
-            _ => Box::new(raw),
-        };
-        if text.fill_buf().at(path)?.starts_with(b"\xEF\xBB\xBF") {
-            text.consume(3);
-        }
-        Ok(Self { path: path.into(), text })
+    /// The file `path`, whose bytes are `raw`.
+    pub fn new(path: &Path, raw: impl Read + 'a) -> Self {
+        Self { path: path.into(), raw: Box::new(raw) }
     }
 
+    /// Its text. Unpacks by what the file begins with, whatever it is called, and drops a UTF-8
+    /// byte-order mark. Refuses what is no text.
+    pub fn text(self) -> Result<Text<'a>> {
+        let Self { path, raw } = self;
+        let mut raw = BufReader::with_capacity(1 << 18, raw);
+        let start = raw.fill_buf().at(&path)?;
+        let packed = match () {
+            () if start.starts_with(b"\x1F\x8B") => Some("gz"),
+            () if start.starts_with(b"\x28\xB5\x2F\xFD") => Some("zst"),
+            () if start.starts_with(b"PK\x03\x04") => Some("zip"),
+            () => None,
+        };
+        let named = path.extension().and_then(|e| e.to_str());
+        let named = named.filter(|e| matches!(*e, "gz" | "zst" | "zip"));
+        if let (Some(named), None, false) = (named, packed, start.is_empty()) {
+            let what = format!("is called .{named} and is not: get it again, or rename it");
+            return Err(Error::file(&path, what));
+        }
+        let unpacked: Box<dyn Read + 'a> = match packed {
+            Some("gz") => Box::new(flate2::bufread::MultiGzDecoder::new(raw)),
+            Some("zip") => Box::new(unzip(&path)?),
+            Some(_) => Box::new(zstd::stream::read::Decoder::with_buffer(raw).at(&path)?),
+            None => Box::new(raw),
+        };
+        let mut text = BufReader::with_capacity(1 << 18, unpacked);
+        let start = text.fill_buf().at(&path)?;
+        let inside = if packed.is_some() { "holds what is " } else { "is " };
+        let known = NO_TEXT.iter().find(|(begin, _)| start.starts_with(begin));
+        let what = match known {
+            Some((_, what)) => Some(*what),
+            None if packed.is_some() && start.starts_with(b"PK\x03\x04") => {
+                Some("an archive again: unpack it, and name what is in it")
+            }
+            None if start[..start.len().min(1024)].contains(&0) => {
+                Some("no text in UTF-8: it has bytes of value 0")
+            }
+            None => None,
+        };
+        if let Some(what) = what {
+            return Err(Error::file(&path, format!("{inside}{what}")));
+        }
+        if start.starts_with(b"\xEF\xBB\xBF") {
+            text.consume(3);
+        }
+        Ok(Text { path, text: Box::new(text) })
+    }
+
+    /// Calls `each` with the number and bytes of every line that is not empty.
+    pub fn lines(self, each: impl FnMut(u64, &[u8]) -> Result<()>) -> Result<()> {
+        self.text()?.lines(each)
+    }
+}
+
+/// The one file in a zip archive, of which nothing is written to disk.
+fn unzip(path: &Path) -> Result<impl Read + use<>> {
+    let file = BufReader::new(File::open(path).at(path)?);
+    let wrong = |what: String| Error::file(path, format!("is a zip archive {what}"));
+    let damaged = |error: zip::result::ZipError| wrong(format!("that is damaged: {error}"));
+    let mut archive = zip::ZipArchive::new(file).map_err(damaged)?;
+    let mut found = None;
+    for i in 0..archive.len() {
+        let entry = archive.by_index_raw(i).map_err(damaged)?;
+        // What macOS adds is no file.
+        let name = entry.name().map_err(damaged)?.into_owned();
+        if entry.is_dir() || name.starts_with("__MACOSX/") {
+            continue;
+        }
+        if entry.enclosed_name().is_none() {
+            return Err(wrong(format!("whose {name:?} would lie elsewhere")));
+        }
+        if entry.encrypted() {
+            return Err(wrong("with a password: unpack it, and name what is in it".into()));
+        }
+        if entry.size() > 1 << 30 && entry.size() / 200 > entry.compressed_size() {
+            let (of, from) = (entry.size() >> 20, entry.compressed_size() >> 10);
+            return Err(wrong(format!("of {of} MiB in {from} KiB: unpack it, if that is right")));
+        }
+        if found.replace(i).is_some() {
+            return Err(wrong("of several files: unpack it, and name what is in it".into()));
+        }
+    }
+    let i = found.ok_or_else(|| wrong("without a file".into()))?;
+    let size = archive.by_index_raw(i).map_err(damaged)?.size();
+    let (send, chunks) = sync_channel(4);
+    // The archive's reader borrows it: a thread owns both.
+    std::thread::spawn(move || {
+        let mut entry = match archive.by_index(i) {
+            Ok(entry) => entry.take(size + 1),
+            Err(error) => return drop(send.send(Err(io::Error::other(error)))),
+        };
+        loop {
+            let mut chunk = Vec::with_capacity(CHUNK);
+            let read = entry.by_ref().take(CHUNK as u64).read_to_end(&mut chunk);
+            let failed = read.is_err();
+            if matches!(read, Ok(0)) || send.send(read.map(|_| chunk)).is_err() || failed {
+                return;
+            }
+        }
+    });
+    Ok(Chunks { chunks, chunk: Vec::new(), at: 0 })
+}
+
+/// Bytes that another thread reads ahead.
+struct Chunks {
+    chunks: Receiver<io::Result<Vec<u8>>>,
+    chunk: Vec<u8>,
+    at: usize,
+}
+
+impl Read for Chunks {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.at == self.chunk.len() {
+            let Ok(chunk) = self.chunks.recv() else { return Ok(0) };
+            (self.chunk, self.at) = (chunk?, 0);
+        }
+        let n = buffer.len().min(self.chunk.len() - self.at);
+        buffer[..n].copy_from_slice(&self.chunk[self.at..][..n]);
+        self.at += n;
+        Ok(n)
+    }
+}
+
+impl Text<'_> {
     /// Calls `each` with the number and bytes of every line that is not empty.
     pub fn lines(mut self, mut each: impl FnMut(u64, &[u8]) -> Result<()>) -> Result<()> {
         let mut line = Vec::new();
         for number in 1.. {
             line.clear();
-            if self.text.read_until(b'\n', &mut line).at(&self.path)? == 0 {
+            let mut some = self.text.by_ref().take(LONGEST as u64 + 1);
+            if some.read_until(b'\n', &mut line).at(&self.path)? == 0 {
                 break;
+            }
+            if line.len() > LONGEST {
+                return Err(too_long(&self.path, number));
             }
             let end = line.iter().rposition(|b| !matches!(b, b'\n' | b'\r'));
             if let Some(end) = end {
@@ -180,7 +280,12 @@ impl<'a> Input<'a> {
     }
 }
 
-impl Read for Input<'_> {
+/// What is said of a line beyond [`LONGEST`].
+pub fn too_long(path: &Path, line: u64) -> Error {
+    Error::line(path, line, format!("the line has more than {} MiB: this is no table", LONGEST >> 20))
+}
+
+impl Read for Text<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.text.read(buffer)
     }

@@ -5,6 +5,7 @@
 
 pub mod atomic;
 pub mod cache;
+mod calm;
 mod candidates;
 mod columns;
 pub mod dataset;

@@ -3,20 +3,24 @@
 //! Most formats are tables of text and differ only in their [`delimited::Layout`]. A reader says
 //! which columns there are ([`Field`]) and streams rows; it keeps nothing.
 
+use crate::columns::Part;
 use crate::error::{Error, Result};
 use crate::input::Input;
 use crate::registry::Entry;
 
 mod adjacency;
+mod arrow;
 mod avazu;
 mod cells;
 mod criteo;
 mod csv;
 mod delimited;
+mod ipc;
 mod jsonl;
 mod libffm;
 mod movielens;
 mod pairs;
+mod parquet;
 mod records;
 mod steam;
 mod text;
@@ -35,6 +39,8 @@ pub static FORMATS: &[&dyn Format] = &[
     &adjacency::Adjacency,
     &text::Text,
     &csv::Csv,
+    &parquet::Parquet,
+    &ipc::Arrow,
     &jsonl::JsonLines,
     &libffm::Libsvm,
     &libffm::Libffm,
@@ -155,7 +161,7 @@ pub struct Row {
     pub dated: bool,
     /// What was done to values, by the index of the field.
     pub notes: Vec<(usize, Note)>,
-    text: Vec<u8>,
+    pub(crate) text: Vec<u8>,
     /// End of each value in `text`.
     ends: Vec<usize>,
     /// End of each coded column in `ends`.
@@ -194,8 +200,20 @@ impl Row {
     }
 }
 
-/// Takes rows as they are read.
-pub type Sink<'a> = &'a mut dyn FnMut(&Row) -> Result<()>;
+/// Takes what is read.
+pub type Sink<'a> = &'a mut dyn Takes;
+
+/// Whoever takes what a reader yields: rows of text, or columns of a file that is made of them.
+pub trait Takes {
+    /// One row.
+    fn row(&mut self, row: &Row) -> Result<()>;
+    /// Some rows as columns, in the order of the fields.
+    fn part(&mut self, part: Part) -> Result<()>;
+    /// Rows that were left out, and why the first of them was.
+    fn skip(&mut self, why: &Error, rows: u64) -> Result<()>;
+    /// Memory for what a file has in one piece, until the ingest ends.
+    fn reserve(&mut self, bytes: u64) -> Result<()>;
+}
 
 /// A raw format.
 pub trait Format: Sync {

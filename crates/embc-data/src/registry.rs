@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+/// Formats of tables of one's own, which `columns` describes.
+pub const OWN: &[&str] = &["csv", "parquet", "arrow", "jsonl", "libsvm", "libffm"];
+
 /// The project's own registry, compiled in.
 const BUILT_IN: &str = include_str!("../../../datasets.toml");
 
@@ -27,7 +30,8 @@ pub struct Archive {
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RawFile {
-    /// Relative to the data dir or to the registry's folder.
+    /// Relative to the data dir or to the registry's folder: a file, a folder of parts, or a pattern
+    /// such as `clicks/*.parquet`.
     pub path: PathBuf,
     /// Its size.
     pub bytes: Option<u64>,
@@ -73,7 +77,18 @@ pub enum Quote {
     None,
 }
 
-/// The columns of a user's CSV file.
+/// What becomes of a row that cannot be read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OnError {
+    /// It is an error, with its line.
+    #[default]
+    Fail,
+    /// It is left out, and counted.
+    Skip,
+}
+
+/// The columns of a user's own file.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Columns {
@@ -90,6 +105,9 @@ pub struct Columns {
     /// quote.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub escape: Option<char>,
+    /// What becomes of a row that cannot be read.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub on_error: OnError,
     /// The label's column, of 0 and 1, true and false, yes and no, or `"all-positive"`.
     pub label: String,
     /// True where the label is the name of a class.
@@ -130,8 +148,8 @@ fn yes() -> bool {
 pub struct Entry {
     /// Its full name.
     pub title: String,
-    /// The raw format: `csv`, `jsonl`, `libsvm` or `libffm`, which `columns` describes, `synth`, which `synth` describes, or a
-    /// public data set's own, such as `criteo`.
+    /// The raw format: `csv`, `parquet`, `arrow`, `jsonl`, `libsvm` or `libffm`, which `columns`
+    /// describes, `synth`, which `synth` describes, or a public data set's own, such as `criteo`.
     pub format: String,
     /// Who may use it.
     #[serde(default)]
@@ -152,7 +170,8 @@ pub struct Entry {
     /// Further splits, by a name that `[data] split` may give.
     #[serde(default)]
     pub splits: BTreeMap<String, SplitRule>,
-    /// Columns of a table of one's own: `format = "csv"`, `"jsonl"`, `"libsvm"` or `"libffm"`.
+    /// Columns of a table of one's own: `format = "csv"`, `"parquet"`, `"arrow"`, `"jsonl"`,
+    /// `"libsvm"` or `"libffm"`.
     pub columns: Option<Columns>,
     /// What `format = "synth"` generates.
     pub synth: Option<Synth>,
@@ -168,7 +187,7 @@ impl Entry {
     /// Where a raw file is: in the data dir, else beside the registry. An error says how to get it.
     pub fn locate(&self, file: &RawFile, data_dir: &Path) -> Result<PathBuf> {
         let places = [data_dir.join(&file.path), self.folder.join(&file.path)];
-        if let Some(found) = places.iter().find(|path| path.exists()) {
+        if let Some(found) = places.iter().find(|path| path.exists() || matches_any(path)) {
             return Ok(found.clone());
         }
         let how = match &self.archive {
@@ -177,6 +196,34 @@ impl Entry {
             None => format!("download it from {} and put it there", self.homepage),
         };
         Err(Error::file(&places[0], format!("data set {} is not here; {how}", self.name)))
+    }
+
+    /// The files of rows that a raw file stands for, each with its path as the registry would name
+    /// it: itself, the parts in a folder, or what fits a pattern, in the order of their numbers.
+    pub fn parts(&self, file: &RawFile, data_dir: &Path) -> Result<Vec<(PathBuf, PathBuf)>> {
+        let found = self.locate(file, data_dir)?;
+        if found.is_file() {
+            return Ok(vec![(file.path.clone(), found)]);
+        }
+        if file.sha256.is_some() || file.bytes.is_some() {
+            return Err(Error::file(&found, "bytes and sha256 are of one file: remove them"));
+        }
+        let mut parts = Vec::new();
+        if found.is_dir() {
+            add_parts(&found, &mut parts)?;
+        } else {
+            let matched = pattern(&found).into_iter().flatten().flatten();
+            matched.filter(|path| path.is_file()).for_each(|path| parts.push(path));
+        }
+        if parts.is_empty() {
+            return Err(Error::file(&found, "holds no file"));
+        }
+        parts.sort_by_cached_key(|path| natural(&path.to_string_lossy()));
+        let named = |path: PathBuf| {
+            let inside = [data_dir, &self.folder].into_iter().find_map(|base| path.strip_prefix(base).ok());
+            (inside.unwrap_or(&path).to_path_buf(), path)
+        };
+        Ok(parts.into_iter().map(named).collect())
     }
 
     /// The split called `name`, or the default one.
@@ -205,6 +252,45 @@ impl Entry {
         names.dedup();
         names
     }
+}
+
+fn pattern(path: &Path) -> Option<glob::Paths> {
+    let text = path.to_str().filter(|text| text.contains(['*', '?', '[']))?;
+    glob::glob(text).ok()
+}
+
+fn matches_any(path: &Path) -> bool {
+    pattern(path).is_some_and(|mut paths| paths.next().is_some())
+}
+
+/// The files in a folder and those below, but for hidden ones and what Spark leaves, `_SUCCESS`.
+fn add_parts(folder: &Path, parts: &mut Vec<PathBuf>) -> Result<()> {
+    for file in std::fs::read_dir(folder).at(folder)? {
+        let path = file.at(folder)?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        match () {
+            () if name.starts_with(['.', '_']) => {}
+            () if path.is_dir() => add_parts(&path, parts)?,
+            () => parts.push(path),
+        }
+    }
+    Ok(())
+}
+
+/// A key that sorts names as people do: day_2 before day_10.
+pub(crate) fn natural(name: &str) -> Vec<(String, u128, String)> {
+    let mut parts = Vec::new();
+    let mut rest = name;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
+        let (text, after) = rest.split_at(digits);
+        let end = after.find(|c: char| !c.is_ascii_digit()).unwrap_or(after.len());
+        let (number, after) = after.split_at(end);
+        // Equal numbers such as 1 and 01 in the order of their text.
+        parts.push((text.to_string(), number.parse().unwrap_or(u128::MAX), number.to_string()));
+        rest = after;
+    }
+    parts
 }
 
 /// All registries together.
@@ -236,8 +322,8 @@ impl Registry {
                 return Err(Error::file(file, what));
             }
             let unread = [
-                ("columns", entry.columns.is_some(), &["csv", "jsonl", "libsvm", "libffm"][..]),
-                ("synth", entry.synth.is_some(), &["synth"]),
+                ("columns", entry.columns.is_some(), OWN),
+                ("synth", entry.synth.is_some(), &["synth"][..]),
             ];
             for (key, given, formats) in unread {
                 if given && !formats.contains(&&entry.format[..]) {
@@ -276,5 +362,17 @@ impl Registry {
     /// The data set called `name`.
     pub fn get(&self, name: &str) -> Option<&Entry> {
         self.entries.get(name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_sort_as_people_count() {
+        let mut names = ["day_10", "day_2", "day_1", "a", "day_02", "b2c10", "b2c9"];
+        names.sort_by_key(|name| natural(name));
+        assert_eq!(names, ["a", "b2c9", "b2c10", "day_1", "day_02", "day_2", "day_10"]);
     }
 }

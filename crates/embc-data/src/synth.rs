@@ -20,6 +20,9 @@ use std::collections::BTreeMap;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
+/// Takes rows.
+type Each<'a> = &'a mut dyn FnMut(&Row) -> Result<()>;
+
 /// What to generate.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
@@ -94,10 +97,10 @@ impl Synth {
     }
 
     /// Streams all rows; returns what is known about them, such as the planted model's own AUC.
-    pub fn generate(&self, sink: Sink<'_>, watch: Watch<'_>) -> Result<Facts> {
+    pub fn generate(&self, each: Each<'_>, watch: Watch<'_>) -> Result<Facts> {
         match *self {
-            Synth::Gmf { rows, vocab, seed } => gmf(rows, vocab, seed, sink, watch),
-            Synth::Criteo { rows, seed } => criteo(rows, seed, sink, watch),
+            Synth::Gmf { rows, vocab, seed } => gmf(rows, vocab, seed, each, watch),
+            Synth::Criteo { rows, seed } => criteo(rows, seed, each, watch),
         }
     }
 
@@ -173,7 +176,7 @@ fn oracle(logits: &[f32], labels: &[f32]) -> Facts {
     ])
 }
 
-fn gmf(rows: u64, vocab: u32, seed: u64, sink: Sink<'_>, watch: Watch<'_>) -> Result<Facts> {
+fn gmf(rows: u64, vocab: u32, seed: u64, each: Each<'_>, watch: Watch<'_>) -> Result<Facts> {
     let per_user = (rows / u64::from(vocab.max(1))) as usize;
     let drawn = per_user + 2 * HELD_OUT;
     if per_user == 0 || drawn > vocab as usize {
@@ -226,13 +229,13 @@ fn gmf(rows: u64, vocab: u32, seed: u64, sink: Sink<'_>, watch: Watch<'_>) -> Re
                 row.value(value.as_bytes());
                 row.end_column();
             }
-            sink(&row)?;
+            each(&row)?;
         }
     }
     Ok(oracle(&logits, &labels))
 }
 
-fn criteo(rows: u64, seed: u64, sink: Sink<'_>, watch: Watch<'_>) -> Result<Facts> {
+fn criteo(rows: u64, seed: u64, each: Each<'_>, watch: Watch<'_>) -> Result<Facts> {
     // The planted AUC is taken over so many rows at most.
     const SAMPLE: u64 = 200_000;
     let draws = Rng::stream(seed, "synth/criteo");
@@ -278,7 +281,7 @@ fn criteo(rows: u64, seed: u64, sink: Sink<'_>, watch: Watch<'_>) -> Result<Fact
             logits.push(logit as f32);
             labels.push(row.label as f32);
         }
-        sink(&row)?;
+        each(&row)?;
     }
     Ok(oracle(&logits, &labels))
 }

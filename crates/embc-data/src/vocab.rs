@@ -56,8 +56,8 @@ impl Dictionary {
         value_of(&self.bytes, &self.ends, id)
     }
 
-    /// The id of a value, which is counted.
-    fn count(&mut self, value: &[u8], hash: u64) -> Option<u32> {
+    /// The id of a value, which is counted so often.
+    fn count(&mut self, value: &[u8], hash: u64, count: u32) -> Option<u32> {
         let (bytes, ends) = (&self.bytes, &self.ends);
         let same = |known: &Slot| {
             known.hash == hash
@@ -65,38 +65,48 @@ impl Dictionary {
                 && (value.len() <= 8 || value_of(bytes, ends, known.id) == value)
         };
         let known = self.table.find_mut(hash, same)?;
-        known.count = known.count.saturating_add(1);
+        known.count = known.count.saturating_add(count);
         Some(known.id)
     }
 
-    /// Adds a value that is not known, and counts it.
-    fn add(&mut self, value: &[u8], hash: u64) -> u32 {
+    /// Adds a value that is not known, and occurs so often.
+    fn add(&mut self, value: &[u8], hash: u64, count: u32) -> u32 {
         let id = self.ends.len() as u32;
         self.bytes.extend_from_slice(value);
         self.ends.push(self.bytes.len());
-        let known = Slot { hash, id, length: value.len() as u32, count: 1 };
+        let known = Slot { hash, id, length: value.len() as u32, count };
         self.table.insert_unique(hash, known, |known| known.hash);
         id
     }
 
     /// Bytes that this and its ranking take, with room for one more doubling of each buffer.
     fn memory(&self) -> usize {
-        let ranking = 3 * 4 * self.ends.len();
+        let ranking = (16 + 3 * 4) * self.ends.len();
         let held = self.bytes.capacity() + 8 * self.ends.capacity();
         3 * held + 3 * 29 * self.table.capacity() + ranking
     }
 
     /// Ids by count (descending), then by value; and the counts by id.
     fn ranked(&self) -> (Vec<u32>, Vec<u32>) {
-        let mut order: Vec<u32> = (0..self.ends.len() as u32).collect();
         let mut counts = vec![0; self.ends.len()];
         self.table.iter().for_each(|known| counts[known.id as usize] = known.count);
-        order.sort_unstable_by(|&a, &b| {
-            let count = |id: u32| Reverse(counts[id as usize]);
-            (count(a), self.value(a)).cmp(&(count(b), self.value(b)))
+        // Most values differ in their first bytes, which the sort then has at hand.
+        let key = |id: u32| (Reverse(counts[id as usize]), first_bytes(self.value(id)), id);
+        let mut order: Vec<_> = (0..self.ends.len() as u32).map(key).collect();
+        order.sort_unstable_by(|a, b| {
+            (a.0, a.1).cmp(&(b.0, b.1)).then_with(|| self.value(a.2).cmp(self.value(b.2)))
         });
+        let order = order.into_iter().map(|(_, _, id)| id).collect();
         (order, counts)
     }
+}
+
+/// The first eight bytes, as a number that sorts as they do.
+fn first_bytes(value: &[u8]) -> u64 {
+    let mut word = [0; 8];
+    let length = value.len().min(8);
+    word[..length].copy_from_slice(&value[..length]);
+    u64::from_be_bytes(word)
 }
 
 /// Memory that the dictionaries of all columns may take.
@@ -108,7 +118,8 @@ impl Allowance {
         Self(AtomicU64::new(bytes))
     }
 
-    fn take(&self, bytes: u64) -> bool {
+    /// True where so many bytes were left, and are taken.
+    pub fn take(&self, bytes: u64) -> bool {
         let left = |left: u64| left.checked_sub(bytes);
         self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, left).is_ok()
     }
@@ -133,25 +144,77 @@ impl Encoder {
         Ok(Self { path, ids, len: 0, dictionary: Dictionary::default(), taken: 0, rest: None })
     }
 
-    /// Adds a value.
-    pub fn push(&mut self, value: &[u8], budget: &Allowance) -> Result<()> {
-        self.len += 1;
-        let hash = hash(value);
-        let id = match self.dictionary.count(value, hash) {
-            Some(id) => id,
-            None if self.may_grow(budget) => self.dictionary.add(value, hash),
-            None => {
-                let path = self.path.with_extension("values");
-                if self.rest.is_none() {
-                    self.rest = Some((writer(&path)?, 0));
-                }
-                let (file, len) = self.rest.as_mut().expect("just made");
-                *len += 1;
-                write_value(file, value).at(&path)?;
-                NOT_YET
+    /// Adds values. All are hashed first, so that many look-ups are in flight at once.
+    pub fn push<'v>(
+        &mut self,
+        values: impl ExactSizeIterator<Item = &'v [u8]> + Clone,
+        budget: &Allowance,
+    ) -> Result<()> {
+        self.len += values.len() as u64;
+        let hashes: Vec<u64> = values.clone().map(hash).collect();
+        let mut ids = Vec::with_capacity(4 * hashes.len());
+        for (value, &hash) in values.zip(&hashes) {
+            let id = match self.dictionary.count(value, hash, 1) {
+                Some(id) => id,
+                None => self.learn(value, hash, 1, budget).map_or_else(
+                    || self.left_over(value).map(|()| NOT_YET),
+                    Ok,
+                )?,
+            };
+            ids.extend(id.to_le_bytes());
+        }
+        self.ids.write_all(&ids).at(&self.path)
+    }
+
+    /// Adds a value a row, by their numbers among `values`: each is looked up once.
+    pub fn push_coded<'v>(
+        &mut self,
+        values: impl ExactSizeIterator<Item = &'v [u8]> + Clone,
+        codes: &[u32],
+        budget: &Allowance,
+    ) -> Result<()> {
+        self.len += codes.len() as u64;
+        let mut counts = vec![0; values.len()];
+        codes.iter().for_each(|&code| counts[code as usize] += 1);
+        let id = |(value, &count): (&'v [u8], &u32)| {
+            let hash = hash(value);
+            let known = if count > 0 { self.dictionary.count(value, hash, count) } else { None };
+            match known {
+                Some(id) => id,
+                None if count > 0 => self.learn(value, hash, count, budget).unwrap_or(NOT_YET),
+                None => NOT_YET,
             }
         };
-        self.ids.write_all(&id.to_le_bytes()).at(&self.path)
+        let ids: Vec<u32> = values.clone().zip(&counts).map(id).collect();
+        let values: Vec<&[u8]> = match self.rest.is_some() {
+            true => values.collect(),
+            false => Vec::new(),
+        };
+        let mut bytes = Vec::with_capacity(4 * codes.len());
+        for &code in codes {
+            let id = ids[code as usize];
+            if id == NOT_YET {
+                self.left_over(values[code as usize])?;
+            }
+            bytes.extend(id.to_le_bytes());
+        }
+        self.ids.write_all(&bytes).at(&self.path)
+    }
+
+    /// The id of a new value that occurs so often, if the dictionary may learn it.
+    fn learn(&mut self, value: &[u8], hash: u64, count: u32, budget: &Allowance) -> Option<u32> {
+        self.may_grow(budget).then(|| self.dictionary.add(value, hash, count))
+    }
+
+    /// Writes a value that the dictionary does not know to a file.
+    fn left_over(&mut self, value: &[u8]) -> Result<()> {
+        let path = self.path.with_extension("values");
+        if self.rest.is_none() {
+            self.rest = Some((writer(&path)?, 0));
+        }
+        let (file, len) = self.rest.as_mut().expect("just made");
+        *len += 1;
+        write_value(file, value).at(&path)
     }
 
     /// True while the dictionary has memory, of which it takes a little at a time. Once refused it
@@ -184,9 +247,7 @@ impl Encoder {
                 rank[id as usize] = position as u32;
                 vocab(dictionary.value(id), counts[id as usize])?;
             }
-            drop((dictionary, order, counts));
-            let ids = put_in(&path, self.len, &rank, None)?;
-            return Ok(Finished::Whole(Coded { ids, distinct, repeated }));
+            return Ok(Finished::Whole(Coded { ids, rank: Some(rank), distinct, repeated }));
         };
         file.flush().at(&path.with_extension("values"))?;
         let run = Run::write(&path.with_extension("run"), &dictionary, &order, &counts, 0)?;
@@ -225,7 +286,8 @@ impl Rest {
             runs.insert(0, self.run);
             let rank = merge(runs, distinct, vocab)?;
             let coded = Coded {
-                ids: put_in(&self.path, self.len, &rank, Some(&ids))?,
+                ids: put_in(&self.path, self.len, &rank, &ids)?,
+                rank: None,
                 distinct,
                 repeated: self.repeated + repeated,
             };
@@ -262,8 +324,8 @@ impl Rest {
                 // Bits that the table does not use choose the part.
                 let id = match (known, (hash >> 32) % parts == part) {
                     (NOT_YET, true) => {
-                        let id = dictionary.count(&value, hash);
-                        base + id.unwrap_or_else(|| dictionary.add(&value, hash))
+                        let id = dictionary.count(&value, hash, 1);
+                        base + id.unwrap_or_else(|| dictionary.add(&value, hash, 1))
                     }
                     (known, _) => known,
                 };
@@ -295,10 +357,10 @@ type InParts = (PathBuf, Vec<Run>, u32, u32);
 
 /// Replaces provisional ids by ranks, those that a dictionary did not know by the next of `rest`.
 /// Leaves a file of ids and removes that of provisional ones.
-fn put_in(path: &Path, len: u64, rank: &[u32], rest: Option<&Path>) -> Result<PathBuf> {
+fn put_in(path: &Path, len: u64, rank: &[u32], rest: &Path) -> Result<PathBuf> {
     let (provisional, ranked) = (path.with_extension("ids0"), path.with_extension("ids"));
     let (mut ids, mut out) = (reader(&provisional)?, writer(&ranked)?);
-    let mut rest = rest.map(|path| reader(path).map(|file| (path, file))).transpose()?;
+    let mut others = reader(rest)?;
     let mut buffer = vec![0; 1 << 16];
     let mut left = 4 * len as usize;
     while left > 0 {
@@ -306,9 +368,9 @@ fn put_in(path: &Path, len: u64, rank: &[u32], rest: Option<&Path>) -> Result<Pa
         let buffer = &mut buffer[..part];
         ids.read_exact(buffer).at(&provisional)?;
         for word in buffer.as_chunks_mut::<4>().0 {
-            let id = match (u32::from_le_bytes(*word), &mut rest) {
-                (NOT_YET, Some((path, rest))) => read_u32(rest).at(path)?,
-                (id, _) => id,
+            let id = match u32::from_le_bytes(*word) {
+                NOT_YET => read_u32(&mut others).at(rest)?,
+                id => id,
             };
             *word = rank[id as usize].to_le_bytes();
         }
@@ -357,10 +419,21 @@ fn writer(path: &Path) -> Result<BufWriter<File>> {
 pub struct Coded {
     /// The file of ids.
     pub ids: PathBuf,
+    /// The rank of each of these; none where they are ranks.
+    rank: Option<Vec<u32>>,
     /// Number of distinct values.
     pub distinct: u32,
     /// Number of values that occur at least twice.
     pub repeated: u32,
+}
+
+impl Coded {
+    /// Makes ranks of ids as they lie in the file.
+    pub fn to_ranks(&self, ids: &mut [u32]) {
+        if let Some(rank) = &self.rank {
+            ids.iter_mut().for_each(|id| *id = rank[*id as usize]);
+        }
+    }
 }
 
 /// Takes values in the order of their ids, with their counts.
@@ -445,7 +518,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut encoder = Encoder::create(folder.path().join("c")).unwrap();
         let budget = Allowance::new(budget);
-        values.iter().for_each(|value| encoder.push(value, &budget).unwrap());
+        encoder.push(values.iter().map(|value| &value[..]), &budget).unwrap();
         let mut vocab = Vec::new();
         let sink = &mut |value: &[u8], count: u32| {
             vocab.push((value.to_vec(), count));
@@ -457,10 +530,12 @@ mod tests {
         };
         let bytes = std::fs::read(&coded.ids).unwrap();
         let ids = bytes.chunks_exact(4).map(|b| u32::from_le_bytes(b.try_into().unwrap()));
+        let mut ids: Vec<u32> = ids.collect();
+        coded.to_ranks(&mut ids);
         assert_eq!(coded.distinct as usize, vocab.len());
         assert_eq!(coded.repeated as usize, vocab.iter().filter(|v| v.1 > 1).count());
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "only the ids are left");
-        (vocab, ids.collect())
+        (vocab, ids)
     }
 
     #[test]

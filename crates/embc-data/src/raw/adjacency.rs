@@ -31,7 +31,7 @@ impl Format for Adjacency {
                     row.value(value.as_bytes());
                     row.end_column();
                 }
-                sink(&row)?;
+                sink.row(&row)?;
             }
             Ok(())
         })

@@ -1,7 +1,7 @@
 //! Cells of text become rows, by what each column is said to be.
 
-use super::delimited::{Dialect, Layout, Place};
-use super::{Field, Note, Role, Row, words};
+use super::delimited::{Layout, Place};
+use super::{Field, Note, Role, Row, Sink, words};
 use crate::error::{Error, Result};
 use crate::registry::Multi;
 use std::path::Path;
@@ -33,14 +33,81 @@ fn as_written<'a>(row: &mut Row, index: usize, role: Role, value: &'a [u8]) -> &
     }
 }
 
+/// What a column's cells are read as, wherever they come from.
+pub(super) struct Reader<'a> {
+    pub field: &'a Field,
+    index: usize,
+    /// A user's own table: words and lists are read.
+    words: bool,
+    pub multi: Option<&'a Multi>,
+    doubt: Option<Doubt>,
+}
+
+impl<'a> Reader<'a> {
+    /// A reader for each column.
+    pub fn all(layout: &'a Layout) -> Vec<Self> {
+        let words = layout.dialect.words.as_ref();
+        let reader = |(index, (_, field)): (usize, &'a (Place, Field))| {
+            let multi = words.and_then(|words| words.get(&field.name));
+            let doubt = multi.and_then(Doubt::new);
+            Self { field, index, words: words.is_some(), multi, doubt }
+        };
+        layout.columns.iter().enumerate().map(reader).collect()
+    }
+
+    /// Adds a cell to a row.
+    pub fn read(&mut self, row: &mut Row, cell: &[u8]) -> std::result::Result<(), Wrong> {
+        let value = match self.words {
+            true => as_written(row, self.index, self.field.role, cell),
+            false => cell,
+        };
+        let before = row.columns.len();
+        fill(row, self.field, value, self.multi)?;
+        if row.columns.len() > before {
+            self.hear(row.values(before));
+        }
+        Ok(())
+    }
+
+    /// True for an id in UTF-8 that is surely read as it stands; false asks [`read`](Self::read).
+    pub fn is_plain(&self, id: &[u8]) -> bool {
+        match (id, self.field.role) {
+            (b"", role) => role == Role::Categorical,
+            ([first, .., last], Role::Categorical | Role::Class | Role::Tag) => {
+                !self.words
+                    || first.is_ascii_graphic()
+                        && last.is_ascii_graphic()
+                        && !matches!(first, b'n' | b'N' | b'\\' | b'(')
+                        && !id.ends_with(b".0")
+            }
+            _ => false,
+        }
+    }
+
+    /// Takes note of a row's values.
+    pub fn hear<'v>(&mut self, values: impl Iterator<Item = &'v [u8]>) {
+        if let Some(doubt) = &mut self.doubt {
+            doubt.hear(values);
+        }
+    }
+
+    /// After the last row: refuses a column that seems to hold something else than it is said to.
+    pub fn finish(&self, path: &Path) -> Result<()> {
+        match &self.doubt {
+            Some(doubt) => doubt.refuse(&self.field.name).map_err(|what| Error::file(path, what)),
+            None => Ok(()),
+        }
+    }
+}
+
 /// Rows of a table on their way, from cells of text, whatever file they are in.
 pub(super) struct Cells<'a> {
-    layout: &'a Layout,
     path: &'a Path,
     /// Where each column's cell is.
     places: Vec<usize>,
+    readers: Vec<Reader<'a>>,
+    skip: bool,
     row: Row,
-    doubts: Doubts,
 }
 
 impl<'a> Cells<'a> {
@@ -50,50 +117,47 @@ impl<'a> Cells<'a> {
         path: &'a Path,
         places: std::result::Result<Vec<usize>, String>,
     ) -> std::result::Result<Self, String> {
-        let doubts = Doubts::new(&layout.dialect, &layout.columns);
-        Ok(Self { layout, path, places: places?, row: Row::default(), doubts })
+        let (readers, skip) = (Reader::all(layout), layout.dialect.skip);
+        Ok(Self { path, places: places?, readers, skip, row: Row::default() })
     }
 
-    /// The row of the `columns` cells of a line.
-    pub fn row<'c>(
+    /// Hands on the row of the `columns` cells of a line.
+    pub fn push<'c>(
         &mut self,
         line: u64,
         columns: usize,
         cell: impl Fn(usize) -> Option<&'c [u8]>,
-    ) -> Result<&Row> {
-        let Self { layout, path, places, row, doubts } = self;
+        sink: Sink<'_>,
+    ) -> Result<()> {
+        let Self { path, places, readers, row, .. } = self;
         row.clear();
-        for (index, ((_, field), &place)) in layout.columns.iter().zip(&*places).enumerate() {
-            let value = cell(place).ok_or_else(|| {
-                let what = format!("{columns} columns, but {} is column {}", field.name, place + 1);
-                Error::line(path, line, what)
-            })?;
-            let value = match layout.dialect.words {
-                Some(_) => as_written(row, index, field.role, value),
-                None => value,
+        for (reader, &place) in readers.iter_mut().zip(&*places) {
+            let name = &reader.field.name;
+            let read = match cell(place) {
+                Some(value) => reader.read(row, value).map_err(|wrong| wrong.say(name, value)),
+                None => Err(format!("{columns} columns, but {name} is column {}", place + 1)),
             };
-            let multi = layout.dialect.words.as_ref().and_then(|w| w.get(&field.name));
-            fill(row, field, value, multi).map_err(|wrong| wrong.at(field, value, path, line))?;
+            if let Err(what) = read {
+                let error = Error::line(path, line, what);
+                return self.refuse(error, sink);
+            }
         }
-        doubts.hear(row);
-        Ok(row)
+        sink.row(row)
+    }
+
+    /// Of a row that cannot be read: an error, or one row fewer.
+    pub fn refuse(&self, error: Error, sink: Sink<'_>) -> Result<()> {
+        if self.skip { sink.skip(&error, 1) } else { Err(error) }
     }
 
     /// After the last row: refuses columns that seem to hold something else than they are said to.
     pub fn finish(self) -> Result<()> {
-        self.doubts.refuse(self.path)
+        self.readers.iter().try_for_each(|reader| reader.finish(self.path))
     }
 }
 
-/// Columns of several ids that seem to hold something else: weights, or padding.
-struct Doubts {
-    of: Vec<Doubt>,
-}
-
+/// Whether a column of several ids holds something else: weights, or padding.
 struct Doubt {
-    name: String,
-    /// Index among the coded columns of a row.
-    column: usize,
     weights: bool,
     padding: bool,
     values: u64,
@@ -105,81 +169,60 @@ struct Doubt {
     padded: Option<u64>,
 }
 
-impl Doubts {
-    fn new(dialect: &Dialect, columns: &[(Place, Field)]) -> Self {
-        let coded = columns.iter().map(|(_, field)| field).filter(|field| field.role.is_coded());
-        let doubt = |(column, field): (usize, &Field)| {
-            let multi = dialect.words.as_ref()?.get(&field.name)?;
-            let (weights, padding) = (multi.weights.is_none(), multi.pad.is_none());
-            (weights || padding).then(|| Doubt {
-                name: field.name.clone(),
-                column,
-                weights,
-                padding,
-                values: 0,
-                weighted: 0,
-                rows: 0,
-                length: None,
-                padded: Some(0),
-            })
-        };
-        Self { of: coded.enumerate().filter_map(doubt).collect() }
+impl Doubt {
+    fn new(multi: &Multi) -> Option<Self> {
+        let (weights, padding) = (multi.weights.is_none(), multi.pad.is_none());
+        let (values, weighted, rows, length, padded) = (0, 0, 0, None, Some(0));
+        let doubt = Self { weights, padding, values, weighted, rows, length, padded };
+        (weights || padding).then_some(doubt)
     }
 
-    fn hear(&mut self, row: &Row) {
-        for doubt in &mut self.of {
-            let (mut length, mut zeros, mut inside) = (0, 0, false);
-            for value in row.values(doubt.column) {
-                length += 1;
-                let text = std::str::from_utf8(value).unwrap_or_default();
-                doubt.weighted += u64::from(words::is_weighted(text));
-                inside |= zeros > 0 && value != b"0";
-                zeros += usize::from(value == b"0");
-            }
-            doubt.values += length as u64;
-            if length == 0 {
-                continue;
-            }
-            let alike = doubt.rows == 0 || doubt.length == Some(length);
-            doubt.length = alike.then_some(length);
-            doubt.padded = doubt.padded.filter(|_| !inside).map(|n| n + u64::from(zeros > 1));
-            doubt.rows += 1;
+    fn hear<'v>(&mut self, values: impl Iterator<Item = &'v [u8]>) {
+        let (mut length, mut zeros, mut inside) = (0, 0, false);
+        for value in values {
+            length += 1;
+            let text = std::str::from_utf8(value).unwrap_or_default();
+            self.weighted += u64::from(words::is_weighted(text));
+            inside |= zeros > 0 && value != b"0";
+            zeros += usize::from(value == b"0");
         }
+        self.values += length as u64;
+        if length == 0 {
+            return;
+        }
+        let alike = self.rows == 0 || self.length == Some(length);
+        self.length = alike.then_some(length);
+        self.padded = self.padded.filter(|_| !inside).map(|n| n + u64::from(zeros > 1));
+        self.rows += 1;
     }
 
-    fn refuse(&self, path: &Path) -> Result<()> {
-        for Doubt { name, values, weighted, length, padded, rows, .. } in &self.of {
-            let doubt = self.of.iter().find(|doubt| doubt.name == *name).expect("itself");
-            if doubt.weights && *values > 0 && weighted == values {
-                return Err(Error::file(
-                    path,
-                    format!(
-                        "the values of {name} have weights, such as Comedy:0.9, which embc does not read: weights = \"drop\" in its entry of columns.multi leaves them out, \"keep\" makes them part of the value"
-                    ),
-                ));
-            }
-            let many = padded.is_some_and(|n| 10 * n > *rows);
-            if let Some(length) = length.filter(|&n| n > 1 && many && doubt.padding) {
-                return Err(Error::file(
-                    path,
-                    format!(
-                        "all rows have {length} values of {name}, of which the last are often 0: if that is padding, say pad = \"0\" in its entry of columns.multi, else pad = \"\""
-                    ),
-                ));
-            }
+    fn refuse(&self, name: &str) -> std::result::Result<(), String> {
+        let Self { values, weighted, rows, .. } = self;
+        if self.weights && *values > 0 && weighted == values {
+            return Err(format!(
+                "the values of {name} have weights, such as Comedy:0.9, which embc does not read: weights = \"drop\" in its entry of columns.multi leaves them out, \"keep\" makes them part of the value"
+            ));
         }
-        Ok(())
+        let many = self.padded.is_some_and(|n| 10 * n > *rows);
+        match self.length.filter(|&n| n > 1 && many && self.padding) {
+            Some(length) => Err(format!(
+                "all rows have {length} values of {name}, of which the last are often 0: if that is padding, say pad = \"0\" in its entry of columns.multi, else pad = \"\""
+            )),
+            None => Ok(()),
+        }
     }
 }
 
-enum Wrong {
+/// What is wrong with a value.
+pub(super) enum Wrong {
     Number,
     Integer,
     Other(&'static str),
 }
 
 impl Wrong {
-    fn at(self, field: &Field, value: &[u8], path: &Path, line: u64) -> Error {
+    /// In words, with the column and the value.
+    pub fn say(&self, name: &str, value: &[u8]) -> String {
         let what = match self {
             Wrong::Number => "not a number",
             Wrong::Integer => {
@@ -188,7 +231,7 @@ impl Wrong {
             Wrong::Other(what) => what,
         };
         let shown = String::from_utf8_lossy(&value[..value.len().min(40)]);
-        Error::line(path, line, format!("{} is {shown:?}, which is {what}", field.name))
+        format!("{name} is {shown:?}, which is {what}")
     }
 }
 
@@ -256,12 +299,9 @@ fn fill(
 
 /// The values of a user's own column of several: a list, or parts between separators, trimmed.
 fn several(row: &mut Row, text: &str, separator: char, multi: &Multi) {
-    let mut one = |part: &str| {
-        let part = multi.unweighted(part.trim());
-        let pads = multi.pad.as_deref().is_some_and(|pad| pad == part);
-        if !words::is_missing(part.as_bytes()) && !pads {
-            row.value(part.as_bytes());
-        }
+    let mut one = |part: &str| match multi.kept(part) {
+        Some(part) => row.value(part.as_bytes()),
+        None => {}
     };
     match words::list(text) {
         Some(values) => values.iter().for_each(|value| one(value)),

@@ -4,7 +4,7 @@ use super::delimited::{Dialect, Layout, Place};
 use super::{Field, Format, Role, Sink};
 use crate::error::{Error, Result};
 use crate::input::Input;
-use crate::registry::{Columns, Entry, Multi, Quote, Weights};
+use crate::registry::{Columns, Entry, Multi, OnError, Quote, Weights};
 use std::collections::{BTreeMap, BTreeSet};
 
 pub(super) struct Csv;
@@ -61,7 +61,8 @@ pub(super) fn layout(entry: &Entry) -> Result<Layout> {
     columns.extend(entry.split_columns().iter().map(|name| column(name, Role::Tag)));
     let multi: BTreeMap<String, Multi> =
         c.multi.iter().map(|m| (m.name.clone(), m.clone())).collect();
-    let dialect = Dialect { quoting: c.quote == Quote::Double, escape, words: Some(multi) };
+    let (quoting, skip) = (c.quote == Quote::Double, c.on_error == OnError::Skip);
+    let dialect = Dialect { quoting, escape, skip, words: Some(multi) };
     Ok(Layout { delimiter, dialect, header: c.header, width: None, columns })
 }
 
@@ -130,11 +131,13 @@ impl Multi {
         }
     }
 
-    /// A value without its weight, where weights are dropped.
-    pub(super) fn unweighted<'a>(&self, value: &'a str) -> &'a str {
-        match self.weights {
-            Some(Weights::Drop) => super::words::unweighted(value),
-            _ => value,
-        }
+    /// A value as it is kept: trimmed, without a weight that is dropped; none that is missing or pads.
+    pub(super) fn kept<'a>(&self, value: &'a str) -> Option<&'a str> {
+        let value = match self.weights {
+            Some(Weights::Drop) => super::words::unweighted(value.trim()),
+            _ => value.trim(),
+        };
+        let pads = self.pad.as_deref() == Some(value);
+        (!super::words::is_missing(value.as_bytes()) && !pads).then_some(value)
     }
 }

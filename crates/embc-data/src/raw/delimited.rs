@@ -24,6 +24,8 @@ pub(super) struct Dialect {
     pub quoting: bool,
     /// What stands before a quote inside quotes, instead of another quote.
     pub escape: Option<u8>,
+    /// Rows that cannot be read are left out.
+    pub skip: bool,
     /// A user's own table: words such as NA are missing, ids are trimmed, lists are read. With the
     /// columns of several ids.
     pub words: Option<BTreeMap<String, Multi>>,
@@ -56,7 +58,7 @@ impl Layout {
     pub fn read(&self, input: Input<'_>, sink: Sink<'_>) -> Result<()> {
         let path = input.path.clone();
         let quote = self.dialect.quoting.then_some(self.dialect.escape);
-        let records = Records::new(input, &path, self.delimiter, quote);
+        let records = Records::new(input.text()?, &path, self.delimiter, quote);
         let mut reader = csv::ReaderBuilder::new()
             .delimiter(self.delimiter)
             .quoting(self.dialect.quoting)
@@ -77,19 +79,21 @@ impl Layout {
         let mut width = self.width;
         while reader.read_byte_record(&mut record).map_err(|error| csv_error(&path, error))? {
             let line = reader.get_mut().line(&record);
-            match width {
-                Some(width) if record.len() != width => {
-                    let what = format!("{} columns instead of {width}", record.len());
-                    let last = !reader.read_byte_record(&mut record).unwrap_or(true);
-                    let hint = if last {
-                        "; the file ends here and seems cut off: get it again"
-                    } else {
-                        ""
-                    };
-                    return Err(Error::line(&path, line, what + hint));
+            if let Some(width) = width.filter(|width| record.len() != *width) {
+                let what = format!("{} columns instead of {width}", record.len());
+                if self.dialect.skip {
+                    sink.skip(&Error::line(&path, line, what), 1)?;
+                    continue;
                 }
-                _ => width = Some(record.len()),
+                let last = !reader.read_byte_record(&mut record).unwrap_or(true);
+                let hint = if last {
+                    "; the file ends here and seems cut off: get it again"
+                } else {
+                    ""
+                };
+                return Err(Error::line(&path, line, what + hint));
             }
+            width = Some(record.len());
             let Some(cells) = &mut cells else {
                 let header: Vec<String> =
                     record.iter().map(|name| String::from_utf8_lossy(name).trim().into()).collect();
@@ -97,12 +101,13 @@ impl Layout {
                 cells = Some(found.map_err(|what| Error::line(&path, line, what))?);
                 continue;
             };
-            sink(cells.row(line, record.len(), |place| record.get(place))?)?;
+            cells.push(line, record.len(), |place| record.get(place), sink)?;
         }
         cells.map_or(Ok(()), Cells::finish)
     }
 
-    fn positions(&self, header: Option<&[String]>) -> std::result::Result<Vec<usize>, String> {
+    /// Where each column is, by the names that the file has.
+    pub fn positions(&self, header: Option<&[String]>) -> std::result::Result<Vec<usize>, String> {
         let place = |(column, field): &(Place, Field)| match (column, header) {
             (Place::At(place), _) => Ok(*place),
             (Place::Named(names), Some(header)) => {

@@ -33,18 +33,24 @@ impl Format for JsonLines {
         let at = (0..names.len()).collect();
         let mut cells = Cells::new(&layout, &path, Ok(at)).expect("places are given");
         input.lines(|line, text| {
-            let wrong = |what: String| Error::line(&path, line, what);
-            let object: BTreeMap<Cow<'_, str>, &RawValue> = serde_json::from_slice(text)
-                .map_err(|error| wrong(format!("not a JSON object: {error}")))?;
-            let value = |(name, seen): (&&str, &mut bool)| {
-                let value = object.get(*name);
-                *seen |= value.is_some();
-                value.map_or(Ok(Cow::Borrowed(&b""[..])), |value| cell(value))
-            };
-            let values: std::result::Result<Vec<Cow<'_, [u8]>>, serde_json::Error> =
-                names.iter().zip(&mut seen).map(value).collect();
-            let values = values.map_err(|error| wrong(format!("not a JSON object: {error}")))?;
-            sink(cells.row(line, values.len(), |place| values.get(place).map(|v| &v[..]))?)
+            let object = serde_json::from_slice::<BTreeMap<Cow<'_, str>, &RawValue>>(text);
+            let values = object.and_then(|object| {
+                let value = |(name, seen): (&&str, &mut bool)| {
+                    let value = object.get(*name);
+                    *seen |= value.is_some();
+                    value.map_or(Ok(Cow::Borrowed(&b""[..])), |value| cell(value))
+                };
+                names.iter().zip(&mut seen).map(value).collect::<serde_json::Result<Vec<_>>>()
+            });
+            match values {
+                Ok(values) => {
+                    cells.push(line, values.len(), |place| values.get(place).map(|v| &v[..]), sink)
+                }
+                Err(error) => {
+                    let what = format!("not a JSON object: {error}");
+                    cells.refuse(Error::line(&path, line, what), sink)
+                }
+            }
         })?;
         if let Some((name, _)) = names.iter().zip(seen).find(|(_, seen)| !seen) {
             return Err(Error::file(&path, format!("no object has the key {name}")));

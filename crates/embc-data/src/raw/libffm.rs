@@ -91,7 +91,7 @@ fn read(entry: &Entry, input: Input<'_>, sink: Sink<'_>, by_field: bool) -> Resu
             values.iter().for_each(|value| row.value(value));
             row.end_column();
         }
-        sink(&row)
+        sink.row(&row)
     })
 }
 

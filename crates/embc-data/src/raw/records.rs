@@ -2,6 +2,7 @@
 //! what they seem. The reader is lenient, and would swallow rows in silence.
 
 use crate::error::Error;
+use crate::input::{LONGEST, too_long};
 use std::collections::VecDeque;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -37,12 +38,14 @@ pub(super) struct Records<R> {
     /// Without quoting: line ends are CRLF, found out from the first.
     crlf: Option<bool>,
     records: u64,
+    /// Bytes of the line or record that is not over yet.
+    open: usize,
 }
 
 impl<R: Read> Records<R> {
     pub fn new(inner: R, path: &Path, delimiter: u8, quote: Option<Option<u8>>) -> Self {
         let (at, starts, path) = (At::RecordStart, VecDeque::new(), path.into());
-        let (line, opened, records) = (1, 0, 0);
+        let (line, opened, records, open) = (1, 0, 0, 0);
         let (after_return, crlf) = (false, None);
         Self {
             inner,
@@ -56,6 +59,7 @@ impl<R: Read> Records<R> {
             starts,
             crlf,
             records,
+            open,
         }
     }
 
@@ -73,7 +77,8 @@ impl<R: Read> Records<R> {
     }
 
     fn watch(&mut self, bytes: &[u8], escape: Option<u8>) -> Result<(), Error> {
-        for &byte in bytes {
+        let mut begun = None;
+        for (i, &byte) in bytes.iter().enumerate() {
             let ends_line = byte == b'\n' || byte == b'\r';
             self.at = match self.at {
                 At::Quoted if Some(byte) == escape => At::Escaped,
@@ -91,6 +96,7 @@ impl<R: Read> Records<R> {
                 at => {
                     if at == At::RecordStart {
                         self.starts.push_back(self.line);
+                        begun = Some(i);
                     }
                     match byte {
                         b'"' if matches!(at, At::RecordStart | At::FieldStart) => {
@@ -106,7 +112,18 @@ impl<R: Read> Records<R> {
             self.line += u64::from(byte == b'\r' || byte == b'\n' && !self.after_return);
             self.after_return = byte == b'\r';
         }
-        Ok(())
+        self.open = begun.map_or(self.open + bytes.len(), |begun| bytes.len() - begun);
+        match self.at {
+            At::Quoted if self.open > LONGEST => Err(self.never_ends()),
+            At::RecordStart => Ok(()),
+            _ if self.open > LONGEST => Err(too_long(&self.path, self.line)),
+            _ => Ok(()),
+        }
+    }
+
+    fn never_ends(&self) -> Error {
+        let what = "a quoted field begins here and never ends: if quotes are plain text, say quote = \"none\" in columns";
+        Error::line(&self.path, self.opened, what)
     }
 }
 
@@ -117,15 +134,20 @@ impl<R: Read> Read for Records<R> {
             Some(escape) => {
                 self.watch(&buffer[..n], escape).map_err(io::Error::other)?;
                 if n == 0 && matches!(self.at, At::Quoted | At::Escaped) {
-                    let what = "a quoted field begins here and never ends: if quotes are plain text, say quote = \"none\" in columns";
-                    return Err(io::Error::other(Error::line(&self.path, self.opened, what)));
+                    return Err(io::Error::other(self.never_ends()));
                 }
             }
-            None if self.crlf.is_none() => {
-                let end = buffer[..n].iter().position(|&byte| byte == b'\n');
-                self.crlf = end.map(|end| end > 0 && buffer[end - 1] == b'\r');
+            None => {
+                let end = buffer[..n].iter().rposition(|&byte| byte == b'\n');
+                self.open = end.map_or(self.open + n, |end| n - end);
+                if self.open > LONGEST {
+                    return Err(io::Error::other(too_long(&self.path, self.records + 1)));
+                }
+                if self.crlf.is_none() {
+                    let end = buffer[..n].iter().position(|&byte| byte == b'\n');
+                    self.crlf = end.map(|end| end > 0 && buffer[end - 1] == b'\r');
+                }
             }
-            None => {}
         }
         Ok(n)
     }

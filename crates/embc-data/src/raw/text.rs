@@ -50,7 +50,7 @@ impl Format for Text {
                 row.value(token);
             }
             row.end_column();
-            sink(&row)
+            sink.row(&row)
         })
     }
 }

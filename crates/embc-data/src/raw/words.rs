@@ -129,6 +129,31 @@ fn date(text: &str) -> Option<Time> {
     Some((seconds - zone, part))
 }
 
+/// Writes a time as [`time`] reads it: 2024-01-31, with 12:30:59.5 where it has a clock.
+pub fn write_date((seconds, part): Time, clock: bool, out: &mut Vec<u8>) {
+    use std::io::Write;
+    let (days, of_day) = (seconds.div_euclid(86_400) + 719_468, seconds.rem_euclid(86_400));
+    // The inverse of the above (Hinnant).
+    let (era, of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
+    let year = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year + year / 4 - year / 100);
+    let m = (5 * of_year + 2) / 153;
+    let (day, month) = (of_year - (153 * m + 2) / 5 + 1, if m < 10 { m + 3 } else { m - 9 });
+    let year = year + era * 400 + i64::from(month <= 2);
+    let mut write = || {
+        write!(out, "{year:04}-{month:02}-{day:02}")?;
+        if clock {
+            let (hour, minute) = (of_day / 3600, of_day / 60 % 60);
+            write!(out, " {hour:02}:{minute:02}:{:02}", of_day % 60)?;
+        }
+        if part > 0 {
+            write!(out, ".{}", format!("{part:09}").trim_end_matches('0'))?;
+        }
+        Ok::<(), std::io::Error>(())
+    };
+    write().expect("memory");
+}
+
 /// The values of a list as JSON or Python write it: `["a", 'b']`; none where it is no list of values.
 pub fn list(value: &str) -> Option<Vec<String>> {
     if let Ok(values) = serde_json::from_str::<Vec<serde_json::Value>>(value) {

@@ -1,0 +1,204 @@
+//! A user's own table in Parquet: the same `columns` as of a CSV file, by name. Columns are read in
+//! parallel, some thousand rows at a time; what has one dictionary stays coded.
+
+use super::arrow::Arrays;
+use super::csv::layout;
+use super::{Field, Format, Role, Sink};
+use crate::calm::calmly;
+use crate::error::{At, Error, Result};
+use crate::input::Input;
+use crate::registry::Entry;
+use polars_arrow::array::{Array, Utf8ViewArray};
+use polars_arrow::datatypes::{
+    ArrowDataType, DTYPE_CATEGORICAL_NEW, Field as ArrowField, IntegerType, Metadata,
+};
+use polars_buffer::Buffer;
+use polars_error::{PolarsResult, polars_bail};
+use polars_parquet::parquet::page::{CompressedPage, ParquetPageHeader};
+use polars_parquet::read::{
+    BasicDecompressor, ColumnChunkMetadata, FileMetadata, Filter, PageReader, RowGroupMetadata,
+    column_iter_to_arrays, infer_schema, read_metadata,
+};
+use polars_parquet_format::thrift::protocol::TCompactInputProtocol;
+use std::fs::File;
+use std::io::{Cursor, Read, Seek, SeekFrom};
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+pub(super) struct Parquet;
+
+/// Bytes of values that are decoded at a time, about; and rows.
+const PART_BYTES: usize = 32 << 20;
+const PART_ROWS: Range<usize> = 1 << 14..1 << 18;
+
+/// No page that anybody writes has more bytes.
+const PAGE_BYTES: usize = 256 << 20;
+
+impl Format for Parquet {
+    fn name(&self) -> &'static str {
+        "parquet"
+    }
+    fn doc(&self) -> &'static str {
+        "a table in Parquet; columns = { label, dense, categorical, multi } say what it holds"
+    }
+    fn fields(&self, entry: &Entry) -> Result<Vec<Field>> {
+        Ok(layout(entry)?.fields())
+    }
+    fn dense(&self) -> crate::view::Dense {
+        crate::view::Dense::Standard
+    }
+    fn read(&self, entry: &Entry, input: Input<'_>, sink: Sink<'_>) -> Result<()> {
+        let (layout, path) = (layout(entry)?, input.path);
+        let mut file = File::open(&path).at(&path)?;
+        let Schema { metadata, columns } = Schema::read(&path, &mut file)?;
+        let header: Vec<String> = columns.iter().map(|field| field.name.to_string()).collect();
+        let places = layout.positions(Some(&header)).map_err(|what| Error::file(&path, what))?;
+        let fields: Vec<&Field> = layout.columns.iter().map(|(_, field)| field).collect();
+        let mut arrays = Arrays::new(&layout, &path);
+        let step = PART_BYTES / (16 * fields.len());
+        let step = step.clamp(PART_ROWS.start, PART_ROWS.end);
+        let column = |(&place, field): (&usize, &&Field)| (columns[place].clone(), field.role);
+        let wanted: Vec<(ArrowField, Role)> = places.iter().zip(&fields).map(column).collect();
+        for group in &metadata.row_groups {
+            let chunks = read_group(group, &wanted, &path, &mut file, sink)?;
+            let rows = group.num_rows();
+            for first in (0..rows).step_by(step) {
+                let part = first..rows.min(first + step);
+                arrays.push(part.len(), |i| chunks[i].decode(part.clone(), &path), sink)?;
+            }
+        }
+        arrays.finish()
+    }
+}
+
+/// What the end of a file says about it.
+pub(super) struct Schema {
+    metadata: FileMetadata,
+    pub columns: Vec<ArrowField>,
+}
+
+impl Schema {
+    pub fn read(path: &Path, file: &mut File) -> Result<Self> {
+        let read = calmly(path, || {
+            let metadata = read_metadata(file)?;
+            let columns = infer_schema(&metadata)?.iter_values().cloned().collect();
+            Ok(Self { metadata, columns })
+        });
+        read.map_err(|error| match std::fs::metadata(path).map(|m| m.len()) {
+            Ok(0) => Error::file(path, "the file is empty; get it again"),
+            _ => error,
+        })
+    }
+}
+
+/// A column of a row group: its compressed bytes.
+struct Chunk<'a> {
+    field: ArrowField,
+    /// The leaves of the column, each with its bytes.
+    leaves: Vec<Leaf<'a>>,
+}
+
+type Leaf<'a> = (&'a ColumnChunkMetadata, Buffer<u8>);
+
+/// Reads the compressed columns of a row group.
+fn read_group<'a>(
+    group: &'a RowGroupMetadata,
+    wanted: &[(ArrowField, Role)],
+    path: &Path,
+    file: &mut File,
+    sink: Sink<'_>,
+) -> Result<Vec<Chunk<'a>>> {
+    let damaged = |what: &str| Error::file(path, format!("is damaged: {what}; get it again"));
+    let length = file.metadata().at(path)?.len();
+    let leaves = |field: &ArrowField| -> Vec<&'a ColumnChunkMetadata> {
+        group.columns_under_root_iter(&field.name).into_iter().flatten().collect()
+    };
+    let all: Vec<Vec<&ColumnChunkMetadata>> = wanted.iter().map(|(field, _)| leaves(field)).collect();
+    let mut bytes = 0;
+    for leaf in all.iter().flatten() {
+        let range = calmly(path, || Ok(leaf.byte_range()))?;
+        if range.start > range.end || range.end > length || leaf.num_values() < 0 {
+            return Err(damaged("a column lies outside of the file"));
+        }
+        bytes += range.end - range.start;
+    }
+    sink.reserve(bytes)?;
+    let mut chunks = Vec::new();
+    for ((field, role), metadata) in wanted.iter().zip(all) {
+        if metadata.is_empty() {
+            return Err(damaged(&format!("a row group lacks {}", field.name)));
+        }
+        let mut leaves = Vec::new();
+        for leaf in metadata {
+            let range = leaf.byte_range();
+            file.seek(SeekFrom::Start(range.start)).at(path)?;
+            let mut bytes = Vec::with_capacity((range.end - range.start) as usize);
+            file.take(range.end - range.start).read_to_end(&mut bytes).at(path)?;
+            leaves.push((leaf, Buffer::from_vec(bytes)));
+        }
+        let mut field = field.clone();
+        let coded = calmly(path, || check_pages(&leaves))?;
+        // What lies there as numbers of a dictionary is left so.
+        if coded && role.is_coded() && field.dtype == ArrowDataType::Utf8View {
+            let (key, value) = (IntegerType::UInt32, ArrowDataType::Utf8View);
+            field.dtype = ArrowDataType::Dictionary(key, Box::new(value), false);
+            let mark = [(DTYPE_CATEGORICAL_NEW.into(), "".into())];
+            field.metadata = Some(Arc::new(Metadata::from(mark)));
+        }
+        chunks.push(Chunk { field, leaves });
+    }
+    Ok(chunks)
+}
+
+/// Refuses pages that would take more memory than any page does; true where a column is one whose
+/// every page holds numbers of a dictionary.
+fn check_pages(leaves: &[Leaf<'_>]) -> PolarsResult<bool> {
+    let (mut coded, mut values) = (leaves.len() == 1, 0u64);
+    for (leaf, bytes) in leaves {
+        let mut first = TCompactInputProtocol::new(Cursor::new(&bytes[..]), PAGE_BYTES);
+        let first = ParquetPageHeader::read_from_in_protocol(&mut first);
+        let mut sizes = vec![first.map_or(0, |page| page.uncompressed_page_size as usize)];
+        for page in pages(leaf, bytes) {
+            if let CompressedPage::Data(page) = page? {
+                sizes.push(page.uncompressed_size());
+                coded &= page.header().is_dictionary_encoded();
+                values += page.num_values() as u64;
+            }
+        }
+        if let Some(size) = sizes.into_iter().find(|size| *size > PAGE_BYTES) {
+            polars_bail!(ComputeError: "a page of {} MiB", size >> 20);
+        }
+    }
+    Ok(coded && values > 0)
+}
+
+fn pages(leaf: &ColumnChunkMetadata, bytes: &Buffer<u8>) -> PageReader {
+    PageReader::new(Cursor::new(bytes.clone()), leaf, Vec::new(), PAGE_BYTES)
+}
+
+impl Chunk<'_> {
+    /// Rows of the column as one array.
+    fn decode(&self, rows: Range<usize>, path: &Path) -> Result<Box<dyn Array>> {
+        let of_leaf = |(leaf, bytes): &Leaf<'_>| {
+            BasicDecompressor::new(pages(leaf, bytes), Vec::new())
+        };
+        calmly(path, || {
+            let columns = self.leaves.iter().map(of_leaf).collect();
+            let types = self.leaves.iter().map(|(leaf, _)| {
+                &leaf.descriptor().descriptor.primitive_type
+            });
+            let filter = Some(Filter::Range(rows));
+            let (mut arrays, _) =
+                column_iter_to_arrays(columns, types.collect(), self.field.clone(), filter)?;
+            match arrays.len() {
+                1 => Ok(arrays.remove(0)),
+                0 => Ok(Utf8ViewArray::new_empty(ArrowDataType::Utf8View).boxed()),
+                _ => {
+                    let arrays: Vec<&dyn Array> = arrays.iter().map(|array| &**array).collect();
+                    polars_arrow::compute::concatenate::concatenate(&arrays)
+                }
+            }
+        })
+    }
+}
