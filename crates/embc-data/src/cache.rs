@@ -79,6 +79,13 @@ pub struct Meta {
     pub facts: BTreeMap<String, f64>,
 }
 
+impl Meta {
+    /// The files of rows, in their order, without the tables of attributes beside them.
+    pub fn files_of_rows(&self) -> impl Iterator<Item = &Source> {
+        self.sources.iter().filter(|source| !source.name.starts_with("side "))
+    }
+}
+
 /// The name of a multi-valued column's ids.
 pub fn flat_name(column: usize) -> String {
     format!("ids-{column}.arrow")
@@ -358,5 +365,24 @@ impl Cache {
             each(value.unwrap_or_default(), count.unwrap_or_default());
         }
         Ok(())
+    }
+}
+
+/// The values of a coded column, memory-mapped.
+pub struct Vocabulary(Vec<polars_arrow::array::Utf8ViewArray>);
+
+impl Vocabulary {
+    /// That of a column of the cache in `folder`.
+    pub fn open(folder: &Path, column: usize) -> Result<Self> {
+        let path = folder.join(vocab_name(column));
+        let fail = |error| Error::polars(&path, error);
+        let frame = open_mapped(&path)?;
+        let values = frame.column("value").map_err(fail)?.as_materialized_series();
+        Ok(Self(values.str().map_err(fail)?.downcast_iter().cloned().collect()))
+    }
+
+    /// The value of an id.
+    pub fn value(&self, id: u32) -> &str {
+        self.0[id as usize / CHUNK].value(id as usize % CHUNK)
     }
 }

@@ -2,7 +2,9 @@
 
 use crate::cache::{self, ArrowWriter, CHUNK, Values};
 use crate::error::{At, Error, Result};
-use crate::raw::{Field, Note, Role, Row, Takes, Time};
+use crate::block::{Block, BlockColumn, Part};
+use crate::raw::side::Attributes;
+use crate::raw::{Field, Note, Role, Row, Takes};
 use crate::vocab::{self, Allowance, Encoder, Finished};
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
@@ -34,120 +36,6 @@ const BLOCK: u64 = 1 << 14;
 /// Bytes of a block with large values.
 const BLOCK_BYTES: usize = 1 << 22;
 
-/// Some rows as columns: those of the fields, and which file each row came from, last.
-pub struct Block {
-    /// The columns, and last that of the files.
-    pub columns: Vec<BlockColumn>,
-}
-
-/// A column of a block.
-#[derive(Clone, Default)]
-pub struct BlockColumn {
-    /// Numbers, or values a row of a multi-valued column.
-    numbers: Vec<u8>,
-    /// Values of a coded column, and where each ends.
-    text: Vec<u8>,
-    ends: Vec<u32>,
-    /// The value of each row, where several rows have one: an index into `ends`.
-    codes: Option<Vec<u32>>,
-}
-
-impl BlockColumn {
-    /// Adds a number.
-    pub fn number(&mut self, number: f64) {
-        self.numbers.extend(number.to_le_bytes());
-    }
-
-    /// Adds a time.
-    pub fn time(&mut self, (whole, part): Time) {
-        self.numbers.extend(whole.to_le_bytes());
-        self.numbers.extend(part.to_le_bytes());
-    }
-
-    /// Adds a value of a coded column.
-    pub fn value(&mut self, value: &[u8]) {
-        self.text.extend_from_slice(value);
-        self.ends.push(self.text.len() as u32);
-    }
-
-    /// Says which of the values so far each row has.
-    pub fn coded(&mut self, codes: Vec<u32>) {
-        self.codes = Some(codes);
-    }
-
-    /// Adds a row's value of a role: the dense one given, or those of its coded column `column`.
-    pub fn push(&mut self, role: Role, row: &Row, dense: f64, column: usize) {
-        match role {
-            Role::Label | Role::Rating => self.number(row.label),
-            Role::Time => self.time(row.time),
-            Role::Dense => self.number(dense),
-            _ => {
-                let before = self.ends.len();
-                row.values(column).for_each(|value| self.value(value));
-                if matches!(role, Role::Multi(_)) {
-                    self.numbers.extend(((self.ends.len() - before) as u32).to_le_bytes());
-                }
-            }
-        }
-    }
-
-    /// Values so far.
-    pub fn values(&self) -> usize {
-        self.ends.len()
-    }
-
-
-    /// The value of number `at`.
-    fn at(&self, at: usize) -> &[u8] {
-        let start = at.checked_sub(1).map_or(0, |before| self.ends[before] as usize);
-        &self.text[start..self.ends[at] as usize]
-    }
-
-    /// Leaves out rows of a column of such a role, those where `out` is true.
-    fn without(&mut self, role: Role, out: &[bool]) {
-        let kept = |row: &usize| !out[*row];
-        let rows = (0..out.len()).filter(kept);
-        let mut left = Self::default();
-        match (role, &self.codes) {
-            (_, Some(codes)) => {
-                let codes = rows.map(|row| codes[row]).collect();
-                left = Self { codes: Some(codes), ..std::mem::take(self) };
-            }
-            (Role::Multi(_), None) => {
-                let (lengths, _) = self.numbers.as_chunks::<4>();
-                let mut at = 0;
-                for (length, out) in lengths.iter().zip(out) {
-                    let next = at + u32::from_le_bytes(*length) as usize;
-                    if !out {
-                        left.numbers.extend(length);
-                        (at..next).for_each(|at| left.value(self.at(at)));
-                    }
-                    at = next;
-                }
-            }
-            (role, None) if role.is_coded() => rows.for_each(|row| left.value(self.at(row))),
-            _ => {
-                let width = if role == Role::Time { 12 } else { 8 };
-                rows.for_each(|row| left.numbers.extend(&self.numbers[row * width..][..width]));
-            }
-        }
-        *self = left;
-    }
-}
-
-/// Some rows as columns, in the order of the fields, and what was noted of them.
-#[derive(Default)]
-pub struct Part {
-    /// The columns.
-    pub columns: Vec<BlockColumn>,
-    /// Rows.
-    pub rows: usize,
-    /// Some times are dates.
-    pub dated: bool,
-    /// How often something was done to values of each field.
-    pub notes: BTreeMap<(usize, Note), u64>,
-}
-
 /// Rows on their way into columns.
 pub struct Rows<'a> {
     roles: Vec<Role>,
@@ -160,6 +48,8 @@ pub struct Rows<'a> {
     reserved: u64,
     /// The file that is read.
     pub file: u16,
+    /// Tables of attributes that each row gets its values of, and rows without any.
+    sides: Vec<(Attributes, u64)>,
     tally: Tally,
 }
 
@@ -176,11 +66,18 @@ pub struct Tally {
     pub notes: BTreeMap<(usize, Note), u64>,
     /// Rows that were left out, and why the first was.
     pub skipped: Option<(u64, String)>,
+    /// Rows that no table of attributes knows, by table.
+    pub unmatched: Vec<(String, u64)>,
 }
 
 impl<'a> Rows<'a> {
-    /// No rows yet; full blocks are sent.
-    pub fn new(fields: &[Field], send: SyncSender<Block>, budget: &'a Allowance) -> Self {
+    /// No rows yet, of the fields that the files hold; full blocks are sent.
+    pub fn new(
+        fields: &[Field],
+        sides: Vec<Attributes>,
+        send: SyncSender<Block>,
+        budget: &'a Allowance,
+    ) -> Self {
         let roles: Vec<Role> = fields.iter().map(|field| field.role).collect();
         let block = vec![BlockColumn::default(); roles.len() + 1];
         Self {
@@ -192,21 +89,37 @@ impl<'a> Rows<'a> {
             bytes: 0,
             reserved: 0,
             file: 0,
+            sides: sides.into_iter().map(|side| (side, 0)).collect(),
             tally: Tally::default(),
         }
     }
 
     /// After the last row.
-    pub fn finish(mut self) -> Result<Tally> {
+    pub fn finish(mut self, fields: &[Field]) -> Result<Tally> {
         self.flush()?;
+        let missing = self.sides.iter().filter(|(_, missing)| *missing > 0);
+        self.tally.unmatched = missing.map(|(side, n)| (side.missing(fields), *n)).collect();
         Ok(self.tally)
     }
 
     /// Hands what is held to the columns.
     fn flush(&mut self) -> Result<()> {
         let block = vec![BlockColumn::default(); self.block.len()];
-        (self.held, self.bytes) = (0, 0);
-        let columns = std::mem::replace(&mut self.block, block);
+        let rows = std::mem::take(&mut self.held) as usize;
+        self.bytes = 0;
+        let mut columns = std::mem::replace(&mut self.block, block);
+        let files = columns.pop().expect("the files");
+        self.send(rows, columns, files)
+    }
+
+    /// Hands columns on, with what the tables of attributes add to them.
+    fn send(&mut self, rows: usize, mut columns: Vec<BlockColumn>, files: BlockColumn) -> Result<()> {
+        for (side, missing) in &mut self.sides {
+            let (more, without) = side.join(rows, &columns);
+            columns.extend(more);
+            *missing += without;
+        }
+        columns.push(files);
         self.send.send(Block { columns }).map_err(|_| Error::Cancelled)
     }
 
@@ -260,10 +173,8 @@ impl Takes for Rows<'_> {
             }
             None => part.rows as f64,
         };
-        let mut columns = part.columns;
-        let file = self.file.to_le_bytes().repeat(part.rows);
-        columns.push(BlockColumn { numbers: file, ..BlockColumn::default() });
-        self.send.send(Block { columns }).map_err(|_| Error::Cancelled)
+        let files = BlockColumn::of_numbers(self.file.to_le_bytes().repeat(part.rows));
+        self.send(part.rows, part.columns, files)
     }
 
     fn skip(&mut self, why: &Error, rows: u64) -> Result<()> {
@@ -281,16 +192,6 @@ impl Takes for Rows<'_> {
         }
         self.reserved += more;
         Ok(())
-    }
-}
-
-impl Part {
-    /// Leaves out rows, those where `out` is true, of columns of such roles.
-    pub fn leave_out(&mut self, fields: &[&Field], out: &[bool]) {
-        for (column, field) in self.columns.iter_mut().zip(fields) {
-            column.without(field.role, out);
-        }
-        self.rows -= out.iter().filter(|out| **out).count();
     }
 }
 
@@ -381,10 +282,9 @@ impl ColumnWriter {
             self.measured.take(self.role, &part.numbers);
         }
         if let Some(values) = &mut self.values {
-            let every = (0..part.ends.len()).map(|at| part.at(at));
             match &part.codes {
-                Some(codes) => values.push_coded(every, codes, budget)?,
-                None => values.push(every, budget)?,
+                Some(codes) => values.push_coded(part.values(), codes, budget)?,
+                None => values.push(part.values(), budget)?,
             }
         }
         Ok(())

@@ -28,7 +28,7 @@ pub fn cache_folder(entry: &Entry, data_dir: &Path) -> PathBuf {
 
 /// Why a cache cannot be used, or `None` if it can. A file that was only touched gets its new time.
 fn outdated(entry: &Entry, data_dir: &Path, folder: &Path, mut meta: Meta) -> Result<Outdated> {
-    let fields = raw::find(&entry.format)?.fields(entry)?;
+    let fields = raw::fields(entry)?;
     if meta.definition != ingest::definition(entry, &fields) {
         return Ok(Err(Some("its files or columns are others now".into())));
     }
@@ -50,15 +50,19 @@ fn outdated(entry: &Entry, data_dir: &Path, folder: &Path, mut meta: Meta) -> Re
             if file.sha256.as_ref().is_some_and(|known| !known.eq_ignore_ascii_case(sha256)) {
                 return Ok(Err(Some(format!("the registry expects another {}", file.path.display()))));
             }
-            let (bytes, modified) = stamp(path)?;
-            if (bytes, modified) == (source.bytes, source.modified) {
-                continue;
+            match is_same(path, source)? {
+                true => touched |= source.touch(path)?,
+                false => return Ok(Err(Some(format!("{} has changed", path.display())))),
             }
-            let same = || Ok(digest(path, &mut |_| Ok(()))?.sha256 == *sha256);
-            if bytes != source.bytes || !same()? {
-                return Ok(Err(Some(format!("{} has changed", path.display()))));
-            }
-            (source.modified, touched) = (modified, true);
+        }
+    }
+    for side in &entry.side {
+        let Ok(path) = entry.locate(&side.file, data_dir) else { continue };
+        let of_it = |source: &&mut Source| source.name == side.source_name();
+        let Some(source) = meta.sources.iter_mut().find(of_it) else { continue };
+        match is_same(&path, source)? {
+            true => touched |= source.touch(&path)?,
+            false => return Ok(Err(Some(format!("{} has changed", path.display())))),
         }
     }
     if touched {
@@ -68,6 +72,21 @@ fn outdated(entry: &Entry, data_dir: &Path, folder: &Path, mut meta: Meta) -> Re
         let _ = crate::atomic::write(&path, |file| file.write_all(text.as_bytes()).at(&path));
     }
     Ok(Ok(meta))
+}
+
+/// True where a file is what a cache was made of, whatever its time.
+fn is_same(path: &Path, source: &Source) -> Result<bool> {
+    let (bytes, modified) = stamp(path)?;
+    let same = || Ok(digest(path, &mut |_| Ok(()))?.sha256 == source.sha256);
+    Ok(bytes == source.bytes && (modified == source.modified || same()?))
+}
+
+impl Source {
+    /// Takes the time of its file; true where that is another one.
+    fn touch(&mut self, path: &Path) -> Result<bool> {
+        let (_, modified) = stamp(path)?;
+        Ok(std::mem::replace(&mut self.modified, modified) != modified)
+    }
 }
 
 /// What a cache holds; or why it cannot be used, without a reason where there is none.
@@ -97,13 +116,63 @@ pub fn ingest(
     remove_stale(parent, &prefix);
     let temporary = tempfile::Builder::new().prefix(&prefix).tempdir_in(parent).at(parent)?;
     let meta = ingest::build(entry, data_dir, temporary.path(), memory, watch)?;
-    if folder.exists() {
-        let old = tempfile::Builder::new().prefix(&prefix).tempdir_in(parent).at(parent)?;
-        std::fs::rename(&folder, old.path().join("old")).at(&folder)?;
+    let before = read_meta(&folder).ok();
+    put_in(&folder, &temporary.keep(), &prefix)?;
+    for change in before.iter().flat_map(|before| changes(before, &meta)) {
+        tracing::warn!("{}: {change}", entry.name);
     }
-    std::fs::rename(temporary.keep(), &folder).at(&folder)?;
-    crate::atomic::sync_folder(parent)?;
     Ok((folder, meta))
+}
+
+/// What is other in a cache than in the one before, in words.
+fn changes(before: &Meta, after: &Meta) -> Vec<String> {
+    let mut all = Vec::new();
+    let mut changed = |what: &str, from: u64, to: u64| {
+        if from != to {
+            all.push(format!("{what}: {from} before, {to} now"));
+        }
+    };
+    changed("files", before.sources.len() as u64, after.sources.len() as u64);
+    changed("rows", before.rows, after.rows);
+    for column in &after.columns {
+        if let Some(old) = before.columns.iter().find(|old| old.name == column.name) {
+            let what = format!("distinct values of {}", column.name);
+            changed(&what, old.distinct.into(), column.distinct.into());
+        }
+    }
+    let missing = |of: &Meta, from: &Meta| {
+        let known = |name: &String| of.columns.iter().any(|column| column.name == *name);
+        let names = from.columns.iter().map(|column| column.name.clone());
+        names.filter(|name| !known(name)).collect::<Vec<_>>().join(", ")
+    };
+    for (what, names) in [("new", missing(before, after)), ("gone", missing(after, before))] {
+        if !names.is_empty() {
+            all.push(format!("columns that are {what}: {names}"));
+        }
+    }
+    if all.is_empty() && before.data_hash == after.data_hash {
+        all.push("the values are the same as before".into());
+    }
+    all
+}
+
+/// Puts a cache that is built in its place.
+fn put_in(folder: &Path, built: &Path, prefix: &str) -> Result<()> {
+    let parent = folder.parent().expect("a folder in the data dir");
+    if folder.exists() {
+        let old = tempfile::Builder::new().prefix(prefix).tempdir_in(parent).at(parent)?;
+        std::fs::rename(folder, old.path().join("old")).at(folder)?;
+    }
+    std::fs::rename(built, folder).at(folder)?;
+    crate::atomic::sync_folder(parent)
+}
+
+/// Puts a cache of `entry` that is built elsewhere in its place.
+pub(crate) fn put(entry: &Entry, data_dir: &Path, built: &Path) -> Result<()> {
+    let folder = cache_folder(entry, data_dir);
+    let parent = folder.parent().expect("a folder in the data dir");
+    let _lock = lock(&parent.join(format!(".lock-{}", entry.name)), &mut |_| Ok(()))?;
+    put_in(&folder, built, &format!(".building-{}-", entry.name))
 }
 
 /// The contents of a cache that is whole and up to date, or why there is none; no reason where
@@ -160,7 +229,7 @@ pub fn open(
     watch: Watch<'_>,
 ) -> Result<View> {
     let (folder, _) = ingest(entry, data_dir, memory, watch)?;
-    let fields = raw::find(&entry.format)?.fields(entry)?;
+    let fields = raw::fields(entry)?;
     View::new(Cache::open(&folder, fields)?, entry, &folder, data_dir, spec, examples)
 }
 
@@ -256,7 +325,7 @@ pub struct Splits {
 /// Describes a data set, ingesting it if need be.
 pub fn info(entry: &Entry, data_dir: &Path, memory: u64, watch: Watch<'_>) -> Result<Info> {
     let (folder, meta) = ingest(entry, data_dir, memory, watch)?;
-    let fields = raw::find(&entry.format)?.fields(entry)?;
+    let fields = raw::fields(entry)?;
     let infos = fields.iter().zip(&meta.columns).filter(|(f, _)| f.role.is_feature());
     let infos = infos.map(|(_, c)| FieldInfo {
         name: c.name.clone(),

@@ -2,9 +2,11 @@
 //! that others encode; then ids become ranks, and the columns are joined.
 
 use crate::cache::{self, ArrowWriter, CHUNK, ColumnMeta, Meta, Source, VERSION, Values};
-use crate::columns::{Block, ColumnWriter, Measured, Rows, finish, moment};
+use crate::block::Block;
+use crate::columns::{ColumnWriter, Measured, Rows, Tally, finish, moment};
 use crate::error::{At, Error, Result};
 use crate::input::{Digested, Hashing, Input, hex};
+use crate::raw::side::Attributes;
 use crate::raw::{self, Field, Format, Role, Takes};
 use crate::registry::{Entry, RawFile};
 use crate::synth::Synth;
@@ -79,7 +81,10 @@ pub fn definition(entry: &Entry, fields: &[Field]) -> String {
     let synth = entry.synth.as_ref().map(Synth::identity);
     let files: Vec<_> = row_files(entry).iter().map(|(name, file)| (*name, &file.path)).collect();
     let roles: Vec<_> = fields.iter().map(|field| (&field.name, field.role.name())).collect();
-    let text = json!([entry.format, entry.columns, synth, files, roles]).to_string();
+    let mut text = json!([entry.format, entry.columns, synth, files, roles]).to_string();
+    if !entry.side.is_empty() {
+        text += &json!(entry.side).to_string();
+    }
     hex(&Sha256::digest(text.as_bytes()))[..16].into()
 }
 
@@ -112,96 +117,153 @@ pub fn build(
     memory: u64,
     watch: Watch<'_>,
 ) -> Result<Meta> {
-    if memory < 2 * BUFFERS {
-        let what = format!("--memory must be at least {} MiB", (2 * BUFFERS) >> 20);
-        return Err(Error::Data(what));
-    }
     let format = raw::find(&entry.format)?;
-    let fields = format.fields(entry)?;
-    let budget = Allowance::new(memory - BUFFERS);
-    let create = |(i, field)| ColumnWriter::create(i, field, folder);
-    let mut columns =
-        fields.iter().enumerate().map(create).collect::<Result<Vec<ColumnWriter>>>()?;
-    columns.push(ColumnWriter::files(folder)?);
-    // The text is read here, and its columns are encoded on other threads.
-    let (send, filled) = sync_channel::<Block>(1);
-    let mut rows = Rows::new(&fields, send, &budget);
-    let (sources, facts, rows) = std::thread::scope(|scope| {
-        let encode = || {
-            for block in filled {
-                let parts = columns.par_iter_mut().zip(&block.columns).with_max_len(1);
-                parts.try_for_each(|(column, part)| column.take(part, &budget))?;
-            }
-            Ok::<(), Error>(())
-        };
-        let encoding = scope.spawn(encode);
-        let read = read_all(entry, format, data_dir, &mut rows, watch);
-        let read = read.and_then(|(sources, facts)| Ok((sources, facts, rows.finish()?)));
-        // Where encoding failed, its error says why nothing more could be sent.
-        encoding.join().expect("columns do not panic")?;
-        read
+    let (own, fields) = (format.fields(entry)?, raw::fields(entry)?);
+    let build = Build { name: &entry.name, fields: &fields, folder, memory };
+    let budget = build.budget()?;
+    let (mut sides, mut beside) = (Vec::new(), Vec::new());
+    for side in &entry.side {
+        let (table, source) = Attributes::read(side, entry, &own, data_dir, &budget)?;
+        sides.push(table);
+        beside.push(source);
+    }
+    let meta = build.run(&budget, (&own, sides), watch, &mut |rows, watch| {
+        let (mut sources, facts) = read_all(entry, format, data_dir, rows, watch)?;
+        sources.append(&mut beside);
+        Ok((sources, facts))
     })?;
-    let rows_read = rows.rows;
-    if rows_read == 0 {
-        let path = sources.first().map_or(folder.into(), |(path, _)| path.clone());
-        let why = rows.skipped.map_or(String::new(), |(n, why)| {
-            format!(": on_error = \"skip\" left out all {n}, the first for {why}")
-        });
-        return Err(Error::file(&path, format!("holds no rows{why}")));
-    }
-    if let Some((n, why)) = &rows.skipped {
-        tracing::warn!("{}: {n} rows are left out; the first: {why}", entry.name);
-    }
-    let notes = rows.notes.into_iter().map(|((i, note), n)| (note.text(&fields[i].name), n));
-    let left_out = rows.skipped.into_iter().map(|(n, why)| (format!("rows left out, the first for {why}"), n));
-    let notes = notes.chain(left_out).collect();
-    let files = sources.len() as u32;
-    let sources: Vec<Source> = sources.into_iter().map(|(_, source)| source).collect();
-    let share = (memory - BUFFERS) / rayon::current_num_threads() as u64;
-    watch(Progress { phase: "encoding", done: 0, total: 1 })?;
-    let (numbers, coded) = finish(columns, folder, share)?;
-    watch(Progress { phase: "writing", done: 0, total: rows_read })?;
-    let data_hash = write_rows(&fields, folder, (rows_read, files), &numbers, &coded, watch)?;
-    let definition = definition(entry, &fields);
-    let measured = fields.iter().enumerate().filter(|(_, field)| field.role == Role::Time);
-    let scale = measured.map(|(i, _)| numbers[&i].1.scale()).next().transpose()?.unwrap_or(1);
-    let of = |i: usize, field: &Field| {
-        let (distinct, repeated) = coded.get(&i).map_or((0, 0), |(c, _)| (c.distinct, c.repeated));
-        ColumnMeta { name: field.name.clone(), distinct, repeated }
-    };
-    let mut files = BTreeMap::new();
-    for file in std::fs::read_dir(folder).at(folder)? {
-        let file = file.at(folder)?;
-        let name = file.file_name().to_string_lossy().into_owned();
-        if name.ends_with(".arrow") {
-            File::open(file.path()).and_then(|f| f.sync_all()).at(&file.path())?;
-            files.insert(name, file.metadata().at(&file.path())?.len());
-        } else {
-            std::fs::remove_file(file.path()).at(&file.path())?;
-        }
-    }
-    let meta = Meta {
-        version: VERSION,
-        definition,
-        data_hash,
-        sources,
-        time_scale: scale,
-        dates: rows.dates,
-        notes,
-        rows: rows_read,
-        label_mean: rows.label_sum / rows_read as f64,
-        columns: fields.iter().enumerate().map(|(i, field)| of(i, field)).collect(),
-        files,
-        facts,
-    };
-    let path = folder.join("meta.json");
-    let mut file = File::create(&path).at(&path)?;
-    let text = serde_json::to_string_pretty(&meta).expect("plain data");
-    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).at(&path)?;
-    Ok(meta)
+    build.finish(Meta { definition: definition(entry, &fields), ..meta })
 }
 
-type Read_ = (Vec<(PathBuf, Source)>, BTreeMap<String, f64>);
+/// A cache that is built.
+pub(crate) struct Build<'a> {
+    pub name: &'a str,
+    pub fields: &'a [Field],
+    /// Where to, an empty folder.
+    pub folder: &'a Path,
+    /// Bytes that vocabularies and buffers may take.
+    pub memory: u64,
+}
+
+impl Build<'_> {
+    /// What vocabularies may take.
+    pub fn budget(&self) -> Result<Allowance> {
+        if self.memory < 2 * BUFFERS {
+            let what = format!("--memory must be at least {} MiB", (2 * BUFFERS) >> 20);
+            return Err(Error::Data(what));
+        }
+        Ok(Allowance::new(self.memory - BUFFERS))
+    }
+
+    /// Encodes and joins all rows that `read` hands on: of the fields that the files hold, and what
+    /// the tables beside them add.
+    pub fn run(
+        &self,
+        budget: &Allowance,
+        (own, sides): (&[Field], Vec<Attributes>),
+        watch: Watch<'_>,
+        read: &mut dyn FnMut(&mut Rows<'_>, Watch<'_>) -> Result<Read_>,
+    ) -> Result<Meta> {
+        let Self { fields, folder, .. } = self;
+        let create = |(i, field)| ColumnWriter::create(i, field, folder);
+        let mut columns =
+            fields.iter().enumerate().map(create).collect::<Result<Vec<ColumnWriter>>>()?;
+        columns.push(ColumnWriter::files(folder)?);
+        // Files are read here, and their columns are encoded on other threads.
+        let (send, filled) = sync_channel::<Block>(1);
+        let mut rows = Rows::new(own, sides, send, budget);
+        let (sources, facts, tally) = std::thread::scope(|scope| {
+            let encode = || {
+                for block in filled {
+                    let parts = columns.par_iter_mut().zip(&block.columns).with_max_len(1);
+                    parts.try_for_each(|(column, part)| column.take(part, budget))?;
+                }
+                Ok::<(), Error>(())
+            };
+            let encoding = scope.spawn(encode);
+            let read = read(&mut rows, watch);
+            let read = read.and_then(|(sources, facts)| Ok((sources, facts, rows.finish(own)?)));
+            // Where encoding failed, its error says why nothing more could be sent.
+            encoding.join().expect("columns do not panic")?;
+            read
+        })?;
+        self.check(&sources, &tally)?;
+        let share = (self.memory - BUFFERS) / rayon::current_num_threads() as u64;
+        watch(Progress { phase: "encoding", done: 0, total: 1 })?;
+        let (numbers, coded) = finish(columns, folder, share)?;
+        watch(Progress { phase: "writing", done: 0, total: tally.rows })?;
+        let files = sources.len() as u32;
+        let data_hash = write_rows(fields, folder, (tally.rows, files), &numbers, &coded, watch)?;
+        let measured = fields.iter().enumerate().filter(|(_, field)| field.role == Role::Time);
+        let scale = measured.map(|(i, _)| numbers[&i].1.scale()).next().transpose()?.unwrap_or(1);
+        let of = |(i, field): (usize, &Field)| {
+            let counts = coded.get(&i).map_or((0, 0), |(c, _)| (c.distinct, c.repeated));
+            ColumnMeta { name: field.name.clone(), distinct: counts.0, repeated: counts.1 }
+        };
+        Ok(Meta {
+            version: VERSION,
+            definition: String::new(),
+            data_hash,
+            sources: sources.into_iter().map(|(_, source)| source).collect(),
+            time_scale: scale,
+            dates: tally.dates,
+            rows: tally.rows,
+            label_mean: tally.label_sum / tally.rows as f64,
+            columns: fields.iter().enumerate().map(of).collect(),
+            files: BTreeMap::new(),
+            facts,
+            notes: self.notes(own, tally),
+        })
+    }
+
+    /// Refuses a data set without rows, and says what was left out.
+    fn check(&self, sources: &[(PathBuf, Source)], tally: &Tally) -> Result<()> {
+        let skipped = tally.skipped.as_ref();
+        if tally.rows == 0 {
+            let path = sources.first().map_or(self.folder, |(path, _)| path);
+            let why = skipped.map_or(String::new(), |(n, why)| {
+                format!(": on_error = \"skip\" left out all {n}, the first for {why}")
+            });
+            return Err(Error::file(path, format!("holds no rows{why}")));
+        }
+        if let Some((n, why)) = skipped {
+            tracing::warn!("{}: {n} rows are left out; the first: {why}", self.name);
+        }
+        for (what, n) in &tally.unmatched {
+            tracing::warn!("{}: {n} {what}; its columns are missing there", self.name);
+        }
+        Ok(())
+    }
+
+    fn notes(&self, own: &[Field], tally: Tally) -> BTreeMap<String, u64> {
+        let notes = tally.notes.into_iter().map(|((i, note), n)| (note.text(&own[i].name), n));
+        let skipped = tally.skipped.into_iter();
+        let skipped = skipped.map(|(n, why)| (format!("rows left out, the first for {why}"), n));
+        notes.chain(skipped).chain(tally.unmatched).collect()
+    }
+
+    /// Syncs the files, removes what was for building, and writes what the cache is.
+    pub fn finish(&self, mut meta: Meta) -> Result<Meta> {
+        let folder = self.folder;
+        for file in std::fs::read_dir(folder).at(folder)? {
+            let file = file.at(folder)?;
+            let name = file.file_name().to_string_lossy().into_owned();
+            if name.ends_with(".arrow") {
+                File::open(file.path()).and_then(|f| f.sync_all()).at(&file.path())?;
+                meta.files.insert(name, file.metadata().at(&file.path())?.len());
+            } else {
+                std::fs::remove_file(file.path()).at(&file.path())?;
+            }
+        }
+        let path = folder.join("meta.json");
+        let mut file = File::create(&path).at(&path)?;
+        let text = serde_json::to_string_pretty(&meta).expect("plain data");
+        file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).at(&path)?;
+        Ok(meta)
+    }
+}
+
+pub(crate) type Read_ = (Vec<(PathBuf, Source)>, BTreeMap<String, f64>);
 
 /// Streams all raw files, or the generator, into the columns.
 fn read_all(
@@ -236,36 +298,46 @@ fn read_all(
     }
     let (mut sources, mut before) = (Vec::new(), 0);
     for (index, RowFile { name, named, file, path }) in files.into_iter().enumerate() {
-        let (bytes, modified) = stamp(&path)?;
-        if bytes == 0 {
-            return Err(Error::file(&path, "the file is empty; get it again"));
-        }
         let mut progress = |done| watch(Progress { phase: "reading", done: before + done, total });
-        let mut hashing = Hashing::open(&path, &mut progress)?;
         rows.file = index as u16;
-        let read = format.read(entry, Input::new(&path, &mut hashing), rows);
-        let digested = match read {
-            Ok(()) => hashing.finish(&path)?,
-            Err(Error::Cancelled) => return Err(Error::Cancelled),
-            // A damaged file is better told by its digest than by the line it breaks on.
-            Err(error) => {
-                let known = file.sha256.is_some();
-                drop(hashing);
-                if known {
-                    verify(&path, file, &crate::input::digest(&path, &mut |_| Ok(()))?)?;
-                }
-                return Err(error);
-            }
-        };
-        verify(&path, file, &digested)?;
-        if stamp(&path)? != (bytes, modified) {
-            return Err(Error::file(&path, "changed while it was read; run it again"));
-        }
-        before += bytes;
-        let source = Source { name: name.clone(), path: named, bytes, modified, sha256: digested.sha256 };
+        let read = &mut |input: Input<'_>| format.read(entry, input, rows);
+        let source = read_file((name, &named), (file, &path), &mut progress, read)?;
+        before += source.bytes;
         sources.push((path, source));
     }
     Ok((sources, BTreeMap::new()))
+}
+
+/// Reads one file, called so here and there, and says what it was.
+pub(crate) fn read_file(
+    (name, named): (&str, &str),
+    (file, path): (&RawFile, &Path),
+    progress: &mut dyn FnMut(u64) -> Result<()>,
+    read: &mut dyn FnMut(Input<'_>) -> Result<()>,
+) -> Result<Source> {
+    let (bytes, modified) = stamp(path)?;
+    if bytes == 0 {
+        return Err(Error::file(path, "the file is empty; get it again"));
+    }
+    let mut hashing = Hashing::open(path, progress)?;
+    let digested = match read(Input::new(path, &mut hashing)) {
+        Ok(()) => hashing.finish(path)?,
+        Err(Error::Cancelled) => return Err(Error::Cancelled),
+        // A damaged file is better told by its digest than by the line it breaks on.
+        Err(error) => {
+            drop(hashing);
+            if file.sha256.is_some() {
+                verify(path, file, &crate::input::digest(path, &mut |_| Ok(()))?)?;
+            }
+            return Err(error);
+        }
+    };
+    verify(path, file, &digested)?;
+    if stamp(path)? != (bytes, modified) {
+        return Err(Error::file(path, "changed while it was read; run it again"));
+    }
+    let (name, named) = (name.into(), named.into());
+    Ok(Source { name, path: named, bytes, modified, sha256: digested.sha256 })
 }
 
 /// A stream of numbers of `N` bytes.

@@ -4,6 +4,7 @@
 //! [`view::View`] applies an experiment's labels, split and vocabularies, and streams batches.
 
 pub mod atomic;
+mod block;
 pub mod cache;
 mod calm;
 mod candidates;
@@ -13,6 +14,7 @@ pub mod error;
 pub mod fetch;
 mod history;
 pub mod ingest;
+pub mod init;
 mod input;
 mod loader;
 pub use loader::VERSION as LOADER_VERSION;

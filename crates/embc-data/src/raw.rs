@@ -3,28 +3,32 @@
 //! Most formats are tables of text and differ only in their [`delimited::Layout`]. A reader says
 //! which columns there are ([`Field`]) and streams rows; it keeps nothing.
 
-use crate::columns::Part;
+use crate::block::Part;
 use crate::error::{Error, Result};
 use crate::input::Input;
 use crate::registry::Entry;
 
 mod adjacency;
-mod arrow;
+pub(crate) mod arrow;
 mod avazu;
 mod cells;
 mod criteo;
 mod csv;
 mod delimited;
-mod ipc;
+pub(crate) mod ipc;
 mod jsonl;
 mod libffm;
 mod movielens;
 mod pairs;
-mod parquet;
-mod records;
+pub(crate) mod parquet;
+mod recoded;
+pub(crate) mod records;
+pub(crate) mod side;
 mod steam;
 mod text;
 pub(crate) mod words;
+
+pub(crate) use csv::{ALL_POSITIVE, layout};
 
 /// All formats. A new one is a file and a line here.
 pub static FORMATS: &[&dyn Format] = &[
@@ -53,6 +57,23 @@ pub fn find(name: &str) -> Result<&'static dyn Format> {
         let known: Vec<&str> = FORMATS.iter().map(|format| format.name()).collect();
         Error::Data(format!("unknown format {name:?}, expected one of {}", known.join(", ")))
     })
+}
+
+/// The columns of a data set: those of its files, and what tables of attributes add.
+pub fn fields(entry: &Entry) -> Result<Vec<Field>> {
+    let mut fields = find(&entry.format)?.fields(entry)?;
+    for side in &entry.side {
+        for field in side.fields(entry)? {
+            if fields.iter().any(|other| other.name == field.name) {
+                return Err(Error::Data(format!(
+                    "data set {}: {} is a column of the rows and of side {:?}: name it once",
+                    entry.name, field.name, side.of
+                )));
+            }
+            fields.push(field);
+        }
+    }
+    Ok(fields)
 }
 
 /// What a column means.

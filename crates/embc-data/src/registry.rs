@@ -77,6 +77,30 @@ pub enum Quote {
     None,
 }
 
+/// How letters are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Encoding {
+    /// As nearly all files have them.
+    #[default]
+    #[serde(rename = "utf-8")]
+    Utf8,
+    /// A byte each: ISO 8859-1, of Western Europe.
+    #[serde(rename = "latin-1")]
+    Latin1,
+}
+
+/// What stands before the fraction of a number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Decimal {
+    /// As in 3.14.
+    #[default]
+    #[serde(rename = ".")]
+    Point,
+    /// As in 3,14.
+    #[serde(rename = ",")]
+    Comma,
+}
+
 /// What becomes of a row that cannot be read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -92,9 +116,9 @@ pub enum OnError {
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Columns {
-    /// `,` unless told.
+    /// `,` unless told: one character, or one twice, as in `::`.
     #[serde(default = "comma")]
-    pub delimiter: char,
+    pub delimiter: String,
     /// Whether the first line names the columns; without it they are called `0`, `1`, …
     #[serde(default = "yes")]
     pub header: bool,
@@ -105,6 +129,12 @@ pub struct Columns {
     /// quote.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub escape: Option<char>,
+    /// How letters are written.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub encoding: Encoding,
+    /// What stands before the fraction of a number.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub decimal: Decimal,
     /// What becomes of a row that cannot be read.
     #[serde(default, skip_serializing_if = "is_default")]
     pub on_error: OnError,
@@ -130,20 +160,87 @@ pub struct Columns {
     /// Sampled negatives a positive.
     #[serde(default)]
     pub negatives: u32,
+    /// Every column as text, just as it is written: what `embc init` looks at.
+    #[serde(skip)]
+    pub as_written: bool,
+}
+
+impl Default for Columns {
+    fn default() -> Self {
+        Self {
+            delimiter: comma(),
+            header: true,
+            quote: Quote::default(),
+            escape: None,
+            encoding: Encoding::default(),
+            decimal: Decimal::default(),
+            on_error: OnError::default(),
+            label: String::new(),
+            classes: false,
+            rating: false,
+            time: None,
+            dense: Vec::new(),
+            categorical: Vec::new(),
+            multi: Vec::new(),
+            negatives: 0,
+            as_written: false,
+        }
+    }
+}
+
+/// A table of attributes beside the rows, such as items with their genres: each row gets those that
+/// its key names, and they go with their user or item everywhere.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Side {
+    /// The column of the rows that holds its keys.
+    pub of: String,
+    /// This table's column of keys; called like that of the rows by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// The table.
+    pub file: RawFile,
+    /// Its raw format, one of those that `columns` describes; `csv` unless told.
+    #[serde(default = "csv")]
+    pub format: String,
+    /// `,` unless told: one character, or one twice, as in `::`.
+    #[serde(default = "comma")]
+    pub delimiter: String,
+    /// Whether the first line names the columns; without it they are called `0`, `1`, …
+    #[serde(default = "yes")]
+    pub header: bool,
+    /// Whether fields may be quoted.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub quote: Quote,
+    /// How letters are written.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub encoding: Encoding,
+    /// Columns of numbers; empty means missing.
+    #[serde(default)]
+    pub dense: Vec<String>,
+    /// Columns of one id.
+    #[serde(default)]
+    pub categorical: Vec<String>,
+    /// Columns of several ids.
+    #[serde(default)]
+    pub multi: Vec<Multi>,
 }
 
 fn is_default<T: Default + PartialEq>(x: &T) -> bool {
     *x == T::default()
 }
-fn comma() -> char {
-    ','
+fn comma() -> String {
+    ",".into()
+}
+fn csv() -> String {
+    "csv".into()
 }
 fn yes() -> bool {
     true
 }
 
 /// A data set of a registry.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Entry {
     /// Its full name.
@@ -173,6 +270,9 @@ pub struct Entry {
     /// Columns of a table of one's own: `format = "csv"`, `"parquet"`, `"arrow"`, `"jsonl"`,
     /// `"libsvm"` or `"libffm"`.
     pub columns: Option<Columns>,
+    /// Tables of attributes of users or items.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub side: Vec<Side>,
     /// What `format = "synth"` generates.
     pub synth: Option<Synth>,
     /// The key in the registry.

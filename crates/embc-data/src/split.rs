@@ -314,7 +314,7 @@ pub fn assign(
                 ))),
             };
             let parts: Vec<u8> =
-                cache.meta.sources.iter().map(|s| of(&s.name)).collect::<Result<_>>()?;
+                cache.meta.files_of_rows().map(|s| of(&s.name)).collect::<Result<_>>()?;
             for row in kept {
                 part[row as usize] = parts[cache.file.id(row.into()) as usize];
             }

@@ -54,6 +54,7 @@ pub enum Color {
 
 #[derive(Subcommand)]
 pub enum Command {
+    Init(Init),
     Train(Train),
     Sweep(Sweep),
     Trial(Trial),
@@ -71,6 +72,36 @@ pub enum Command {
         #[command(subcommand)]
         command: Theory,
     },
+}
+
+/// Understand files as they are, and write a data set and an experiment that run
+///
+/// Reads CSV, TSV (any delimiter, with or without a header), Parquet, Arrow, JSON lines, RecBole's
+/// atomic files, libsvm and libffm; plain, .gz, .zst or .zip; a file, a folder of parts, a pattern.
+/// Every row is read, once: what a column is for is decided by all of its values, and NAME.data.toml
+/// says why. A file with other columns that shares one with the first is a table of attributes.
+///
+///   embc init clicks.csv
+///   embc init clicks/ --label bought
+///   embc init ml-100k.inter ml-100k.item
+#[derive(Args)]
+#[command(verbatim_doc_comment)]
+pub struct Init {
+    /// Files, folders or patterns: parts of one table, and tables of attributes
+    #[arg(value_name = "FILE", required = true)]
+    pub files: Vec<PathBuf>,
+    /// The column to predict, where it is not found by its name
+    #[arg(long, value_name = "COLUMN")]
+    pub label: Option<String>,
+    /// The data set's name; the first file's by default
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// Where NAME.data.toml and NAME.toml go
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub output: PathBuf,
+    /// The most memory to take
+    #[arg(long, default_value = "2GiB", value_name = "SIZE")]
+    pub memory: Bytes,
 }
 
 /// Train one trial: the first scheme, budget and seed of a config, or those that --set names.

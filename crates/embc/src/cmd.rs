@@ -20,12 +20,13 @@ use embc_lab::scores::ScoresTo;
 use embc_lab::suggest;
 use embc_lab::watch::Audience;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 pub mod compare;
 pub mod data;
+pub mod init;
 pub mod list;
 pub mod recommend;
 pub mod report;
@@ -66,9 +67,22 @@ pub fn print(text: &str) -> Result<()> {
     Ok(stdout.flush()?)
 }
 
-/// All registries.
-pub fn registry(global: &Global) -> Result<Registry> {
-    Ok(Registry::load(&global.datasets)?)
+/// All registries: the built-in one, those called NAME.data.toml here and beside these configs, and
+/// those of --datasets.
+pub fn registry(global: &Global, configs: &[PathBuf]) -> Result<Registry> {
+    let mut files = Vec::new();
+    let beside = configs.iter().filter_map(|config| config.parent());
+    for folder in [Path::new("")].into_iter().chain(beside) {
+        let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+        let found = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        let found = found.map(|file| file.path());
+        let mut found: Vec<PathBuf> =
+            found.filter(|path| path.to_string_lossy().ends_with(".data.toml")).collect();
+        found.sort();
+        files.extend(found);
+    }
+    files.extend(global.datasets.iter().cloned());
+    Ok(Registry::load(&files)?)
 }
 
 /// A data set by name.

@@ -45,6 +45,7 @@ fn main() -> ExitCode {
         INTERRUPT.set();
     });
     let result = match &cli.command {
+        Command::Init(args) => cmd::init::run(args, &cli.global),
         Command::Train(args) => cmd::train::run(args, &cli.global),
         Command::Sweep(args) => cmd::sweep::run(args, &cli.global),
         Command::Trial(args) => cmd::trial::run(args, &cli.global),

@@ -4,7 +4,7 @@
 use super::cells::{Reader, Wrong};
 use super::delimited::Layout;
 use super::{Field, Note, Role, Row, Sink, words};
-use crate::columns::{BlockColumn, Part};
+use crate::block::{BlockColumn, Part};
 use crate::error::{Error, Result};
 use polars_arrow::array::{
     Array, BinaryViewArray, BooleanArray, DictionaryArray, FixedSizeListArray, ListArray,
@@ -18,7 +18,7 @@ use std::io::Write;
 use std::path::Path;
 
 /// Rows of a table on their way, from arrays of its columns.
-pub(super) struct Arrays<'a> {
+pub(crate) struct Arrays<'a> {
     path: &'a Path,
     readers: Vec<Reader<'a>>,
     skip: bool,
@@ -102,11 +102,17 @@ fn column(reader: &mut Reader<'_>, array: &dyn Array) -> std::result::Result<Col
         column.dictionary(reader, coded)?;
         return Ok(column);
     }
-    if let Role::Multi(_) = field.role
-        && let Some(lists) = Lists::of(array)
-    {
-        column.lists(reader, array, &lists)?;
-        return Ok(column);
+    match (field.role, Lists::of(array)) {
+        (Role::Multi(_), Some(lists)) => {
+            column.lists(reader, array, &lists)?;
+            return Ok(column);
+        }
+        // As it would be written, where nobody knows yet what it means.
+        (Role::Tag, Some(lists)) => {
+            column.written(reader, array, &lists)?;
+            return Ok(column);
+        }
+        _ => {}
     }
     if let Some(texts) = of::<Utf8ViewArray>(array)
         && field.role.is_coded()
@@ -208,7 +214,7 @@ impl Column {
         // A value that is wrong for a column of ids is so for what it is, as all others are.
         all.first = all.wrong.first().and(of_value.first);
         all.out = of_value.out;
-        all.out.coded(codes);
+        all.out.codes = Some(codes);
         *self = all;
         Ok(())
     }
@@ -241,6 +247,31 @@ impl Column {
             row.end_column();
             reader.hear(row.values(0));
             self.out.push(reader.field.role, &row, f64::NAN, 0);
+        }
+        Ok(())
+    }
+
+    /// Lists as JSON writes them.
+    fn written(
+        &mut self,
+        reader: &mut Reader<'_>,
+        array: &dyn Array,
+        lists: &Lists<'_>,
+    ) -> std::result::Result<(), String> {
+        check(reader.field, lists.values.dtype())?;
+        let mut cell = Vec::new();
+        for i in 0..array.len() {
+            if array.is_null(i) {
+                self.out.value(b"");
+                continue;
+            }
+            let value = |at| {
+                cell.clear();
+                write_cell(lists.values, at, &mut cell);
+                String::from_utf8_lossy(&cell).into_owned()
+            };
+            let values: Vec<String> = lists.range(i).map(value).collect();
+            self.out.value(serde_json::json!(values).to_string().as_bytes());
         }
         Ok(())
     }
@@ -327,7 +358,7 @@ fn check(field: &Field, dtype: &ArrowDataType) -> std::result::Result<(), String
 }
 
 /// The cell of row `i` as a CSV file has it; nothing for null.
-pub(super) fn write_cell(array: &dyn Array, i: usize, cell: &mut Vec<u8>) {
+pub(crate) fn write_cell(array: &dyn Array, i: usize, cell: &mut Vec<u8>) {
     use ArrowDataType as T;
     if array.is_null(i) {
         return;

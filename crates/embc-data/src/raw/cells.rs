@@ -34,11 +34,13 @@ fn as_written<'a>(row: &mut Row, index: usize, role: Role, value: &'a [u8]) -> &
 }
 
 /// What a column's cells are read as, wherever they come from.
-pub(super) struct Reader<'a> {
+pub(crate) struct Reader<'a> {
     pub field: &'a Field,
     index: usize,
     /// A user's own table: words and lists are read.
     words: bool,
+    /// Fractions stand after a comma.
+    comma: bool,
     pub multi: Option<&'a Multi>,
     doubt: Option<Doubt>,
 }
@@ -50,7 +52,9 @@ impl<'a> Reader<'a> {
         let reader = |(index, (_, field)): (usize, &'a (Place, Field))| {
             let multi = words.and_then(|words| words.get(&field.name));
             let doubt = multi.and_then(Doubt::new);
-            Self { field, index, words: words.is_some(), multi, doubt }
+            let number = matches!(field.role, Role::Dense | Role::Rating | Role::Time);
+            let comma = layout.dialect.comma && number;
+            Self { field, index, words: words.is_some(), comma, multi, doubt }
         };
         layout.columns.iter().enumerate().map(reader).collect()
     }
@@ -62,7 +66,13 @@ impl<'a> Reader<'a> {
             false => cell,
         };
         let before = row.columns.len();
-        fill(row, self.field, value, self.multi)?;
+        if self.comma && value.contains(&b',') {
+            let point = |&byte: &u8| if byte == b',' { b'.' } else { byte };
+            let value: Vec<u8> = value.iter().map(point).collect();
+            fill(row, self.field, &value, self.multi)?;
+        } else {
+            fill(row, self.field, value, self.multi)?;
+        }
         if row.columns.len() > before {
             self.hear(row.values(before));
         }
@@ -101,7 +111,7 @@ impl<'a> Reader<'a> {
 }
 
 /// Rows of a table on their way, from cells of text, whatever file they are in.
-pub(super) struct Cells<'a> {
+pub(crate) struct Cells<'a> {
     path: &'a Path,
     /// Where each column's cell is.
     places: Vec<usize>,
@@ -214,7 +224,7 @@ impl Doubt {
 }
 
 /// What is wrong with a value.
-pub(super) enum Wrong {
+pub(crate) enum Wrong {
     Number,
     Integer,
     Other(&'static str),
@@ -254,7 +264,7 @@ fn fill(
     };
     let utf8 = |value: &[u8]| match std::str::from_utf8(value) {
         Ok(_) => Ok(()),
-        Err(_) => Err(Wrong::Other("not valid UTF-8; convert the file first")),
+        Err(_) => Err(Wrong::Other("not valid UTF-8: say encoding = \"latin-1\" in columns if it is that, else convert the file")),
     };
     match field.role {
         Role::Label => {

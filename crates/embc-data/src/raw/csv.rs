@@ -4,15 +4,16 @@ use super::delimited::{Dialect, Layout, Place};
 use super::{Field, Format, Role, Sink};
 use crate::error::{Error, Result};
 use crate::input::Input;
-use crate::registry::{Columns, Entry, Multi, OnError, Quote, Weights};
+use super::recoded::UNIT;
+use crate::registry::{Columns, Decimal, Encoding, Entry, Multi, OnError, Quote, Weights};
 use std::collections::{BTreeMap, BTreeSet};
 
-pub(super) struct Csv;
+pub(crate) struct Csv;
 
 /// The label that makes every row a positive.
-const ALL_POSITIVE: &str = "all-positive";
+pub(crate) const ALL_POSITIVE: &str = "all-positive";
 
-pub(super) fn layout(entry: &Entry) -> Result<Layout> {
+pub(crate) fn layout(entry: &Entry) -> Result<Layout> {
     let wrong = |what: String| Error::Data(format!("data set {}: {what}", entry.name));
     let c = entry.columns.as_ref().ok_or_else(|| {
         wrong(format!(
@@ -20,8 +21,14 @@ pub(super) fn layout(entry: &Entry) -> Result<Layout> {
             entry.format
         ))
     })?;
-    let delimiter = u8::try_from(c.delimiter)
-        .map_err(|_| wrong(format!("columns.delimiter {:?} is not one byte", c.delimiter)))?;
+    let (delimiter, twice) = match c.delimiter.as_bytes() {
+        [one] => (*one, None),
+        [one, two] if one == two => (UNIT, Some(*one)),
+        _ => {
+            let given = &c.delimiter;
+            return Err(wrong(format!("columns.delimiter {given:?} is not one byte, or one twice")));
+        }
+    };
     let escape = c.escape.map(u8::try_from).transpose();
     let escape = escape.map_err(|_| wrong("columns.escape is not one byte".into()))?;
     if escape.is_some() && c.quote == Quote::None {
@@ -31,10 +38,12 @@ pub(super) fn layout(entry: &Entry) -> Result<Layout> {
         return Err(wrong("columns names no categorical or multi column".into()));
     }
     let of_text = [
-        ("delimiter", c.delimiter != ','),
+        ("delimiter", c.delimiter != ","),
         ("header", !c.header),
         ("quote", c.quote != Quote::Double),
         ("escape", c.escape.is_some()),
+        ("encoding", c.encoding != Encoding::Utf8),
+        ("decimal", c.decimal != Decimal::Point),
     ];
     if let Some((key, _)) = of_text.iter().find(|(_, given)| *given && entry.format != "csv") {
         return Err(wrong(format!("columns.{key} is read with format = \"csv\"; remove it")));
@@ -62,7 +71,19 @@ pub(super) fn layout(entry: &Entry) -> Result<Layout> {
     let multi: BTreeMap<String, Multi> =
         c.multi.iter().map(|m| (m.name.clone(), m.clone())).collect();
     let (quoting, skip) = (c.quote == Quote::Double, c.on_error == OnError::Skip);
-    let dialect = Dialect { quoting, escape, skip, words: Some(multi) };
+    if c.as_written {
+        // What they mean is not known yet.
+        columns.iter_mut().for_each(|(_, field)| field.role = Role::Tag);
+    }
+    let dialect = Dialect {
+        quoting,
+        escape,
+        twice,
+        latin1: c.encoding == Encoding::Latin1,
+        comma: c.decimal == Decimal::Comma,
+        skip,
+        words: (!c.as_written).then_some(multi),
+    };
     Ok(Layout { delimiter, dialect, header: c.header, width: None, columns })
 }
 
@@ -132,7 +153,7 @@ impl Multi {
     }
 
     /// A value as it is kept: trimmed, without a weight that is dropped; none that is missing or pads.
-    pub(super) fn kept<'a>(&self, value: &'a str) -> Option<&'a str> {
+    pub(crate) fn kept<'a>(&self, value: &'a str) -> Option<&'a str> {
         let value = match self.weights {
             Some(Weights::Drop) => super::words::unweighted(value.trim()),
             _ => value.trim(),

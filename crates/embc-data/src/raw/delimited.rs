@@ -1,6 +1,7 @@
 //! Tables of text: one engine for all formats with a delimiter.
 
 use super::cells::Cells;
+use super::recoded::Recoded;
 use super::records::Records;
 use super::{Field, Role, Sink};
 use crate::error::{Error, Result};
@@ -12,7 +13,7 @@ use std::collections::BTreeMap;
 const TYPES: [&str; 4] = ["token", "token_seq", "float", "float_seq"];
 
 /// Where a column is.
-pub(super) enum Place {
+pub(crate) enum Place {
     At(usize),
     /// The first of these names that the header has.
     Named(Vec<String>),
@@ -20,10 +21,16 @@ pub(super) enum Place {
 
 /// How fields are quoted, and how freely values may be written.
 #[derive(Default)]
-pub(super) struct Dialect {
+pub(crate) struct Dialect {
     pub quoting: bool,
     /// What stands before a quote inside quotes, instead of another quote.
     pub escape: Option<u8>,
+    /// A delimiter is this byte twice.
+    pub twice: Option<u8>,
+    /// Letters are of Latin-1.
+    pub latin1: bool,
+    /// Fractions stand after a comma.
+    pub comma: bool,
     /// Rows that cannot be read are left out.
     pub skip: bool,
     /// A user's own table: words such as NA are missing, ids are trimmed, lists are read. With the
@@ -39,7 +46,7 @@ impl Dialect {
 }
 
 /// The layout of a table.
-pub(super) struct Layout {
+pub(crate) struct Layout {
     pub delimiter: u8,
     pub dialect: Dialect,
     pub header: bool,
@@ -58,7 +65,9 @@ impl Layout {
     pub fn read(&self, input: Input<'_>, sink: Sink<'_>) -> Result<()> {
         let path = input.path.clone();
         let quote = self.dialect.quoting.then_some(self.dialect.escape);
-        let records = Records::new(input.text()?, &path, self.delimiter, quote);
+        let (twice, latin1) = (self.dialect.twice, self.dialect.latin1);
+        let text = Recoded::new(input.text()?, latin1, twice);
+        let records = Records::new(text, &path, self.delimiter, quote);
         let mut reader = csv::ReaderBuilder::new()
             .delimiter(self.delimiter)
             .quoting(self.dialect.quoting)

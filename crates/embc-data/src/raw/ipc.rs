@@ -12,7 +12,7 @@ use polars_arrow::io::ipc::read::{FileMetadata, FileReader, read_file_metadata};
 use std::fs::File;
 use std::path::Path;
 
-pub(super) struct Arrow;
+pub(crate) struct Arrow;
 
 impl Format for Arrow {
     fn name(&self) -> &'static str {
@@ -62,7 +62,7 @@ impl Format for Arrow {
 }
 
 /// What the end of a file says about it.
-pub(super) fn schema(path: &Path, file: &mut File) -> Result<(FileMetadata, Vec<ArrowField>)> {
+pub(crate) fn schema(path: &Path, file: &mut File) -> Result<(FileMetadata, Vec<ArrowField>)> {
     calmly(path, || {
         let metadata = read_file_metadata(file)?;
         let columns = metadata.schema.iter_values().cloned().collect();

@@ -9,7 +9,7 @@ use crate::input::Input;
 use crate::registry::Entry;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub(super) struct JsonLines;
 
@@ -31,10 +31,16 @@ impl Format for JsonLines {
         let names: Vec<&str> = layout.columns.iter().map(|(_, field)| &field.name[..]).collect();
         let mut seen = vec![false; names.len()];
         let at = (0..names.len()).collect();
+        // Keys that occur too late for `embc init` to have seen.
+        let (mut others, as_written) = (BTreeSet::new(), layout.dialect.words.is_none());
         let mut cells = Cells::new(&layout, &path, Ok(at)).expect("places are given");
         input.lines(|line, text| {
             let object = serde_json::from_slice::<BTreeMap<Cow<'_, str>, &RawValue>>(text);
             let values = object.and_then(|object| {
+                if as_written && others.len() < 20 {
+                    let late = object.keys().filter(|key| !names.contains(&&***key));
+                    others.extend(late.map(|key| key.to_string()));
+                }
                 let value = |(name, seen): (&&str, &mut bool)| {
                     let value = object.get(*name);
                     *seen |= value.is_some();
@@ -52,6 +58,10 @@ impl Format for JsonLines {
                 }
             }
         })?;
+        if !others.is_empty() {
+            let others = others.into_iter().collect::<Vec<_>>().join(", ");
+            tracing::warn!("{}: keys that no object of the beginning has are left out: {others}", path.display());
+        }
         if let Some((name, _)) = names.iter().zip(seen).find(|(_, seen)| !seen) {
             return Err(Error::file(&path, format!("no object has the key {name}")));
         }

@@ -24,7 +24,7 @@ fn multi(entry: &Entry) -> Result<Vec<&crate::registry::Multi>> {
                 ("dense", !c.dense.is_empty()),
                 ("categorical", !c.categorical.is_empty()),
                 ("negatives", c.negatives > 0),
-                ("delimiter", c.delimiter != ','),
+                ("delimiter", c.delimiter != ","),
                 ("header", !c.header),
             ];
             match unread.iter().find(|(_, given)| *given) {

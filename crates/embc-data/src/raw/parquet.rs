@@ -26,7 +26,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-pub(super) struct Parquet;
+pub(crate) struct Parquet;
 
 /// Bytes of values that are decoded at a time, about; and rows.
 const PART_BYTES: usize = 32 << 20;
@@ -73,7 +73,7 @@ impl Format for Parquet {
 }
 
 /// What the end of a file says about it.
-pub(super) struct Schema {
+pub(crate) struct Schema {
     metadata: FileMetadata,
     pub columns: Vec<ArrowField>,
 }

@@ -21,7 +21,7 @@ enum At {
 }
 
 /// A reader of records.
-pub(super) struct Records<R> {
+pub(crate) struct Records<R> {
     inner: R,
     path: PathBuf,
     delimiter: u8,

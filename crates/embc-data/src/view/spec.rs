@@ -116,7 +116,7 @@ impl Resolved {
     /// no data; an error is about a key that means nothing here.
     pub fn new(entry: &Entry, spec: &ViewSpec, examples: Examples) -> Result<Self> {
         let format = crate::raw::find(&entry.format)?;
-        let fields = format.fields(entry)?;
+        let fields = crate::raw::fields(entry)?;
         let split = match &spec.split {
             Some(SplitChoice::Rule(rule)) => rule.clone(),
             Some(SplitChoice::Name(name)) => entry.split_rule(Some(name))?,

@@ -29,7 +29,7 @@ pub fn run(args: &Compare, global: &Global) -> Result<Outcome> {
 /// Two schemes at each budget.
 fn schemes(args: &Compare, name: &Path, global: &Global) -> Result<String> {
     let mut experiment = Experiment::load(name, &[])?;
-    experiment.resolve(&super::registry(global)?);
+    experiment.resolve(&super::registry(global, &[])?);
     let records = Book::open(Results::open(&global.results, &experiment.name)?)?.into_records();
     let grid = Grid::new(&experiment, &records)?;
     for scheme in [&args.a, &args.b] {

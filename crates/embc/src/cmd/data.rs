@@ -13,7 +13,7 @@ use embc_lab::units::{bytes, count};
 use std::fmt::Write;
 
 pub fn run(command: &Data, global: &Global) -> Result<Outcome> {
-    let registry = super::registry(global)?;
+    let registry = super::registry(global, &[])?;
     match command {
         Data::List { json } => super::list::datasets(global, json.format)?,
         Data::Info { name, json } => {

@@ -103,7 +103,7 @@ fn models(format: TextOrJson) -> Result<String> {
 
 /// All data sets and whether they are here.
 pub fn datasets(global: &Global, format: TextOrJson) -> Result<()> {
-    let registry = super::registry(global)?;
+    let registry = super::registry(global, &[])?;
     let state = |e: &embc_data::registry::Entry| {
         let cached = embc_data::dataset::cache_folder(e, &global.data_dir).exists();
         let here = e.files.values().all(|file| e.locate(file, &global.data_dir).is_ok());

@@ -24,7 +24,7 @@ pub fn run(args: &Report, global: &Global) -> Result<Outcome> {
             _ => (name.as_path(), global.results.as_path()),
         };
         let mut experiment = Experiment::load(config, &[])?;
-        experiment.resolve(&super::registry(global)?);
+        experiment.resolve(&super::registry(global, &args.experiments)?);
         let results = Results::open(folder, &experiment.name)?;
         let records: Vec<Record> = Book::open(results)?.into_records();
         if records.is_empty() {

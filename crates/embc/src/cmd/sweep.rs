@@ -26,7 +26,7 @@ pub fn run(args: &Args, global: &Global) -> Result<Outcome> {
     if args.threads == Some(0) || args.jobs == Some(0) {
         bail!("--threads 0, --jobs 0: at least one thread and one job are needed");
     }
-    let registry = super::registry(global)?;
+    let registry = super::registry(global, &args.config)?;
     // All configs are read before the first trial runs, so that a typo costs no night.
     let load = |path: &std::path::PathBuf| -> Result<Experiment> {
         let mut experiment = Experiment::load(path, &args.sets)?;

@@ -16,7 +16,7 @@ pub fn run(args: &Train, global: &Global) -> Result<Outcome> {
     super::set_threads(args.threads)?;
     let mut experiment = Experiment::load(&args.config, &args.sets)?;
     experiment.train.seeds = vec![args.seed.unwrap_or(experiment.train.seeds[0])];
-    let registry = super::registry(global)?;
+    let registry = super::registry(global, std::slice::from_ref(&args.config))?;
     let entry = super::entry(&registry, &experiment.dataset)?;
     let data = super::open_for(entry, &experiment, global)?;
     let mut bench = Bench::new(entry, &data, global.overcommit);

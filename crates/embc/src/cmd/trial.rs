@@ -14,7 +14,7 @@ pub fn run(args: &Trial, global: &Global) -> Result<Outcome> {
     let order = Order::read(&args.order)?;
     let at = |error: anyhow::Error| error.context(args.order.display().to_string());
     order.check().map_err(at)?;
-    let registry = super::registry(global)?;
+    let registry = super::registry(global, &[])?;
     let entry = super::entry(&registry, &order.dataset)?;
     let data = super::open(
         entry,

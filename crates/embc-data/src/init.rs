@@ -1,0 +1,335 @@
+//! From a file to a data set: what kind it is, what its columns are for, its registry entry and its
+//! cache. The files are read once: every column is encoded as text first, its vocabulary tells what
+//! it holds, and the cache is made of that.
+
+use crate::cache::{self, Cache, Meta};
+use crate::dataset;
+use crate::error::{At, Error, Result};
+use crate::ingest::{self, Build, Progress, Watch};
+use crate::raw::arrow::Arrays;
+use crate::raw::side::Attributes;
+use crate::raw::{self, Field, Role, Takes};
+use crate::registry::{Columns, Decimal, Entry, Multi, RawFile, Side};
+use crate::split::SplitRule;
+use crate::view::LabelRule;
+use polars_arrow::array::BinaryViewArrayGeneric;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+mod profile;
+mod roles;
+mod sniff;
+
+pub use profile::Profile;
+pub use roles::{Column, Use};
+use sniff::{Kind, sniff};
+
+/// What is asked of a file.
+pub struct Asked<'a> {
+    /// The files: parts of one table in their order, and tables of attributes of users or items.
+    pub files: &'a [PathBuf],
+    /// The data set's name.
+    pub name: String,
+    /// The column of the label, where it is known.
+    pub label: Option<&'a str>,
+    /// Where caches lie, and bytes that may be taken.
+    pub data_dir: &'a Path,
+    #[allow(missing_docs)]
+    pub memory: u64,
+}
+
+/// A data set as it was understood; its cache is there.
+pub struct Draft {
+    /// Its entry in a registry.
+    pub entry: Entry,
+    /// How its files are read, in words.
+    pub kind: String,
+    /// Its columns; none of libsvm and libffm, whose roles are given.
+    pub columns: Vec<Column>,
+    /// Tables beside the rows: file, key and columns, in words.
+    pub beside: Vec<String>,
+    /// How a rating becomes a label.
+    pub rule: Option<LabelRule>,
+    /// What the cache is.
+    pub meta: Meta,
+}
+
+/// Reads files, finds out what they are, and builds their cache.
+pub fn init(asked: &Asked<'_>, watch: Watch<'_>) -> Result<Draft> {
+    let (mut parts, mut sides) = (Vec::new(), Vec::new());
+    let mut main: Option<Kind> = None;
+    for file in asked.files {
+        let kind = sniff(&first_part(file)?)?;
+        match &main {
+            None => main = Some(kind),
+            Some(first) if (&first.names, first.format) == (&kind.names, kind.format) => {}
+            Some(first) => {
+                sides.push(beside(first, file, kind)?);
+                continue;
+            }
+        }
+        parts.push(file.clone());
+    }
+    let kind = main.ok_or_else(|| Error::Data("no file is named".into()))?;
+    let file = |(i, path): (usize, &PathBuf)| {
+        let name = if parts.len() == 1 { "data".into() } else { format!("part_{i}") };
+        let path = std::path::absolute(path).at(path)?;
+        Ok((name, RawFile { path, bytes: None, sha256: None }))
+    };
+    let files: BTreeMap<String, RawFile> = parts.iter().enumerate().map(file).collect::<Result<_>>()?;
+    let mut draft = Entry {
+        title: asked.name.clone(),
+        format: kind.format.into(),
+        files,
+        columns: Some(kind.columns.clone()),
+        name: asked.name.clone(),
+        ..Entry::default()
+    };
+    if !kind.columns.multi.is_empty() {
+        draft.split = Some(SplitRule::Tail { valid: 0.1, test: 0.1 });
+        let (_, meta) = dataset::ingest(&draft, asked.data_dir, asked.memory, watch)?;
+        let (kind, columns, beside) = (kind.reason, Vec::new(), Vec::new());
+        return Ok(Draft { entry: draft, kind, columns, beside, rule: None, meta });
+    }
+    let parent = asked.data_dir.join("cache");
+    std::fs::create_dir_all(&parent).at(&parent)?;
+    let folder = tempfile::Builder::new().prefix(".building-init-").tempdir_in(&parent).at(&parent)?;
+    let raw = Raw::read(draft.clone(), &kind, folder.path(), asked, watch)?;
+    let (columns, comma) = raw.understand(&kind, asked.label, watch)?;
+    draft.side = sides;
+    let rule = describe(&mut draft, &columns, comma);
+    let meta = raw.build(&draft, &kind, asked, watch)?;
+    let side = |side: &Side| {
+        let all = side.dense.iter().chain(&side.categorical);
+        let all: Vec<&str> =
+            all.map(|c| &c[..]).chain(side.multi.iter().map(|m| &m.name[..])).collect();
+        format!("{}: {} for each {}", side.file.path.display(), all.join(", "), side.of)
+    };
+    let beside = draft.side.iter().map(side).collect();
+    Ok(Draft { kind: kind.reason, beside, columns, rule, meta, entry: draft })
+}
+
+/// A file, or the first of the parts in a folder or of a pattern.
+fn first_part(path: &Path) -> Result<PathBuf> {
+    let file = RawFile { path: path.into(), bytes: None, sha256: None };
+    let parts = Entry::default().parts(&file, Path::new("")).map_err(|error| match path.exists() {
+        true => error,
+        false => Error::file(path, "no such file or folder"),
+    })?;
+    Ok(parts[0].1.clone())
+}
+
+/// A file with other columns than the first: a table of attributes, if one of its columns is of both.
+fn beside(main: &Kind, path: &Path, kind: Kind) -> Result<Side> {
+    let shared: Vec<&String> = kind.names.iter().filter(|name| main.names.contains(name)).collect();
+    let [key] = shared[..] else {
+        return Err(Error::file(
+            path,
+            format!(
+                "has other columns than the first file ({}), and {} of them are in both: parts of one table have the same columns, and a table of attributes shares one, its key",
+                kind.names.join(", "),
+                shared.len()
+            ),
+        ));
+    };
+    let (mut dense, mut categorical, mut multi) = (Vec::new(), Vec::new(), Vec::new());
+    for (name, typed) in kind.names.iter().zip(&kind.types).filter(|(name, _)| *name != key) {
+        match typed.as_deref() {
+            Some("float") => dense.push(name.clone()),
+            Some("token_seq") => multi.push(Multi {
+                name: name.clone(),
+                separator: " ".into(),
+                weights: None,
+                pad: None,
+            }),
+            Some("float_seq") => {}
+            _ => categorical.push(name.clone()),
+        }
+    }
+    Ok(Side {
+        of: key.clone(),
+        key: None,
+        file: RawFile { path: std::path::absolute(path).at(path)?, bytes: None, sha256: None },
+        format: kind.format.into(),
+        delimiter: kind.columns.delimiter,
+        header: kind.columns.header,
+        quote: kind.columns.quote,
+        encoding: kind.columns.encoding,
+        dense,
+        categorical,
+        multi,
+    })
+}
+
+/// Every column of a table as text, encoded.
+struct Raw {
+    cache: Cache,
+    folder: PathBuf,
+}
+
+impl Raw {
+    fn read(
+        mut entry: Entry,
+        kind: &Kind,
+        folder: &Path,
+        asked: &Asked<'_>,
+        watch: Watch<'_>,
+    ) -> Result<Self> {
+        let columns = entry.columns.get_or_insert_with(Columns::default);
+        columns.label = raw::ALL_POSITIVE.into();
+        columns.categorical = kind.names.clone();
+        columns.as_written = true;
+        ingest::build(&entry, asked.data_dir, folder, asked.memory, watch)?;
+        let cache = Cache::open(folder, raw::fields(&entry)?)?;
+        Ok(Self { cache, folder: folder.into() })
+    }
+
+    /// What each column is for, and whether numbers have commas.
+    fn understand(
+        &self,
+        kind: &Kind,
+        label: Option<&str>,
+        watch: Watch<'_>,
+    ) -> Result<(Vec<Column>, bool)> {
+        let total = kind.names.len() as u64;
+        let mut profiles = Vec::new();
+        for (i, name) in kind.names.iter().enumerate() {
+            watch(Progress { phase: "looking", done: i as u64, total })?;
+            profiles.push(Profile::new(&self.folder, i, name)?);
+        }
+        let commas = |p: &Profile| p.is_number(true) && !p.is_number(false);
+        let comma = kind.format == "csv" && kind.columns.delimiter != "," && profiles.iter().any(commas);
+        Ok((roles::decide(kind, profiles, &self.cache, label, comma)?, comma))
+    }
+
+    /// The cache of `entry`, from the encoded text.
+    fn build(&self, entry: &Entry, kind: &Kind, asked: &Asked<'_>, watch: Watch<'_>) -> Result<Meta> {
+        let own = raw::find(&entry.format)?.fields(entry)?;
+        let fields = raw::fields(entry)?;
+        let place = |field: &Field| kind.names.iter().position(|name| *name == field.name);
+        let places: Vec<usize> = own.iter().filter_map(place).collect();
+        let layout = raw::layout(entry)?;
+        let vocabularies = places.iter().map(|&place| cache::Vocabulary::open(&self.folder, place));
+        let vocabularies = vocabularies.collect::<Result<Vec<_>>>()?;
+        let (folder, data_dir) = (self.folder.with_extension("built"), asked.data_dir);
+        std::fs::create_dir_all(&folder).at(&folder)?;
+        let build = Build { name: &entry.name, fields: &fields, folder: &folder, memory: asked.memory };
+        let budget = build.budget()?;
+        let (mut sides, mut sources) = (Vec::new(), self.cache.meta.sources.clone());
+        for side in &entry.side {
+            let (table, (_, source)) = Attributes::read(side, entry, &own, data_dir, &budget)?;
+            sides.push(table);
+            sources.push(source);
+        }
+        let path = entry.files.values().next().map(|file| file.path.clone()).unwrap_or_default();
+        let mut arrays = Arrays::new(&layout, &path);
+        let rows = self.cache.meta.rows;
+        let meta = build.run(&budget, (&own, sides), watch, &mut |sink, watch| {
+            let mut first = 0;
+            while first < rows {
+                watch(Progress { phase: "building", done: first, total: rows })?;
+                let file = self.cache.file.id(first);
+                let most = rows.min(first + ROWS);
+                // One file at a time.
+                let end = (first..most).find(|&row| self.cache.file.id(row) != file).unwrap_or(most);
+                sink.file = file as u16;
+                let array = |i: usize| {
+                    let ids = &self.cache.coded[&places[i]].ids;
+                    let texts = (first..end).map(|row| vocabularies[i].value(ids.id(row)));
+                    let array = BinaryViewArrayGeneric::<str>::from_slice_values(texts.collect::<Vec<_>>());
+                    Ok(array.boxed())
+                };
+                arrays.push((end - first) as usize, array, sink as &mut dyn Takes)?;
+                first = end;
+            }
+            Ok((sources.iter().map(|source| (path.clone(), source.clone())).collect(), BTreeMap::new()))
+        })?;
+        arrays.finish()?;
+        let definition = ingest::definition(entry, &fields);
+        let meta = build.finish(Meta { definition, ..meta })?;
+        dataset::put(entry, data_dir, &folder)?;
+        Ok(meta)
+    }
+}
+
+/// Rows that are made into columns at a time.
+const ROWS: u64 = 1 << 15;
+
+/// Writes the roles into an entry; a rating becomes a label by the rule that comes back.
+fn describe(entry: &mut Entry, columns: &[Column], comma: bool) -> Option<LabelRule> {
+    let of = |role: Use| columns.iter().find(|column| column.role == role);
+    let names = |roles: &[Use]| {
+        let wanted = columns.iter().filter(|column| roles.contains(&column.role));
+        wanted.map(|column| column.profile.name.clone()).collect::<Vec<String>>()
+    };
+    let entry_columns = entry.columns.get_or_insert_with(Columns::default);
+    let label = [Use::Label, Use::Rating, Use::Class].into_iter().find_map(of);
+    entry_columns.label = label.map_or(raw::ALL_POSITIVE.into(), |column| column.profile.name.clone());
+    entry_columns.rating = label.is_some_and(|column| column.role == Use::Rating);
+    entry_columns.classes = label.is_some_and(|column| column.role == Use::Class);
+    entry_columns.time = of(Use::Time).map(|column| column.profile.name.clone());
+    entry_columns.dense = names(&[Use::Dense]);
+    entry_columns.categorical = names(&[Use::User, Use::Item, Use::Id]);
+    if comma {
+        entry_columns.decimal = Decimal::Comma;
+    }
+    for column in columns {
+        if let Use::Ids(separator) = column.role {
+            let weighted = column.profile.weighted > 0 && column.profile.weighted == column.profile.present;
+            entry_columns.multi.push(Multi {
+                name: column.profile.name.clone(),
+                separator: separator.into(),
+                weights: weighted.then_some(crate::registry::Weights::Drop),
+                pad: None,
+            });
+        }
+    }
+    let pair = of(Use::User).is_some() && of(Use::Item).is_some();
+    let timed = entry_columns.time.is_some();
+    let of_users = pair && label.is_none_or(|label| label.role == Use::Rating);
+    entry.split = Some(match (of_users, timed) {
+        (true, true) => SplitRule::LastPerUser { valid: 1, test: 1 },
+        (false, true) => SplitRule::Tail { valid: 0.1, test: 0.1 },
+        (true, false) => SplitRule::RandomPerUser { valid: 0.1, test: 0.1, seed: Some(1) },
+        _ => SplitRule::Random { valid: 0.1, test: 0.1, seed: Some(1) },
+    });
+    let rating = label.filter(|column| column.role == Use::Rating)?;
+    let positive_min = roles::threshold(&rating.profile, comma);
+    Some(LabelRule { positive_min, drop: Vec::new() })
+}
+
+/// Rows of the role, for a reader of a draft.
+pub fn role_name(role: Use) -> &'static str {
+    match role {
+        Use::Label => "label",
+        Use::Rating => "rating",
+        Use::Class => "class",
+        Use::Time => "time",
+        Use::User => "user",
+        Use::Item => "item",
+        Use::Id => "id",
+        Use::Ids(_) => "ids",
+        Use::Dense => "number",
+        Use::Out => "left out",
+    }
+}
+
+impl Draft {
+    /// The fields of the cache that a model looks up, with their distinct values.
+    pub fn looked_up(&self) -> Result<Vec<(String, u32)>> {
+        let fields = raw::fields(&self.entry)?;
+        let all = fields.iter().zip(&self.meta.columns);
+        let all = all.filter(|(field, _)| field.role.is_feature());
+        Ok(all.map(|(field, meta)| (field.name.clone(), meta.distinct)).collect())
+    }
+
+    /// The column of this use, if there is one.
+    pub fn column(&self, role: Use) -> Option<&Column> {
+        self.columns.iter().find(|column| column.role == role)
+    }
+
+    /// True where there are numbers.
+    pub fn has_numbers(&self) -> Result<bool> {
+        Ok(raw::fields(&self.entry)?.iter().any(|field| field.role == Role::Dense))
+    }
+}

@@ -1,0 +1,335 @@
+//! `embc init`: a registry entry and an experiment from files as they are.
+
+use super::Outcome;
+use crate::cli::{Global, Init as Args};
+use crate::progress::DataProgress;
+use crate::table::text_table;
+use anyhow::{Result, bail};
+use embc_data::init::{Asked, Draft, Use, init, role_name};
+use embc_data::registry::{Columns, Decimal, Encoding, Entry, Quote, Side, Weights};
+use embc_data::split::SplitRule;
+use embc_lab::units::{bytes, count};
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+/// Width of the embedding that the experiment begins with.
+const DIM: u64 = 16;
+
+pub fn run(args: &Args, global: &Global) -> Result<Outcome> {
+    let name = match &args.name {
+        Some(name) => name.clone(),
+        None => name_of(&args.files[0]),
+    };
+    if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c)) {
+        bail!("--name {name:?}: a name is made of letters, digits, - and _");
+    }
+    let output = args.output.strip_prefix(".").unwrap_or(&args.output);
+    let registry = output.join(format!("{name}.data.toml"));
+    let experiment = output.join(format!("{name}.toml"));
+    for path in [&registry, &experiment] {
+        if path.exists() {
+            bail!("{} is there already: remove it, or choose another --name or --output", path.display());
+        }
+    }
+    let asked = Asked {
+        files: &args.files,
+        name: name.clone(),
+        label: args.label.as_deref(),
+        data_dir: &global.data_dir,
+        memory: args.memory.0,
+    };
+    let mut progress = DataProgress::new(&name, global.quiet);
+    let draft = init(&asked, &mut |at| progress.watch(at))?;
+    drop(progress);
+    std::fs::create_dir_all(&args.output)?;
+    write(&registry, &registry_text(&draft)?)?;
+    write(&experiment, &experiment_text(&draft)?)?;
+    super::print(&described(&draft)?)?;
+    eprintln!("\n{name}: {} says what was understood, {} asks a first question.", registry.display(), experiment.display());
+    eprintln!("{name}: edit them, or go on:  embc sweep --config {}", experiment.display());
+    Ok(Outcome::Fine)
+}
+
+/// A name after that of a file, without its extensions.
+fn name_of(path: &Path) -> String {
+    let name = std::path::absolute(path).unwrap_or(path.into());
+    let name = name.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let stem = name.split('.').next().unwrap_or_default();
+    let plain = |c: char| if c.is_ascii_alphanumeric() || "-_".contains(c) { c } else { '-' };
+    let name: String = stem.chars().map(plain).collect();
+    let name = name.trim_matches('-').to_lowercase();
+    if name.is_empty() { "data".into() } else { name }
+}
+
+fn write(path: &PathBuf, text: &str) -> Result<()> {
+    Ok(embc_data::atomic::write(path, |file| {
+        use std::io::Write;
+        file.write_all(text.as_bytes()).map_err(|error| embc_data::Error::io(path, &error))
+    })?)
+}
+
+/// The first table: what each column is, and what a full table of it would take.
+fn described(draft: &Draft) -> Result<String> {
+    let full = |distinct: u64| bytes(4 * DIM * distinct);
+    let looked_up = draft.looked_up()?;
+    let distinct = |name: &str| looked_up.iter().find(|(n, _)| n == name).map(|(_, d)| u64::from(*d));
+    let mut rows: Vec<Vec<String>> = Vec::new();
+    for column in &draft.columns {
+        let profile = &column.profile;
+        let known = distinct(&profile.name).unwrap_or(profile.distinct);
+        let table = if distinct(&profile.name).is_some() { full(known) } else { String::new() };
+        rows.push(vec![
+            profile.name.clone(),
+            role_name(column.role).into(),
+            count(known),
+            count(profile.rows - profile.present),
+            table,
+            column.reason.clone(),
+        ]);
+    }
+    for (name, distinct) in &looked_up {
+        if !draft.columns.iter().any(|column| column.profile.name == *name) {
+            let distinct = u64::from(*distinct);
+            let role = if draft.columns.is_empty() { "ids" } else { "beside" };
+            rows.push(vec![name.clone(), role.into(), count(distinct), String::new(), full(distinct), String::new()]);
+        }
+    }
+    let all: u64 = looked_up.iter().map(|(_, distinct)| u64::from(*distinct)).sum();
+    let mut text = format!("{}: {} rows, {}\n", draft.entry.name, count(draft.meta.rows), draft.kind);
+    for beside in &draft.beside {
+        let _ = writeln!(text, "beside the rows: {beside}");
+    }
+    for (what, n) in &draft.meta.notes {
+        let _ = writeln!(text, "read as: {} {what}", count(*n));
+    }
+    text.push('\n');
+    text += &text_table(
+        &["column", "is", "distinct", "missing", &format!("full table in {DIM} dimensions"), "because"],
+        rows.into_iter(),
+    );
+    let _ = writeln!(text, "\nall tables: {} values, {} in {DIM} dimensions of float32", count(all), full(all));
+    Ok(text)
+}
+
+fn quoted(text: &str) -> String {
+    toml::Value::from(text).to_string()
+}
+
+/// The entry, with a reason beside each column.
+fn registry_text(draft: &Draft) -> Result<String> {
+    let Entry { name, title, format, split, files, columns, side, .. } = &draft.entry;
+    let mut text = format!(
+        "# What embc understood of {} rows: {}.\n# Edit it where that is wrong; the files are read anew when it changes.\n\n[{name}]\ntitle  = {}\nformat = {}\n",
+        count(draft.meta.rows),
+        draft.kind,
+        quoted(title),
+        quoted(format)
+    );
+    if let Some(split) = split {
+        let (rule, why) = split_text(split);
+        let _ = writeln!(text, "split  = {rule}  # {why}");
+    }
+    for (name, file) in files {
+        let _ = writeln!(text, "files.{name} = {{ path = {} }}", quoted(&file.path.display().to_string()));
+    }
+    if let Some(columns) = columns {
+        let _ = writeln!(text, "\n[{name}.columns]");
+        dialect_text(&mut text, columns);
+        columns_text(&mut text, draft, columns);
+    }
+    for side in side {
+        let _ = writeln!(text, "\n[[{name}.side]]");
+        side_text(&mut text, side);
+    }
+    Ok(text)
+}
+
+fn split_text(split: &SplitRule) -> (String, &'static str) {
+    match split {
+        SplitRule::Tail { .. } => (
+            "{ rule = \"tail\", valid = 0.1, test = 0.1 }".into(),
+            "the last tenth in time tests, or of the file where there is no time",
+        ),
+        SplitRule::LastPerUser { .. } => (
+            "{ rule = \"last-per-user\", valid = 1, test = 1 }".into(),
+            "each user's last row tests, the one before it validates",
+        ),
+        SplitRule::RandomPerUser { .. } => (
+            "{ rule = \"random-per-user\", valid = 0.1, test = 0.1, seed = 1 }".into(),
+            "a tenth of each user's rows tests: there is no time",
+        ),
+        _ => (
+            "{ rule = \"random\", valid = 0.1, test = 0.1, seed = 1 }".into(),
+            "a tenth of the rows tests: there is no time",
+        ),
+    }
+}
+
+fn dialect_text(text: &mut String, columns: &Columns) {
+    let mut line = |key: &str, value: &str| {
+        let _ = writeln!(text, "{key} = {value}");
+    };
+    if columns.delimiter != "," {
+        line("delimiter", &quoted(&columns.delimiter));
+    }
+    if !columns.header {
+        line("header", "false");
+    }
+    if columns.quote == Quote::None {
+        line("quote", "\"none\"");
+    }
+    if let Some(escape) = columns.escape {
+        line("escape", &quoted(&escape.to_string()));
+    }
+    if columns.encoding == Encoding::Latin1 {
+        line("encoding", "\"latin-1\"");
+    }
+    if columns.decimal == Decimal::Comma {
+        line("decimal", "\",\"");
+    }
+}
+
+fn columns_text(text: &mut String, draft: &Draft, columns: &Columns) {
+    let reason = |name: &str| {
+        let column = draft.columns.iter().find(|column| column.profile.name == name);
+        column.map_or(String::new(), |column| format!("  # {}", column.reason))
+    };
+    let _ = writeln!(text, "label = {}{}", quoted(&columns.label), reason(&columns.label));
+    if columns.label == "all-positive" {
+        text.truncate(text.trim_end().len());
+        text.push_str("  # each row is something that happened\n");
+    }
+    if columns.rating {
+        text.push_str("rating = true\n");
+    }
+    if columns.classes {
+        text.push_str("classes = true\n");
+    }
+    if let Some(time) = &columns.time {
+        let _ = writeln!(text, "time = {}{}", quoted(time), reason(time));
+    }
+    for (key, names) in [("dense", &columns.dense), ("categorical", &columns.categorical)] {
+        if !names.is_empty() {
+            let _ = writeln!(text, "{key} = [");
+            for name in names {
+                let _ = writeln!(text, "  {},{}", quoted(name), reason(name));
+            }
+            text.push_str("]\n");
+        }
+    }
+    if !columns.multi.is_empty() {
+        text.push_str("multi = [\n");
+        for multi in &columns.multi {
+            let weights = match multi.weights {
+                Some(Weights::Drop) => ", weights = \"drop\"",
+                Some(Weights::Keep) => ", weights = \"keep\"",
+                None => "",
+            };
+            let (name, separator) = (quoted(&multi.name), quoted(&multi.separator));
+            let _ = writeln!(
+                text,
+                "  {{ name = {name}, separator = {separator}{weights} }},{}",
+                reason(&multi.name)
+            );
+        }
+        text.push_str("]\n");
+    }
+    for column in draft.columns.iter().filter(|column| column.role == Use::Out) {
+        let _ = writeln!(text, "# left out: {}: {}", column.profile.name, column.reason);
+    }
+}
+
+fn side_text(text: &mut String, side: &Side) {
+    let list = |names: &[String]| {
+        format!("[{}]", names.iter().map(|name| quoted(name)).collect::<Vec<_>>().join(", "))
+    };
+    let path = quoted(&side.file.path.display().to_string());
+    let _ = writeln!(text, "of = {}\nfile = {{ path = {path} }}", quoted(&side.of));
+    if side.format != "csv" {
+        let _ = writeln!(text, "format = {}", quoted(&side.format));
+    }
+    let dialect = Columns {
+        delimiter: side.delimiter.clone(),
+        header: side.header,
+        quote: side.quote,
+        encoding: side.encoding,
+        ..Columns::default()
+    };
+    dialect_text(text, &dialect);
+    let _ = writeln!(text, "dense = {}\ncategorical = {}", list(&side.dense), list(&side.categorical));
+    let multi = side.multi.iter().map(|multi| {
+        format!("{{ name = {}, separator = {} }}", quoted(&multi.name), quoted(&multi.separator))
+    });
+    let _ = writeln!(text, "multi = [{}]", multi.collect::<Vec<_>>().join(", "));
+}
+
+/// What fits the task: how the model is called, with its widths; and what it is picked by.
+fn model(draft: &Draft) -> Result<(String, &'static str)> {
+    let columns = draft.entry.columns.as_ref();
+    let (classes, rating) = columns.map_or((false, false), |c| (c.classes, c.rating));
+    let positive = columns.is_some_and(|c| c.label == "all-positive");
+    let fields = draft.looked_up()?.len();
+    Ok(match () {
+        () if positive => ("kind = \"pointwise\"".into(), "ndcg@10"),
+        () if classes && fields == 1 && !draft.has_numbers()? => {
+            ("kind = \"classifier\"".into(), "accuracy")
+        }
+        () if classes => ("kind = \"mlp\"\nhidden = [64]".into(), "accuracy"),
+        () if rating && fields == 2 && !draft.has_numbers()? => ("kind = \"gmf\"".into(), "auc"),
+        () => ("kind = \"dlrm\"\nbottom = [64]\ntop = [64, 32]\nbottom_linear = true".into(), "auc"),
+    })
+}
+
+/// A first experiment.
+fn experiment_text(draft: &Draft) -> Result<String> {
+    let name = &draft.entry.name;
+    let (model, select) = model(draft)?;
+    let batch = match draft.meta.rows {
+        0..100_000 => 128,
+        100_000..1_000_000 => 512,
+        _ => 4096,
+    };
+    let mut data = String::new();
+    for (key, role) in [("user", Use::User), ("item", Use::Item)] {
+        if let Some(column) = draft.column(role) {
+            let _ = writeln!(data, "{key} = {}", quoted(&column.profile.name));
+        }
+    }
+    if let Some(rule) = &draft.rule {
+        let _ = writeln!(
+            data,
+            "label = {{ positive_min = {:?} }}  # ratings from here on are 1: at most six in ten",
+            rule.positive_min
+        );
+    }
+    let data = if data.is_empty() { data } else { format!("[data]\n{data}\n") };
+    let title = quoted(&format!("{}: which embedding compression, at which size", draft.entry.title));
+    let schemes = ["full", "hash", "qr", "memcom", "cce"].map(|kind| format!("[[scheme]]\nkind = {kind:?}\n"));
+    Ok(format!(
+        r#"title   = {title}
+dataset = "{name}"
+
+{data}[model]
+{model}
+
+[embedding]
+dim = {DIM}
+
+[train]
+optimizer  = {{ kind = "adagrad", lr = 0.02 }}
+batch      = {batch}
+epochs     = 20
+select     = "{select}"
+early_stop = {{ patience = 2 }}
+seeds      = [1, 2, 3]
+
+[budget]
+compression = [4, 16, 64]  # of the full table
+
+{}
+[table]
+relative_to = "full"
+"#,
+        schemes.join("\n")
+    ))
+}
