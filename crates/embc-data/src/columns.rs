@@ -1,8 +1,8 @@
 //! Rows become columns: blocks of them while the text is read, and files in the end.
 
+use crate::block::{Block, BlockColumn, Part};
 use crate::cache::{self, ArrowWriter, CHUNK, Values};
 use crate::error::{At, Error, Result};
-use crate::block::{Block, BlockColumn, Part};
 use crate::raw::side::Attributes;
 use crate::raw::{Field, Note, Role, Row, Takes};
 use crate::vocab::{self, Allowance, Encoder, Finished};
@@ -113,7 +113,12 @@ impl<'a> Rows<'a> {
     }
 
     /// Hands columns on, with what the tables of attributes add to them.
-    fn send(&mut self, rows: usize, mut columns: Vec<BlockColumn>, files: BlockColumn) -> Result<()> {
+    fn send(
+        &mut self,
+        rows: usize,
+        mut columns: Vec<BlockColumn>,
+        files: BlockColumn,
+    ) -> Result<()> {
         for (side, missing) in &mut self.sides {
             let (more, without) = side.join(rows, &columns);
             columns.extend(more);

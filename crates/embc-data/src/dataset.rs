@@ -39,7 +39,8 @@ fn outdated(entry: &Entry, data_dir: &Path, folder: &Path, mut meta: Meta) -> Re
         let of_it = |source: &&mut Source| source.name == *name;
         let mut sources: Vec<&mut Source> = meta.sources.iter_mut().filter(of_it).collect();
         let listed = |path: &Path, source: &Source| *path == *source.path;
-        if let Some((added, _)) = parts.iter().find(|(p, _)| !sources.iter().any(|s| listed(p, s))) {
+        if let Some((added, _)) = parts.iter().find(|(p, _)| !sources.iter().any(|s| listed(p, s)))
+        {
             return Ok(Err(Some(format!("{} is new", added.display()))));
         }
         if let Some(gone) = sources.iter().find(|s| !parts.iter().any(|(p, _)| listed(p, s))) {
@@ -48,7 +49,10 @@ fn outdated(entry: &Entry, data_dir: &Path, folder: &Path, mut meta: Meta) -> Re
         for ((_, path), source) in parts.iter().zip(&mut sources) {
             let sha256 = &source.sha256;
             if file.sha256.as_ref().is_some_and(|known| !known.eq_ignore_ascii_case(sha256)) {
-                return Ok(Err(Some(format!("the registry expects another {}", file.path.display()))));
+                return Ok(Err(Some(format!(
+                    "the registry expects another {}",
+                    file.path.display()
+                ))));
             }
             match is_same(path, source)? {
                 true => touched |= source.touch(path)?,

@@ -1,8 +1,8 @@
 //! From raw text to a cache, in bounded memory. The text is read on one thread, in blocks of columns
 //! that others encode; then ids become ranks, and the columns are joined.
 
-use crate::cache::{self, ArrowWriter, CHUNK, ColumnMeta, Meta, Source, VERSION, Values};
 use crate::block::Block;
+use crate::cache::{self, ArrowWriter, CHUNK, ColumnMeta, Meta, Source, VERSION, Values};
 use crate::columns::{ColumnWriter, Measured, Rows, Tally, finish, moment};
 use crate::error::{At, Error, Result};
 use crate::input::{Digested, Hashing, Input, hex};
@@ -44,7 +44,9 @@ pub fn row_files(entry: &Entry) -> Vec<(&String, &RawFile)> {
     let place = |name: &str| ["train", "valid", "test"].iter().position(|n| *n == name);
     let mut files: Vec<_> =
         entry.files.iter().filter(|(name, _)| !name.starts_with("loo_")).collect();
-    files.sort_by_key(|(name, _)| (place(name).unwrap_or(usize::MAX), crate::registry::natural(name)));
+    files.sort_by_key(|(name, _)| {
+        (place(name).unwrap_or(usize::MAX), crate::registry::natural(name))
+    });
     files
 }
 
@@ -283,7 +285,9 @@ fn read_all(
     let files = row_parts(entry, data_dir)?;
     if files.len() > usize::from(u16::MAX) {
         let (name, n) = (&entry.name, files.len());
-        return Err(Error::Data(format!("data set {name} has {n} files of rows; embc reads 65,535")));
+        return Err(Error::Data(format!(
+            "data set {name} has {n} files of rows; embc reads 65,535"
+        )));
     }
     let mut total = 0;
     for RowFile { file, path, .. } in &files {

@@ -76,7 +76,8 @@ pub fn init(asked: &Asked<'_>, watch: Watch<'_>) -> Result<Draft> {
         let path = std::path::absolute(path).at(path)?;
         Ok((name, RawFile { path, bytes: None, sha256: None }))
     };
-    let files: BTreeMap<String, RawFile> = parts.iter().enumerate().map(file).collect::<Result<_>>()?;
+    let files: BTreeMap<String, RawFile> =
+        parts.iter().enumerate().map(file).collect::<Result<_>>()?;
     let mut draft = Entry {
         title: asked.name.clone(),
         format: kind.format.into(),
@@ -93,7 +94,8 @@ pub fn init(asked: &Asked<'_>, watch: Watch<'_>) -> Result<Draft> {
     }
     let parent = asked.data_dir.join("cache");
     std::fs::create_dir_all(&parent).at(&parent)?;
-    let folder = tempfile::Builder::new().prefix(".building-init-").tempdir_in(&parent).at(&parent)?;
+    let folder =
+        tempfile::Builder::new().prefix(".building-init-").tempdir_in(&parent).at(&parent)?;
     let raw = Raw::read(draft.clone(), &kind, folder.path(), asked, watch)?;
     let (columns, comma) = raw.understand(&kind, asked.label, watch)?;
     draft.side = sides;
@@ -112,10 +114,11 @@ pub fn init(asked: &Asked<'_>, watch: Watch<'_>) -> Result<Draft> {
 /// A file, or the first of the parts in a folder or of a pattern.
 fn first_part(path: &Path) -> Result<PathBuf> {
     let file = RawFile { path: path.into(), bytes: None, sha256: None };
-    let parts = Entry::default().parts(&file, Path::new("")).map_err(|error| match path.exists() {
-        true => error,
-        false => Error::file(path, "no such file or folder"),
-    })?;
+    let parts =
+        Entry::default().parts(&file, Path::new("")).map_err(|error| match path.exists() {
+            true => error,
+            false => Error::file(path, "no such file or folder"),
+        })?;
     Ok(parts[0].1.clone())
 }
 
@@ -198,12 +201,19 @@ impl Raw {
             profiles.push(Profile::new(&self.folder, i, name)?);
         }
         let commas = |p: &Profile| p.is_number(true) && !p.is_number(false);
-        let comma = kind.format == "csv" && kind.columns.delimiter != "," && profiles.iter().any(commas);
+        let comma =
+            kind.format == "csv" && kind.columns.delimiter != "," && profiles.iter().any(commas);
         Ok((roles::decide(kind, profiles, &self.cache, label, comma)?, comma))
     }
 
     /// The cache of `entry`, from the encoded text.
-    fn build(&self, entry: &Entry, kind: &Kind, asked: &Asked<'_>, watch: Watch<'_>) -> Result<Meta> {
+    fn build(
+        &self,
+        entry: &Entry,
+        kind: &Kind,
+        asked: &Asked<'_>,
+        watch: Watch<'_>,
+    ) -> Result<Meta> {
         let own = raw::find(&entry.format)?.fields(entry)?;
         let fields = raw::fields(entry)?;
         let place = |field: &Field| kind.names.iter().position(|name| *name == field.name);
@@ -213,7 +223,8 @@ impl Raw {
         let vocabularies = vocabularies.collect::<Result<Vec<_>>>()?;
         let (folder, data_dir) = (self.folder.with_extension("built"), asked.data_dir);
         std::fs::create_dir_all(&folder).at(&folder)?;
-        let build = Build { name: &entry.name, fields: &fields, folder: &folder, memory: asked.memory };
+        let build =
+            Build { name: &entry.name, fields: &fields, folder: &folder, memory: asked.memory };
         let budget = build.budget()?;
         let (mut sides, mut sources) = (Vec::new(), self.cache.meta.sources.clone());
         for side in &entry.side {
@@ -231,18 +242,23 @@ impl Raw {
                 let file = self.cache.file.id(first);
                 let most = rows.min(first + ROWS);
                 // One file at a time.
-                let end = (first..most).find(|&row| self.cache.file.id(row) != file).unwrap_or(most);
+                let end =
+                    (first..most).find(|&row| self.cache.file.id(row) != file).unwrap_or(most);
                 sink.file = file as u16;
                 let array = |i: usize| {
                     let ids = &self.cache.coded[&places[i]].ids;
                     let texts = (first..end).map(|row| vocabularies[i].value(ids.id(row)));
-                    let array = BinaryViewArrayGeneric::<str>::from_slice_values(texts.collect::<Vec<_>>());
+                    let array =
+                        BinaryViewArrayGeneric::<str>::from_slice_values(texts.collect::<Vec<_>>());
                     Ok(array.boxed())
                 };
                 arrays.push((end - first) as usize, array, sink as &mut dyn Takes)?;
                 first = end;
             }
-            Ok((sources.iter().map(|source| (path.clone(), source.clone())).collect(), BTreeMap::new()))
+            Ok((
+                sources.iter().map(|source| (path.clone(), source.clone())).collect(),
+                BTreeMap::new(),
+            ))
         })?;
         arrays.finish()?;
         let definition = ingest::definition(entry, &fields);
@@ -264,7 +280,8 @@ fn describe(entry: &mut Entry, columns: &[Column], comma: bool) -> Option<LabelR
     };
     let entry_columns = entry.columns.get_or_insert_with(Columns::default);
     let label = [Use::Label, Use::Rating, Use::Class].into_iter().find_map(of);
-    entry_columns.label = label.map_or(raw::ALL_POSITIVE.into(), |column| column.profile.name.clone());
+    entry_columns.label =
+        label.map_or(raw::ALL_POSITIVE.into(), |column| column.profile.name.clone());
     entry_columns.rating = label.is_some_and(|column| column.role == Use::Rating);
     entry_columns.classes = label.is_some_and(|column| column.role == Use::Class);
     entry_columns.time = of(Use::Time).map(|column| column.profile.name.clone());
@@ -275,7 +292,8 @@ fn describe(entry: &mut Entry, columns: &[Column], comma: bool) -> Option<LabelR
     }
     for column in columns {
         if let Use::Ids(separator) = column.role {
-            let weighted = column.profile.weighted > 0 && column.profile.weighted == column.profile.present;
+            let weighted =
+                column.profile.weighted > 0 && column.profile.weighted == column.profile.present;
             entry_columns.multi.push(Multi {
                 name: column.profile.name.clone(),
                 separator: separator.into(),

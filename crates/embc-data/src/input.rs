@@ -282,7 +282,11 @@ impl Text<'_> {
 
 /// What is said of a line beyond [`LONGEST`].
 pub fn too_long(path: &Path, line: u64) -> Error {
-    Error::line(path, line, format!("the line has more than {} MiB: this is no table", LONGEST >> 20))
+    Error::line(
+        path,
+        line,
+        format!("the line has more than {} MiB: this is no table", LONGEST >> 20),
+    )
 }
 
 impl Read for Text<'_> {

@@ -206,7 +206,8 @@ pub struct Side {
     /// `,` unless told: one character, or one twice, as in `::`.
     #[serde(default = "comma")]
     pub delimiter: String,
-    /// Whether the first line names the columns; without it they are called `0`, `1`, …
+    /// Whether the first line names the columns; without it they are called `0`, `1`, … here, and
+    /// `movies.1` everywhere else, after the file.
     #[serde(default = "yes")]
     pub header: bool,
     /// Whether fields may be quoted.
@@ -320,7 +321,8 @@ impl Entry {
         }
         parts.sort_by_cached_key(|path| natural(&path.to_string_lossy()));
         let named = |path: PathBuf| {
-            let inside = [data_dir, &self.folder].into_iter().find_map(|base| path.strip_prefix(base).ok());
+            let inside =
+                [data_dir, &self.folder].into_iter().find_map(|base| path.strip_prefix(base).ok());
             (inside.unwrap_or(&path).to_path_buf(), path)
         };
         Ok(parts.into_iter().map(named).collect())

@@ -6,6 +6,7 @@ use embc_core::net::Net;
 use embc_core::state::{What, restore};
 use embc_core::train::Observer;
 use embc_data::dataset;
+use embc_data::init::{Asked, init};
 use embc_data::registry::Registry;
 use embc_lab::artefact::{self, Model};
 use embc_lab::checkpoint::{Claim, Keeper};
@@ -149,6 +150,12 @@ fn raw_files_of_every_format() {
         "jsonl",
         "ffm",
         "svm",
+        "parquet",
+        "parquet-zstd",
+        "arrow",
+        "arrow-plain",
+        "zip",
+        "movies",
     ] {
         let mut entry = registry.get(name).unwrap().clone();
         let file = entry.files.values_mut().next().unwrap();
@@ -166,6 +173,56 @@ fn raw_files_of_every_format() {
     let all = embc_data::raw::FORMATS.iter().map(|format| format.name());
     let missing: Vec<_> = all.filter(|name| !formats.contains(*name) && *name != "synth").collect();
     assert!(missing.is_empty(), "no seed of {missing:?}");
+}
+
+#[test]
+fn tables_of_attributes() {
+    let registry = Registry::load(&[seeds().join("r.toml")]).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let mut entry = registry.get("movies").unwrap().clone();
+    let seed = std::fs::read(seeds().join("movies.txt")).unwrap();
+    let path = folder.path().join("movies.txt");
+    entry.side[0].file.path = path.clone();
+    fuzz(&seed, |bytes| {
+        std::fs::write(&path, bytes).unwrap();
+        let read = dataset::info(&entry, folder.path(), dataset::DEFAULT_MEMORY, &mut |_| Ok(()));
+        assert!(read.is_ok() || bytes != seed, "{:?}", read.err());
+    });
+}
+
+#[test]
+fn files_that_are_to_be_understood() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in [
+        "csv.txt",
+        "tab.gz",
+        "colons.txt",
+        "jsonl.txt",
+        "ffm.txt",
+        "svm.txt",
+        "table.zip",
+        "table.parquet",
+        "table-plain.arrow",
+    ] {
+        let path = folder.path().join(name);
+        fuzz(&std::fs::read(seeds().join(name)).unwrap(), |bytes| {
+            std::fs::write(&path, bytes).unwrap();
+            let asked = Asked {
+                files: std::slice::from_ref(&path),
+                name: "x".into(),
+                label: None,
+                data_dir: folder.path(),
+                memory: dataset::DEFAULT_MEMORY,
+            };
+            if let Ok(draft) = init(&asked, &mut |_| Ok(())) {
+                // What is understood is read so from then on.
+                let (_, meta) =
+                    dataset::ingest(&draft.entry, folder.path(), asked.memory, &mut |_| Ok(()))
+                        .unwrap();
+                assert_eq!(meta.data_hash, draft.meta.data_hash);
+            }
+        });
+    }
 }
 
 #[test]

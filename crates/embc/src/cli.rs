@@ -99,6 +99,8 @@ pub struct Init {
     /// Where NAME.data.toml and NAME.toml go
     #[arg(long, value_name = "DIR", default_value = ".")]
     pub output: PathBuf,
+    #[command(flatten)]
+    pub json: Json,
     /// The most memory to take
     #[arg(long, default_value = "2GiB", value_name = "SIZE")]
     pub memory: Bytes,

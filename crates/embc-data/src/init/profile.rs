@@ -84,7 +84,9 @@ impl Profile {
         self.distinct += 1;
         self.length += count * value.len() as u64;
         match &mut self.values {
-            Some(values) if values.len() < SMALL => *values.entry(value.into()).or_default() += count,
+            Some(values) if values.len() < SMALL => {
+                *values.entry(value.into()).or_default() += count
+            }
             values => *values = None,
         }
         self.comma_numbers += if number(value, true).is_some() { count } else { 0 };

@@ -42,22 +42,64 @@ pub struct Column {
 }
 
 const LABELS: [&str; 17] = [
-    "label", "click", "clicked", "isclick", "isclicked", "target", "y", "conversion", "converted",
-    "isconverted", "purchased", "purchase", "bought", "install", "like", "liked", "longview",
+    "label",
+    "click",
+    "clicked",
+    "isclick",
+    "isclicked",
+    "target",
+    "y",
+    "conversion",
+    "converted",
+    "isconverted",
+    "purchased",
+    "purchase",
+    "bought",
+    "install",
+    "like",
+    "liked",
+    "longview",
 ];
 const RATINGS: [&str; 6] = ["rating", "score", "stars", "overall", "rate", "ratings"];
 const CLASSES: [&str; 4] = ["class", "category", "label", "target"];
 const USERS: [&str; 9] = [
-    "user", "userid", "uid", "visitorid", "customerid", "memberid", "reviewerid", "customer", "visitor",
+    "user",
+    "userid",
+    "uid",
+    "visitorid",
+    "customerid",
+    "memberid",
+    "reviewerid",
+    "customer",
+    "visitor",
 ];
 const ITEMS: [&str; 22] = [
-    "item", "itemid", "iid", "movieid", "movie", "productid", "product", "sku", "asin", "bookid", "book",
-    "adid", "articleid", "newsid", "gameid", "game", "songid", "trackid", "videoid", "contentid",
-    "isbn", "businessid",
+    "item",
+    "itemid",
+    "iid",
+    "movieid",
+    "movie",
+    "productid",
+    "product",
+    "sku",
+    "asin",
+    "bookid",
+    "book",
+    "adid",
+    "articleid",
+    "newsid",
+    "gameid",
+    "game",
+    "songid",
+    "trackid",
+    "videoid",
+    "contentid",
+    "isbn",
+    "businessid",
 ];
 const NUMBERS: [&str; 14] = [
-    "count", "price", "amount", "age", "days", "hours", "duration", "length", "size", "quantity", "qty",
-    "views", "score", "rate",
+    "count", "price", "amount", "age", "days", "hours", "duration", "length", "size", "quantity",
+    "qty", "views", "score", "rate",
 ];
 
 /// A name in lower-case letters alone.
@@ -93,7 +135,9 @@ pub fn decide(
     leave_out(&mut columns, cache);
     let positive = columns.iter().any(|column| column.role == Use::User)
         && columns.iter().any(|column| column.role == Use::Item);
-    match columns.iter().any(|c| matches!(c.role, Use::Label | Use::Rating | Use::Class)) || positive {
+    match columns.iter().any(|c| matches!(c.role, Use::Label | Use::Rating | Use::Class))
+        || positive
+    {
         true => Ok(columns),
         false => Err(no_label(&columns)),
     }
@@ -112,12 +156,7 @@ fn no_label(columns: &[Column]) -> Error {
     ))
 }
 
-fn find_label(
-    columns: &mut [Column],
-    asked: Option<&str>,
-    named: bool,
-    comma: bool,
-) -> Result<()> {
+fn find_label(columns: &mut [Column], asked: Option<&str>, named: bool, comma: bool) -> Result<()> {
     if let Some(name) = asked {
         let Some(column) = columns.iter_mut().find(|column| column.profile.name == name) else {
             let all: Vec<&str> = columns.iter().map(|column| &column.profile.name[..]).collect();
@@ -144,10 +183,20 @@ fn find_label(
     type Fits = fn(&Profile, bool) -> bool;
     let rules: [(&[&str], Use, Fits, &str); 3] = [
         (&LABELS, Use::Label, |p, _| p.is_label(), "called so, with two values"),
-        (&RATINGS, Use::Rating, |p, comma| p.is_number(comma) && p.present == p.rows, "called so, and a number"),
-        (&CLASSES, Use::Class, |p, comma| {
-            p.values.is_some() && p.present == p.rows && p.distinct > 2 && !p.is_number(comma)
-        }, "called so, with a few texts"),
+        (
+            &RATINGS,
+            Use::Rating,
+            |p, comma| p.is_number(comma) && p.present == p.rows,
+            "called so, and a number",
+        ),
+        (
+            &CLASSES,
+            Use::Class,
+            |p, comma| {
+                p.values.is_some() && p.present == p.rows && p.distinct > 2 && !p.is_number(comma)
+            },
+            "called so, with a few texts",
+        ),
     ];
     for (names, role, fits, reason) in rules {
         for name in names {
@@ -162,7 +211,8 @@ fn find_label(
     let first = !named && two.first() == Some(&0);
     if two.len() == 1 || first {
         let column = &mut columns[two[0]];
-        let reason = if first { "the first column, of 0 and 1" } else { "the only column of 0 and 1" };
+        let reason =
+            if first { "the first column, of 0 and 1" } else { "the only column of 0 and 1" };
         (column.role, column.reason) = (Use::Label, reason.into());
     }
     Ok(())
@@ -191,7 +241,8 @@ fn find_by_place(columns: &mut [Column], cache: &Cache) {
         (column.role, column.reason) = (role, place.into());
     }
     let labelled = columns.iter().any(|c| matches!(c.role, Use::Label | Use::Rating | Use::Class));
-    if let Some(column) = columns.get_mut(2).filter(|column| !labelled && column.reason.is_empty()) {
+    if let Some(column) = columns.get_mut(2).filter(|column| !labelled && column.reason.is_empty())
+    {
         let profile = &column.profile;
         if profile.is_number(false) && profile.present == profile.rows && profile.distinct <= 100 {
             (column.role, column.reason) = (Use::Rating, place.into());
@@ -203,7 +254,9 @@ fn find_by_place(columns: &mut [Column], cache: &Cache) {
 fn find_time(columns: &mut [Column], named: bool) {
     // Seconds, or finer units, from 1979 on.
     let unix = |p: &Profile| {
-        p.is_whole() && p.distinct > 32 && p.range.is_some_and(|(low, high)| low >= 3e8 && high < 4.2e18)
+        p.is_whole()
+            && p.distinct > 32
+            && p.range.is_some_and(|(low, high)| low >= 3e8 && high < 4.2e18)
     };
     let called = |p: &Profile| {
         let name = plain(&p.name);
@@ -267,7 +320,8 @@ fn feature(profile: &Profile, typed: Option<&str>, named: bool, comma: bool) -> 
         let often = if separator == ' ' { 2 } else { 20 };
         let repeat = if separator == ' ' { 4 } else { 2 };
         let many = profile.separated[i] * often >= profile.present;
-        if many && profile.distinct > 2 && ((profile.tokens[i] * repeat) as u64) < profile.distinct {
+        if many && profile.distinct > 2 && ((profile.tokens[i] * repeat) as u64) < profile.distinct
+        {
             let what = format!("{} ids, {separator:?} between them", profile.tokens[i]);
             return (Use::Ids(separator), what);
         }
@@ -282,7 +336,8 @@ fn feature(profile: &Profile, typed: Option<&str>, named: bool, comma: bool) -> 
 /// Takes out what says nothing, or too much.
 fn leave_out(columns: &mut [Column], cache: &Cache) {
     let rows = cache.meta.rows;
-    let feature = |role: Use| matches!(role, Use::User | Use::Item | Use::Id | Use::Ids(_) | Use::Dense);
+    let feature =
+        |role: Use| matches!(role, Use::User | Use::Item | Use::Id | Use::Ids(_) | Use::Dense);
     let label = columns.iter().position(|column| matches!(column.role, Use::Label | Use::Class));
     for i in 0..columns.len() {
         let (profile, role) = (&columns[i].profile, columns[i].role);
@@ -294,7 +349,10 @@ fn leave_out(columns: &mut [Column], cache: &Cache) {
             () if distinct == rows && rows > 100 && role != Use::Dense => {
                 Some("another value in each row: a key".into())
             }
-            () => match label.filter(|&label| label != i).and_then(|label| gives_away(columns, cache, i, label)) {
+            () => match label
+                .filter(|&label| label != i)
+                .and_then(|label| gives_away(columns, cache, i, label))
+            {
                 Some(reason) => Some(reason),
                 None => (0..i)
                     .filter(|&other| feature(columns[other].role))
@@ -355,9 +413,12 @@ fn gives_away(columns: &[Column], cache: &Cache, column: usize, label: usize) ->
 
 /// The smallest rating that counts as a positive: at most six in ten have it.
 pub fn threshold(profile: &Profile, comma: bool) -> f64 {
-    let mut ratings: Vec<(f64, u64)> = profile.values.iter().flatten().filter_map(|(value, &n)| {
-        super::profile::number(value, comma).map(|number| (number, n))
-    }).collect();
+    let mut ratings: Vec<(f64, u64)> = profile
+        .values
+        .iter()
+        .flatten()
+        .filter_map(|(value, &n)| super::profile::number(value, comma).map(|number| (number, n)))
+        .collect();
     ratings.sort_by(|a, b| a.0.total_cmp(&b.0));
     let mut above = profile.rows;
     for (rating, n) in &ratings {

@@ -66,10 +66,9 @@ pub fn sniff(path: &Path) -> Result<Kind> {
     match lines.first() {
         None => Err(Error::file(path, "holds no line of text")),
         Some(line) if line.starts_with(b"{") => json_lines(path, &lines),
-        Some(line) if line.starts_with(b"[{") || **line == *b"[" => Err(Error::file(
-            path,
-            "is one JSON array: write an object a line (jq -c '.[]')",
-        )),
+        Some(line) if line.starts_with(b"[{") || **line == *b"[" => {
+            Err(Error::file(path, "is one JSON array: write an object a line (jq -c '.[]')"))
+        }
         _ => match features(&lines) {
             Some(kind) => Ok(kind),
             None => table(path, &head, whole),
@@ -98,7 +97,9 @@ fn features(lines: &[&[u8]]) -> Option<Kind> {
             let pieces: Vec<&str> = part.split(':').collect();
             let value: f64 = pieces.last()?.parse().ok()?;
             values |= value != 1.0;
-            if !(2..=3).contains(&pieces.len()) || *pieces_of_all.get_or_insert(pieces.len()) != pieces.len() {
+            if !(2..=3).contains(&pieces.len())
+                || *pieces_of_all.get_or_insert(pieces.len()) != pieces.len()
+            {
                 return None;
             }
             pieces[..pieces.len() - 1].iter().try_for_each(|p| p.parse::<u64>().ok().map(drop))?;
@@ -108,7 +109,11 @@ fn features(lines: &[&[u8]]) -> Option<Kind> {
         }
     }
     let (format, reason, names): (_, _, Vec<String>) = match pieces_of_all? {
-        3 => ("libffm", "a label, then field:index:value", fields.iter().map(u64::to_string).collect()),
+        3 => (
+            "libffm",
+            "a label, then field:index:value",
+            fields.iter().map(u64::to_string).collect(),
+        ),
         _ => ("libsvm", "a label, then index:value", vec!["features".into()]),
     };
     let mut kind = Kind::new(format, names, reason);
@@ -143,13 +148,16 @@ fn table(path: &Path, head: &[u8], whole: bool) -> Result<Kind> {
         Error::file(path, "is no table that embc knows: its lines have no two columns each, by tab, comma, semicolon, bar or ::")
     })?;
     columns.delimiter = delimiter.into();
-    reason += &format!("columns by {}", match delimiter {
-        "\t" => "tab",
-        "," => "comma",
-        ";" => "semicolon",
-        "|" => "bar",
-        _ => "::",
-    });
+    reason += &format!(
+        "columns by {}",
+        match delimiter {
+            "\t" => "tab",
+            "," => "comma",
+            ";" => "semicolon",
+            "|" => "bar",
+            _ => "::",
+        }
+    );
     let first = records[0].clone();
     let typed: Vec<Option<(&str, &str)>> = first.iter().map(|name| name.split_once(':')).collect();
     let is_typed = typed.iter().all(|name| {
@@ -185,7 +193,8 @@ fn delimiter(head: &[u8]) -> Option<(&'static str, Vec<Vec<String>>)> {
             .quoting(delimiter != "::")
             .from_reader(text.as_bytes());
         let records = reader.into_records().take(1000).map_while(std::result::Result::ok);
-        let row = |record: csv::StringRecord| record.iter().map(|cell| cell.trim().into()).collect();
+        let row =
+            |record: csv::StringRecord| record.iter().map(|cell| cell.trim().into()).collect();
         let records: Vec<Vec<String>> = records.map(row).collect();
         let width = records.first()?.len();
         let alike = records.iter().filter(|record| record.len() == width).count();

@@ -98,10 +98,19 @@ fn of<T: 'static>(array: &dyn Array) -> Option<&T> {
 fn column(reader: &mut Reader<'_>, array: &dyn Array) -> std::result::Result<Column, String> {
     let mut column = Column::default();
     let field = reader.field;
-    if let Some(coded) = of::<DictionaryArray<u32>>(array) {
-        column.dictionary(reader, coded)?;
-        return Ok(column);
+    macro_rules! dictionary_of {
+        ($($key:ty),*) => {$(
+            if let Some(coded) = of::<DictionaryArray<$key>>(array) {
+                // A missing value is one more.
+                let none = coded.values().len() as u32;
+                let code = |key: Option<&$key>| key.map_or(none, |&key| key as u32);
+                let codes = coded.keys().iter().map(code).collect();
+                column.dictionary(reader, &**coded.values(), codes)?;
+                return Ok(column);
+            }
+        )*};
     }
+    dictionary_of!(u32, i8, i16, i32, i64, u8, u16, u64);
     match (field.role, Lists::of(array)) {
         (Role::Multi(_), Some(lists)) => {
             column.lists(reader, array, &lists)?;
@@ -172,50 +181,46 @@ impl Column {
         self.first.get_or_insert_with(|| wrong.say(name, value));
     }
 
-    /// Values by their numbers: each is read once.
+    /// Values by their numbers, of which the last is that there is none: each is read once.
     fn dictionary(
         &mut self,
         reader: &mut Reader<'_>,
-        coded: &DictionaryArray<u32>,
+        values: &dyn Array,
+        codes: Vec<u32>,
     ) -> std::result::Result<(), String> {
-        let values = of::<Utf8ViewArray>(&**coded.values());
+        check(reader.field, values.dtype())?;
+        let write = |at: usize, cell: &mut Vec<u8>| {
+            cell.clear();
+            if at < values.len() {
+                write_cell(values, at, cell);
+            }
+        };
+        let (mut row, mut cell) = (Row::default(), Vec::new());
         let role = reader.field.role;
-        let single = role.is_coded() && !matches!(role, Role::Multi(_));
-        let (Some(values), true) = (values, single) else {
-            let (mut row, mut cell) = (Row::default(), Vec::new());
-            check(reader.field, coded.values().dtype())?;
-            for i in 0..coded.len() {
-                cell.clear();
-                if coded.is_valid(i) {
-                    write_cell(&**coded.values(), coded.key_value(i), &mut cell);
-                }
+        if !role.is_coded() || matches!(role, Role::Multi(_)) {
+            for (i, &code) in codes.iter().enumerate() {
+                write(code as usize, &mut cell);
                 self.cell(reader, &mut row, i, &cell);
             }
             return Ok(());
-        };
-        // A missing value is one more.
-        let none = values.len() as u32;
-        let code = |key: Option<&u32>| key.copied().unwrap_or(none);
-        let codes: Vec<u32> = coded.keys().iter().map(code).collect();
+        }
         let mut counts = vec![0u64; values.len() + 1];
         codes.iter().for_each(|&code| counts[code as usize] += 1);
-        let (mut of_value, mut all) = (Self::default(), std::mem::take(self));
-        let mut row = Row::default();
+        let mut of_value = Self::default();
         for (at, &count) in counts.iter().enumerate() {
-            let value = if at < values.len() { values.value(at).as_bytes() } else { b"" };
             // What no row has is no part of the data, and may be wrong.
-            of_value.cell(reader, &mut row, at, if count > 0 { value } else { b"" });
+            write(if count > 0 { at } else { values.len() }, &mut cell);
+            of_value.cell(reader, &mut row, at, &cell);
             let notes = std::mem::take(&mut of_value.notes);
-            notes.into_iter().for_each(|(note, _)| *all.notes.entry(note).or_default() += count);
+            notes.into_iter().for_each(|(note, _)| *self.notes.entry(note).or_default() += count);
         }
         let mut wrong = vec![false; counts.len()];
         of_value.wrong.iter().for_each(|&value| wrong[value] = true);
-        all.wrong = (0..codes.len()).filter(|&row| wrong[codes[row] as usize]).collect();
+        self.wrong = (0..codes.len()).filter(|&row| wrong[codes[row] as usize]).collect();
         // A value that is wrong for a column of ids is so for what it is, as all others are.
-        all.first = all.wrong.first().and(of_value.first);
-        all.out = of_value.out;
-        all.out.codes = Some(codes);
-        *self = all;
+        self.first = self.wrong.first().and(of_value.first);
+        self.out = of_value.out;
+        self.out.codes = Some(codes);
         Ok(())
     }
 
@@ -286,7 +291,8 @@ impl Column {
                 }
             )*};
         }
-        if matches!(field.role, Role::Dense | Role::Rating | Role::Label) && is_number(array.dtype())
+        if matches!(field.role, Role::Dense | Role::Rating | Role::Label)
+            && is_number(array.dtype())
         {
             try_as!(i8, i16, i32, i64, u8, u16, u32, u64, f32, f64);
         }
@@ -300,9 +306,9 @@ impl Column {
                 Role::Dense if number.is_nan() => None,
                 _ if number.is_nan() => Some(Wrong::Number),
                 _ if number.is_infinite() => Some(Wrong::Other("not finite")),
-                Role::Label if number != 0.0 && number != 1.0 => Some(Wrong::Other(
-                    "not a label: it must be 0 or 1, true or false, yes or no",
-                )),
+                Role::Label if number != 0.0 && number != 1.0 => {
+                    Some(Wrong::Other("not a label: it must be 0 or 1, true or false, yes or no"))
+                }
                 _ => None,
             };
             if let Some(wrong) = wrong {
@@ -332,7 +338,9 @@ macro_rules! numbers {
 numbers!(i8, i16, i32, i64, u8, u16, u32, u64, f32, f64);
 
 fn is_number(dtype: &ArrowDataType) -> bool {
-    use ArrowDataType::{Float32, Float64, Int8, Int16, Int32, Int64, UInt8, UInt16, UInt32, UInt64};
+    use ArrowDataType::{
+        Float32, Float64, Int8, Int16, Int32, Int64, UInt8, UInt16, UInt32, UInt64,
+    };
     matches!(
         dtype,
         Int8 | Int16 | Int32 | Int64 | UInt8 | UInt16 | UInt32 | UInt64 | Float32 | Float64
@@ -344,9 +352,9 @@ fn check(field: &Field, dtype: &ArrowDataType) -> std::result::Result<(), String
     use ArrowDataType as T;
     let name = &field.name;
     match dtype {
-        T::List(_) | T::LargeList(_) | T::FixedSizeList(..) => Err(format!(
-            "{name} holds lists: name it in columns.multi, with any separator"
-        )),
+        T::List(_) | T::LargeList(_) | T::FixedSizeList(..) => {
+            Err(format!("{name} holds lists: name it in columns.multi, with any separator"))
+        }
         T::Struct(_) | T::Map(..) | T::Union(_) => Err(format!(
             "{name} holds records of several values, which are no column: take them apart first"
         )),

@@ -264,7 +264,9 @@ fn fill(
     };
     let utf8 = |value: &[u8]| match std::str::from_utf8(value) {
         Ok(_) => Ok(()),
-        Err(_) => Err(Wrong::Other("not valid UTF-8: say encoding = \"latin-1\" in columns if it is that, else convert the file")),
+        Err(_) => Err(Wrong::Other(
+            "not valid UTF-8: say encoding = \"latin-1\" in columns if it is that, else convert the file",
+        )),
     };
     match field.role {
         Role::Label => {

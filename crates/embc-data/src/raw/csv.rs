@@ -1,10 +1,10 @@
 //! A user's own table: `columns` in the registry says what each column means.
 
 use super::delimited::{Dialect, Layout, Place};
+use super::recoded::UNIT;
 use super::{Field, Format, Role, Sink};
 use crate::error::{Error, Result};
 use crate::input::Input;
-use super::recoded::UNIT;
 use crate::registry::{Columns, Decimal, Encoding, Entry, Multi, OnError, Quote, Weights};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -26,7 +26,9 @@ pub(crate) fn layout(entry: &Entry) -> Result<Layout> {
         [one, two] if one == two => (UNIT, Some(*one)),
         _ => {
             let given = &c.delimiter;
-            return Err(wrong(format!("columns.delimiter {given:?} is not one byte, or one twice")));
+            return Err(wrong(format!(
+                "columns.delimiter {given:?} is not one byte, or one twice"
+            )));
         }
     };
     let escape = c.escape.map(u8::try_from).transpose();

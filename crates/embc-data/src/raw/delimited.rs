@@ -95,11 +95,8 @@ impl Layout {
                     continue;
                 }
                 let last = !reader.read_byte_record(&mut record).unwrap_or(true);
-                let hint = if last {
-                    "; the file ends here and seems cut off: get it again"
-                } else {
-                    ""
-                };
+                let hint =
+                    if last { "; the file ends here and seems cut off: get it again" } else { "" };
                 return Err(Error::line(&path, line, what + hint));
             }
             width = Some(record.len());

@@ -9,7 +9,11 @@ use crate::input::Input;
 use crate::registry::Entry;
 use polars_arrow::datatypes::Field as ArrowField;
 use polars_arrow::io::ipc::read::{FileMetadata, FileReader, read_file_metadata};
+use polars_arrow_format::ipc::planus::ReadAsRoot;
+use polars_arrow_format::ipc::{Block, MessageHeaderRef, MessageRef};
+use polars_error::{PolarsError, PolarsResult, polars_ensure, polars_err};
 use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
 pub(crate) struct Arrow;
@@ -33,17 +37,12 @@ impl Format for Arrow {
         let (metadata, columns) = schema(&path, &mut file)?;
         let header: Vec<String> = columns.iter().map(|field| field.name.to_string()).collect();
         let places = layout.positions(Some(&header)).map_err(|what| Error::file(&path, what))?;
-        let length = file.metadata().at(&path)?.len();
         let mut largest = 0;
         for block in metadata.blocks.iter().chain(metadata.dictionaries.iter().flatten()) {
-            let (at, bytes) = (block.offset as u64, block.body_length as u64);
-            if at.checked_add(bytes).is_none_or(|end| end > length) {
-                return Err(Error::file(&path, "is damaged: a batch lies outside of it"));
-            }
-            largest = largest.max(bytes);
+            largest = largest.max(calmly(&path, || unpacked(&mut file, block))?);
         }
         // As it lies there, and unpacked.
-        sink.reserve(4 * largest)?;
+        sink.reserve(2 * largest)?;
         let mut projection = places.clone();
         projection.sort_unstable();
         projection.dedup();
@@ -68,4 +67,53 @@ pub(crate) fn schema(path: &Path, file: &mut File) -> Result<(FileMetadata, Vec<
         let columns = metadata.schema.iter_values().cloned().collect();
         Ok((metadata, columns))
     })
+}
+
+/// Bytes that a batch takes once it is unpacked; refuses one that says what cannot be.
+fn unpacked(file: &mut File, block: &Block) -> PolarsResult<u64> {
+    let length = file.metadata()?.len();
+    let (start, head) = (block.offset as u64, block.meta_data_length as u64);
+    let body = start.saturating_add(head);
+    let end = body.saturating_add(block.body_length as u64);
+    polars_ensure!(end <= length, ComputeError: "a batch lies outside of the file");
+    let mut message = vec![0; head as usize];
+    file.seek(SeekFrom::Start(start))?;
+    file.read_exact(&mut message)?;
+    // The length stands before the message, and a mark may stand before that.
+    let skip = if message.starts_with(&[0xFF; 4]) { 8 } else { 4 };
+    let message = message.get(skip..).unwrap_or_default();
+    let message = MessageRef::read_as_root(message).map_err(wrong)?;
+    let batch = match message.header().map_err(wrong)? {
+        Some(MessageHeaderRef::RecordBatch(batch)) => Some(batch),
+        Some(MessageHeaderRef::DictionaryBatch(batch)) => batch.data().map_err(wrong)?,
+        _ => None,
+    };
+    let Some(batch) = batch else { return Ok(0) };
+    let packed = batch.compression().map_err(wrong)?.is_some();
+    let mut total = 0u64;
+    for buffer in batch.buffers().map_err(wrong)?.into_iter().flatten() {
+        let (at, bytes) = (buffer.offset() as u64, buffer.length() as u64);
+        let inside = at.checked_add(bytes).is_some_and(|to| body.saturating_add(to) <= end);
+        polars_ensure!(inside, ComputeError: "a buffer lies outside of its batch");
+        let size = match packed && bytes >= 8 {
+            true => {
+                let mut size = [0; 8];
+                file.seek(SeekFrom::Start(body + at))?;
+                file.read_exact(&mut size)?;
+                // -1 is as it lies there.
+                u64::try_from(i64::from_le_bytes(size)).unwrap_or(bytes)
+            }
+            false => bytes,
+        };
+        // LZ4 and zstd alike stay far below this for anything but a bomb.
+        let bomb = size > 64 << 20 && size / 1000 > bytes;
+        polars_ensure!(!bomb, ComputeError: "a buffer of {} MiB in {bytes} bytes", size >> 20);
+        total = total.saturating_add(size);
+    }
+    polars_ensure!(total < 1 << 40, ComputeError: "a batch of {} GiB", total >> 30);
+    Ok(total)
+}
+
+fn wrong(error: impl std::fmt::Display) -> PolarsError {
+    polars_err!(ComputeError: "{error}")
 }

@@ -60,7 +60,10 @@ impl Format for JsonLines {
         })?;
         if !others.is_empty() {
             let others = others.into_iter().collect::<Vec<_>>().join(", ");
-            tracing::warn!("{}: keys that no object of the beginning has are left out: {others}", path.display());
+            tracing::warn!(
+                "{}: keys that no object of the beginning has are left out: {others}",
+                path.display()
+            );
         }
         if let Some((name, _)) = names.iter().zip(seen).find(|(_, seen)| !seen) {
             return Err(Error::file(&path, format!("no object has the key {name}")));

@@ -114,7 +114,8 @@ fn read_group<'a>(
     let leaves = |field: &ArrowField| -> Vec<&'a ColumnChunkMetadata> {
         group.columns_under_root_iter(&field.name).into_iter().flatten().collect()
     };
-    let all: Vec<Vec<&ColumnChunkMetadata>> = wanted.iter().map(|(field, _)| leaves(field)).collect();
+    let all: Vec<Vec<&ColumnChunkMetadata>> =
+        wanted.iter().map(|(field, _)| leaves(field)).collect();
     let mut bytes = 0;
     for leaf in all.iter().flatten() {
         let range = calmly(path, || Ok(leaf.byte_range()))?;
@@ -180,14 +181,12 @@ fn pages(leaf: &ColumnChunkMetadata, bytes: &Buffer<u8>) -> PageReader {
 impl Chunk<'_> {
     /// Rows of the column as one array.
     fn decode(&self, rows: Range<usize>, path: &Path) -> Result<Box<dyn Array>> {
-        let of_leaf = |(leaf, bytes): &Leaf<'_>| {
-            BasicDecompressor::new(pages(leaf, bytes), Vec::new())
-        };
+        let of_leaf =
+            |(leaf, bytes): &Leaf<'_>| BasicDecompressor::new(pages(leaf, bytes), Vec::new());
         calmly(path, || {
             let columns = self.leaves.iter().map(of_leaf).collect();
-            let types = self.leaves.iter().map(|(leaf, _)| {
-                &leaf.descriptor().descriptor.primitive_type
-            });
+            let types =
+                self.leaves.iter().map(|(leaf, _)| &leaf.descriptor().descriptor.primitive_type);
             let filter = Some(Filter::Range(rows));
             let (mut arrays, _) =
                 column_iter_to_arrays(columns, types.collect(), self.field.clone(), filter)?;

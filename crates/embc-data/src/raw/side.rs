@@ -2,8 +2,8 @@
 //! read first and held; each row gets the values of the one that its key names.
 
 use super::{Field, Role, Row, Takes, csv};
-use crate::cache::Source;
 use crate::block::{BlockColumn, Part};
+use crate::cache::Source;
 use crate::error::{Error, Result};
 use crate::registry::{Columns, Entry, Side};
 use crate::vocab::Allowance;
@@ -59,6 +59,11 @@ impl Side {
         let entry = self.entry(main);
         let mut fields = super::find(&entry.format)?.fields(&entry)?;
         fields.retain(|field| field.name != *self.key() || field.role != Role::Categorical);
+        if !self.header {
+            // Numbers alone would be those of the rows' own columns.
+            let table = self.file.path.file_stem().unwrap_or_default().to_string_lossy();
+            fields.iter_mut().for_each(|field| field.name = format!("{table}.{}", field.name));
+        }
         Ok(fields)
     }
 }
@@ -83,7 +88,8 @@ impl Attributes {
             Error::Data(format!("data set {}: {what}", main.name))
         })?;
         let path = main.locate(&side.file, data_dir)?;
-        let mut held = Held { roles: all.iter().map(|field| field.role).collect(), ..Held::default() };
+        let mut held =
+            Held { roles: all.iter().map(|field| field.role).collect(), ..Held::default() };
         held.columns.resize(all.len(), BlockColumn::default());
         let source = crate::ingest::read_file(
             (&side.source_name(), &side.file.path.display().to_string()),
@@ -104,7 +110,10 @@ impl Attributes {
                 };
                 let same = columns.iter().zip(&roles).all(alike);
                 if !same {
-                    let what = format!("has {:?} twice, with other values", String::from_utf8_lossy(value));
+                    let what = format!(
+                        "has {:?} twice, with other values",
+                        String::from_utf8_lossy(value)
+                    );
                     return Err(Error::file(&path, what));
                 }
             }

@@ -1,14 +1,16 @@
 //! `embc init`: a registry entry and an experiment from files as they are.
 
 use super::Outcome;
-use crate::cli::{Global, Init as Args};
+use crate::cli::{Global, Init as Args, TextOrJson};
 use crate::progress::DataProgress;
 use crate::table::text_table;
 use anyhow::{Result, bail};
-use embc_data::init::{Asked, Draft, Use, init, role_name};
+use embc_data::init::{Asked, Column, Draft, Use, init, role_name};
 use embc_data::registry::{Columns, Decimal, Encoding, Entry, Quote, Side, Weights};
 use embc_data::split::SplitRule;
 use embc_lab::units::{bytes, count};
+use serde::Serialize;
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
@@ -28,7 +30,10 @@ pub fn run(args: &Args, global: &Global) -> Result<Outcome> {
     let experiment = output.join(format!("{name}.toml"));
     for path in [&registry, &experiment] {
         if path.exists() {
-            bail!("{} is there already: remove it, or choose another --name or --output", path.display());
+            bail!(
+                "{} is there already: remove it, or choose another --name or --output",
+                path.display()
+            );
         }
     }
     let asked = Asked {
@@ -44,8 +49,16 @@ pub fn run(args: &Args, global: &Global) -> Result<Outcome> {
     std::fs::create_dir_all(&args.output)?;
     write(&registry, &registry_text(&draft)?)?;
     write(&experiment, &experiment_text(&draft)?)?;
-    super::print(&described(&draft)?)?;
-    eprintln!("\n{name}: {} says what was understood, {} asks a first question.", registry.display(), experiment.display());
+    let understood = Understood::new(&draft)?;
+    super::print(&match args.json.format {
+        TextOrJson::Json => serde_json::to_string_pretty(&understood)? + "\n",
+        TextOrJson::Text => understood.text(),
+    })?;
+    eprintln!(
+        "\n{name}: {} says what was understood, {} asks a first question.",
+        registry.display(),
+        experiment.display()
+    );
     eprintln!("{name}: edit them, or go on:  embc sweep --config {}", experiment.display());
     Ok(Outcome::Fine)
 }
@@ -68,47 +81,109 @@ fn write(path: &PathBuf, text: &str) -> Result<()> {
     })?)
 }
 
-/// The first table: what each column is, and what a full table of it would take.
-fn described(draft: &Draft) -> Result<String> {
-    let full = |distinct: u64| bytes(4 * DIM * distinct);
-    let looked_up = draft.looked_up()?;
-    let distinct = |name: &str| looked_up.iter().find(|(n, _)| n == name).map(|(_, d)| u64::from(*d));
-    let mut rows: Vec<Vec<String>> = Vec::new();
-    for column in &draft.columns {
-        let profile = &column.profile;
-        let known = distinct(&profile.name).unwrap_or(profile.distinct);
-        let table = if distinct(&profile.name).is_some() { full(known) } else { String::new() };
-        rows.push(vec![
-            profile.name.clone(),
-            role_name(column.role).into(),
-            count(known),
-            count(profile.rows - profile.present),
-            table,
-            column.reason.clone(),
-        ]);
-    }
-    for (name, distinct) in &looked_up {
-        if !draft.columns.iter().any(|column| column.profile.name == *name) {
-            let distinct = u64::from(*distinct);
-            let role = if draft.columns.is_empty() { "ids" } else { "beside" };
-            rows.push(vec![name.clone(), role.into(), count(distinct), String::new(), full(distinct), String::new()]);
+/// What was understood: the first table.
+#[derive(Serialize)]
+struct Understood {
+    name: String,
+    rows: u64,
+    /// How the files are read.
+    kind: String,
+    beside: Vec<String>,
+    /// What was done to values so that they could be read, and how often.
+    notes: BTreeMap<String, u64>,
+    columns: Vec<Line>,
+    /// Of all columns that have an embedding.
+    values: u64,
+    full_bytes: u64,
+}
+
+/// A column.
+#[derive(Serialize)]
+struct Line {
+    name: String,
+    is: &'static str,
+    /// Values that are not missing.
+    distinct: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    missing: Option<u64>,
+    /// Bytes of an uncompressed table.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    full_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    because: String,
+}
+
+impl Understood {
+    fn new(draft: &Draft) -> Result<Self> {
+        let looked_up = draft.looked_up()?;
+        let full = |distinct: u32| 4 * DIM * u64::from(distinct);
+        let known = |name: &str| looked_up.iter().find(|(other, _)| other == name).map(|of| of.1);
+        let line = |column: &Column| {
+            let (profile, rows) = (&column.profile, known(&column.profile.name));
+            let several = matches!(column.role, Use::Ids(_));
+            Line {
+                name: profile.name.clone(),
+                is: role_name(column.role),
+                distinct: rows.filter(|_| several).map_or(profile.distinct, u64::from),
+                missing: Some(profile.rows - profile.present),
+                full_bytes: rows.map(full),
+                because: column.reason.clone(),
+            }
+        };
+        let mut columns: Vec<Line> = draft.columns.iter().map(line).collect();
+        for (name, distinct) in &looked_up {
+            if !columns.iter().any(|line| line.name == *name) {
+                columns.push(Line {
+                    name: name.clone(),
+                    is: if draft.columns.is_empty() { "ids" } else { "beside" },
+                    distinct: u64::from(*distinct),
+                    missing: None,
+                    full_bytes: Some(full(*distinct)),
+                    because: String::new(),
+                });
+            }
         }
+        Ok(Self {
+            name: draft.entry.name.clone(),
+            rows: draft.meta.rows,
+            kind: draft.kind.clone(),
+            beside: draft.beside.clone(),
+            notes: draft.meta.notes.clone(),
+            columns,
+            values: looked_up.iter().map(|(_, distinct)| u64::from(*distinct)).sum(),
+            full_bytes: looked_up.iter().map(|(_, distinct)| full(*distinct)).sum(),
+        })
     }
-    let all: u64 = looked_up.iter().map(|(_, distinct)| u64::from(*distinct)).sum();
-    let mut text = format!("{}: {} rows, {}\n", draft.entry.name, count(draft.meta.rows), draft.kind);
-    for beside in &draft.beside {
-        let _ = writeln!(text, "beside the rows: {beside}");
+
+    fn text(&self) -> String {
+        let mut text = format!("{}: {} rows, {}\n", self.name, count(self.rows), self.kind);
+        for beside in &self.beside {
+            let _ = writeln!(text, "beside the rows: {beside}");
+        }
+        for (what, n) in &self.notes {
+            let _ = writeln!(text, "read as: {} {what}", count(*n));
+        }
+        let row = |line: &Line| {
+            vec![
+                line.name.clone(),
+                line.is.into(),
+                count(line.distinct),
+                line.missing.map_or(String::new(), count),
+                line.full_bytes.map_or(String::new(), bytes),
+                line.because.clone(),
+            ]
+        };
+        let header =
+            ["column", "is", "distinct", "missing", &format!("table of {DIM} dim"), "because"];
+        text.push('\n');
+        text += &text_table(&header, self.columns.iter().map(row));
+        let (values, full) = (count(self.values), bytes(self.full_bytes));
+        let _ = writeln!(
+            text,
+            "\nall tables: {values} values, {full} uncompressed ({DIM} dimensions of float32)"
+        );
+        text
     }
-    for (what, n) in &draft.meta.notes {
-        let _ = writeln!(text, "read as: {} {what}", count(*n));
-    }
-    text.push('\n');
-    text += &text_table(
-        &["column", "is", "distinct", "missing", &format!("full table in {DIM} dimensions"), "because"],
-        rows.into_iter(),
-    );
-    let _ = writeln!(text, "\nall tables: {} values, {} in {DIM} dimensions of float32", count(all), full(all));
-    Ok(text)
 }
 
 fn quoted(text: &str) -> String {
@@ -130,7 +205,11 @@ fn registry_text(draft: &Draft) -> Result<String> {
         let _ = writeln!(text, "split  = {rule}  # {why}");
     }
     for (name, file) in files {
-        let _ = writeln!(text, "files.{name} = {{ path = {} }}", quoted(&file.path.display().to_string()));
+        let _ = writeln!(
+            text,
+            "files.{name} = {{ path = {} }}",
+            quoted(&file.path.display().to_string())
+        );
     }
     if let Some(columns) = columns {
         let _ = writeln!(text, "\n[{name}.columns]");
@@ -256,7 +335,8 @@ fn side_text(text: &mut String, side: &Side) {
         ..Columns::default()
     };
     dialect_text(text, &dialect);
-    let _ = writeln!(text, "dense = {}\ncategorical = {}", list(&side.dense), list(&side.categorical));
+    let _ =
+        writeln!(text, "dense = {}\ncategorical = {}", list(&side.dense), list(&side.categorical));
     let multi = side.multi.iter().map(|multi| {
         format!("{{ name = {}, separator = {} }}", quoted(&multi.name), quoted(&multi.separator))
     });
@@ -276,7 +356,9 @@ fn model(draft: &Draft) -> Result<(String, &'static str)> {
         }
         () if classes => ("kind = \"mlp\"\nhidden = [64]".into(), "accuracy"),
         () if rating && fields == 2 && !draft.has_numbers()? => ("kind = \"gmf\"".into(), "auc"),
-        () => ("kind = \"dlrm\"\nbottom = [64]\ntop = [64, 32]\nbottom_linear = true".into(), "auc"),
+        () => {
+            ("kind = \"dlrm\"\nbottom = [64]\ntop = [64, 32]\nbottom_linear = true".into(), "auc")
+        }
     })
 }
 
@@ -302,9 +384,13 @@ fn experiment_text(draft: &Draft) -> Result<String> {
             rule.positive_min
         );
     }
+    // The inner product of small numbers has no slope to begin with.
+    let init = if model.contains("gmf") { "\ninit = { normal = 0.1 }" } else { "" };
     let data = if data.is_empty() { data } else { format!("[data]\n{data}\n") };
-    let title = quoted(&format!("{}: which embedding compression, at which size", draft.entry.title));
-    let schemes = ["full", "hash", "qr", "memcom", "cce"].map(|kind| format!("[[scheme]]\nkind = {kind:?}\n"));
+    let title =
+        quoted(&format!("{}: which embedding compression, at which size", draft.entry.title));
+    let schemes = ["full", "hash", "qr", "memcom", "cce"]
+        .map(|kind| format!("[[scheme]]\nkind = {kind:?}\n"));
     Ok(format!(
         r#"title   = {title}
 dataset = "{name}"
@@ -313,10 +399,10 @@ dataset = "{name}"
 {model}
 
 [embedding]
-dim = {DIM}
+dim = {DIM}{init}
 
 [train]
-optimizer  = {{ kind = "adagrad", lr = 0.02 }}
+optimizer  = {{ kind = "adagrad", lr = 0.05 }}
 batch      = {batch}
 epochs     = 20
 select     = "{select}"

@@ -8,6 +8,7 @@ mod golden;
 mod histories;
 mod hostile;
 mod leaks;
+mod own;
 mod real;
 mod sandbox;
 mod smoke;
