@@ -41,6 +41,8 @@ pub struct Batch {
     pub fields: Vec<Bag>,
     /// Targets [B]: 0 or 1, or the class.
     pub labels: Vec<f32>,
+    /// How much each example counts in the loss [B]; empty where all count alike.
+    pub weights: Vec<f32>,
     /// The query of each example [B], ascending; empty where examples are scored alone.
     pub groups: Vec<u32>,
     /// For models with an output per item, the items that each example asks for.
@@ -65,6 +67,7 @@ impl Batch {
         self.dense.clear();
         self.fields.iter_mut().for_each(Bag::clear);
         self.labels.clear();
+        self.weights.clear();
         self.groups.clear();
         self.targets.clear();
         self.seen.clear();

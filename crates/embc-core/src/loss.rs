@@ -110,25 +110,26 @@ pub const MISS: u32 = u32::MAX;
 
 impl Loss {
     /// The mean loss of logits [B × outputs], or those of a sampled softmax, which become its
-    /// gradient.
+    /// gradient. An example's weight multiplies its loss; the mean is over examples all the same.
     pub fn forward(self, logits: &mut [f32], batch: &Batch, sampled: Option<Sampled<'_>>) -> f64 {
         let count = match self {
             Loss::Multinomial => batch.targets.ids.len().max(1),
             _ => batch.size,
         };
         let (scale, outputs) = (1.0 / count as f32, logits.len() / batch.size);
+        let weight = |i: usize| batch.weights.get(i).copied().unwrap_or(1.0);
         let sum = match self {
             Loss::Bce => {
                 let mut sum = 0.0;
-                for (logit, &label) in logits.iter_mut().zip(&batch.labels) {
-                    sum += bce(*logit, label);
-                    *logit = (sigmoid(*logit) - label) * scale;
+                for (i, (logit, &label)) in logits.iter_mut().zip(&batch.labels).enumerate() {
+                    sum += f64::from(weight(i)) * bce(*logit, label);
+                    *logit = (sigmoid(*logit) - label) * (weight(i) * scale);
                 }
                 sum
             }
             Loss::Softmax => each(logits, outputs, |i, logits| {
                 let class = [batch.labels[i] as u32];
-                softmax(logits, &class, scale)
+                f64::from(weight(i)) * softmax(logits, &class, weight(i) * scale)
             }),
             Loss::Multinomial => match sampled {
                 None => each(logits, outputs, |i, logits| {
@@ -284,6 +285,12 @@ mod tests {
         check(Loss::Bce, &[0.0, 2.0], &labelled(&[1.0, 0.0]), None, bce);
         let three = (1.0 + 1f64.exp() + 2f64.exp()).ln();
         check(Loss::Softmax, &[0.0, 1.0, 2.0], &labelled(&[1.0]), None, three - 1.0);
+        // An example's weight multiplies its loss.
+        let weighted = Batch { weights: vec![3.0, 0.5], ..labelled(&[1.0, 0.0]) };
+        let bce = (3.0 * 2f64.ln() + 0.5 * (1.0 + 2f64.exp()).ln()) / 2.0;
+        check(Loss::Bce, &[0.0, 2.0], &weighted, None, bce);
+        let softmax = (3.0 * (1.0 + 1f64.exp()).ln() - 3.0 + 0.5 * 2f64.ln()) / 2.0;
+        check(Loss::Softmax, &[0.0, 1.0, 5.0, 5.0], &weighted, None, softmax);
         let two = [0.0, 1.0, 2.0, 0.0, 0.0, 0.0];
         let expect = (three - 1.0 + 3f64.ln()) / 2.0;
         check(Loss::Softmax, &two, &labelled(&[1.0, 2.0]), None, expect);

@@ -49,7 +49,7 @@ impl BlockColumn {
         match role {
             Role::Label | Role::Rating => self.number(row.label),
             Role::Time => self.time(row.time),
-            Role::Dense => self.number(dense),
+            Role::Dense | Role::Weight => self.number(dense),
             _ => {
                 let before = self.ends.len();
                 row.values(column).for_each(|value| self.value(value));

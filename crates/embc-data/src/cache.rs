@@ -251,6 +251,8 @@ pub struct Cache {
     pub fields: Vec<Field>,
     /// The label; absent where every row is positive.
     pub label: Option<Mapped>,
+    /// How much each row counts in training, where a column says so.
+    pub weight: Option<Mapped>,
     /// The time to sort by.
     pub time: Option<Mapped>,
     /// Dense features, in the order of `fields`.
@@ -319,12 +321,13 @@ impl Cache {
         if frame.height() as u64 != meta.rows {
             return Err(Error::file(&path, format!("{} rows, not {}", frame.height(), meta.rows)));
         }
-        let (mut label, mut time, mut dense) = (None, None, Vec::new());
+        let (mut label, mut weight, mut time, mut dense) = (None, None, None, Vec::new());
         let mut coded = BTreeMap::new();
         for (i, field) in fields.iter().enumerate() {
             let read = |name: &str| column(&frame, name, &path);
             match field.role {
                 Role::Label | Role::Rating => label = Some(read(&i.to_string())?),
+                Role::Weight => weight = Some(read(&i.to_string())?),
                 Role::Time => time = Some(read(&i.to_string())?),
                 Role::Dense => dense.push(read(&i.to_string())?),
                 Role::Multi(_) => {
@@ -350,7 +353,7 @@ impl Cache {
             }
         }
         let file = column(&frame, "file", &path)?;
-        Ok(Self { meta, fields, label, time, dense, coded, file })
+        Ok(Self { meta, fields, label, weight, time, dense, coded, file })
     }
 
     /// Calls `each` with every value of a coded column and its count, in the order of ids.

@@ -149,7 +149,7 @@ impl Takes for Rows<'_> {
         let mut column = 0;
         for (&role, part) in self.roles.iter().zip(&mut self.block) {
             let number = match role {
-                Role::Dense => dense.next().copied().unwrap_or(f64::NAN),
+                Role::Dense | Role::Weight => dense.next().copied().unwrap_or(f64::NAN),
                 _ => f64::NAN,
             };
             part.push(role, row, number, column);
@@ -187,6 +187,10 @@ impl Takes for Rows<'_> {
         Ok(())
     }
 
+    fn room(&self) -> u64 {
+        self.budget.left() + self.reserved
+    }
+
     fn reserve(&mut self, bytes: u64) -> Result<()> {
         let more = bytes.saturating_sub(self.reserved);
         if !self.budget.take(more) {
@@ -214,7 +218,7 @@ pub struct Measured {
 impl Measured {
     fn take(&mut self, role: Option<Role>, bytes: &[u8]) {
         match role {
-            Some(Role::Label | Role::Rating | Role::Dense) => {
+            Some(Role::Label | Role::Rating | Role::Weight | Role::Dense) => {
                 let (numbers, _) = bytes.as_chunks::<8>();
                 self.wide |= numbers.iter().any(|bytes| {
                     let x = f64::from_le_bytes(*bytes);

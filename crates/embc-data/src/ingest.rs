@@ -397,7 +397,7 @@ fn write_rows(
         let n = rows.saturating_sub(first).min(CHUNK as u64) as usize;
         let read = |(i, (field, stream)): (usize, (&Field, &mut Stream))| {
             Ok(match field.role {
-                Role::Label | Role::Rating | Role::Dense => {
+                Role::Label | Role::Rating | Role::Weight | Role::Dense => {
                     let wide = stream.next(n, f64::from_le_bytes)?;
                     match numbers[&i].1.wide {
                         true => Chunk::F64(wide),

@@ -284,6 +284,7 @@ fn describe(entry: &mut Entry, columns: &[Column], comma: bool) -> Option<LabelR
         label.map_or(raw::ALL_POSITIVE.into(), |column| column.profile.name.clone());
     entry_columns.rating = label.is_some_and(|column| column.role == Use::Rating);
     entry_columns.classes = label.is_some_and(|column| column.role == Use::Class);
+    entry_columns.weight = of(Use::Weight).map(|column| column.profile.name.clone());
     entry_columns.time = of(Use::Time).map(|column| column.profile.name.clone());
     entry_columns.dense = names(&[Use::Dense]);
     entry_columns.categorical = names(&[Use::User, Use::Item, Use::Id]);
@@ -322,6 +323,7 @@ pub fn role_name(role: Use) -> &'static str {
         Use::Label => "label",
         Use::Rating => "rating",
         Use::Class => "class",
+        Use::Weight => "weight",
         Use::Time => "time",
         Use::User => "user",
         Use::Item => "item",

@@ -226,6 +226,9 @@ impl View {
         batch.fields.resize(self.fields.len(), Bag::default());
         let label = |e: &Example| e.label.unwrap_or_else(|| self.label(e.row));
         batch.labels.extend(examples.iter().map(label));
+        if let (Some(weight), Filling::Training(_)) = (&self.cache.weight, &what) {
+            batch.weights.extend(examples.iter().map(|e| weight.float(e.row.into()) as f32));
+        }
         let grouped = matches!(what, Filling::Ranking);
         if grouped {
             batch.groups.extend(examples.iter().map(|e| e.group));

@@ -85,6 +85,8 @@ pub enum Role {
     Rating,
     /// The name of a class.
     Class,
+    /// How much a row counts in training: a number, not below zero.
+    Weight,
     /// An integer to sort by.
     Time,
     /// A number; empty means missing.
@@ -106,6 +108,7 @@ impl Role {
             Role::Label => "label",
             Role::Rating => "rating",
             Role::Class => "class",
+            Role::Weight => "weight",
             Role::Time => "time",
             Role::Dense => "dense",
             Role::Categorical | Role::Hex => "id",
@@ -176,7 +179,7 @@ pub struct Row {
     pub label: f64,
     /// Seconds, hours, or anything that sorts.
     pub time: Time,
-    /// Dense features; NaN where missing.
+    /// Dense features, NaN where missing, and the weight, in the order of the fields.
     pub dense: Vec<f64>,
     /// The time is written as a date.
     pub dated: bool,
@@ -232,7 +235,9 @@ pub trait Takes {
     fn part(&mut self, part: Part) -> Result<()>;
     /// Rows that were left out, and why the first of them was.
     fn skip(&mut self, why: &Error, rows: u64) -> Result<()>;
-    /// Memory for what a file has in one piece, until the ingest ends.
+    /// Bytes of memory that are left.
+    fn room(&self) -> u64;
+    /// Takes memory for what a file has in one piece, until the ingest ends.
     fn reserve(&mut self, bytes: u64) -> Result<()>;
 }
 

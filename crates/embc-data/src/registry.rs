@@ -146,6 +146,9 @@ pub struct Columns {
     /// True where the label is a rating, which `[data] label` turns into 0 or 1.
     #[serde(default)]
     pub rating: bool,
+    /// The column that says how much a row counts in training; metrics count all rows alike.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight: Option<String>,
     /// The column to sort by in time: integers, decimal numbers, or dates such as 2024-01-31 12:30.
     pub time: Option<String>,
     /// Columns of numbers; empty means missing.
@@ -178,6 +181,7 @@ impl Default for Columns {
             label: String::new(),
             classes: false,
             rating: false,
+            weight: None,
             time: None,
             dense: Vec::new(),
             categorical: Vec::new(),
@@ -317,7 +321,7 @@ impl Entry {
             matched.filter(|path| path.is_file()).for_each(|path| parts.push(path));
         }
         if parts.is_empty() {
-            return Err(Error::file(&found, "holds no file"));
+            return Err(Error::file(&found, "is a folder without a file"));
         }
         parts.sort_by_cached_key(|path| natural(&path.to_string_lossy()));
         let named = |path: PathBuf| {

@@ -122,6 +122,11 @@ impl Allowance {
         Self(AtomicU64::new(bytes))
     }
 
+    /// Bytes that are left.
+    pub fn left(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
     /// True where so many bytes were left, and are taken.
     pub fn take(&self, bytes: u64) -> bool {
         let left = |left: u64| left.checked_sub(bytes);

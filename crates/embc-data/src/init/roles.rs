@@ -14,6 +14,8 @@ pub enum Use {
     Rating,
     #[allow(missing_docs)]
     Class,
+    /// How much a row counts.
+    Weight,
     /// What sorts.
     Time,
     /// Ids of users and items, and others.
@@ -126,6 +128,15 @@ pub fn decide(
         find_by_place(&mut columns, cache);
     }
     find_time(&mut columns, named);
+    let weighs = |p: &Profile| {
+        ["weight", "sampleweight", "importance"].contains(&&plain(&p.name)[..])
+            && p.is_number(comma)
+            && p.present == p.rows
+            && p.range.is_some_and(|(low, _)| low >= 0.0)
+    };
+    if let Some(column) = columns.iter_mut().find(|c| c.reason.is_empty() && weighs(&c.profile)) {
+        (column.role, column.reason) = (Use::Weight, "called so, and numbers from zero on".into());
+    }
     for (i, column) in columns.iter_mut().enumerate() {
         if column.reason.is_empty() {
             let kind = kind.types[i].as_deref();

@@ -1,7 +1,7 @@
 //! Arrays, as Parquet and Arrow files hold them, become columns: what a value would be in a CSV file
 //! is what it is here, so that one table in all three gives the same data.
 
-use super::cells::{Reader, Wrong};
+use super::cells::{BELOW_ZERO, Reader, Wrong};
 use super::delimited::Layout;
 use super::{Field, Note, Role, Row, Sink, words};
 use crate::block::{BlockColumn, Part};
@@ -291,7 +291,7 @@ impl Column {
                 }
             )*};
         }
-        if matches!(field.role, Role::Dense | Role::Rating | Role::Label)
+        if matches!(field.role, Role::Dense | Role::Weight | Role::Rating | Role::Label)
             && is_number(array.dtype())
         {
             try_as!(i8, i16, i32, i64, u8, u16, u32, u64, f32, f64);
@@ -306,6 +306,7 @@ impl Column {
                 Role::Dense if number.is_nan() => None,
                 _ if number.is_nan() => Some(Wrong::Number),
                 _ if number.is_infinite() => Some(Wrong::Other("not finite")),
+                Role::Weight if number < 0.0 => Some(Wrong::Other(BELOW_ZERO)),
                 Role::Label if number != 0.0 && number != 1.0 => {
                     Some(Wrong::Other("not a label: it must be 0 or 1, true or false, yes or no"))
                 }

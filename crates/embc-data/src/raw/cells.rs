@@ -52,7 +52,8 @@ impl<'a> Reader<'a> {
         let reader = |(index, (_, field)): (usize, &'a (Place, Field))| {
             let multi = words.and_then(|words| words.get(&field.name));
             let doubt = multi.and_then(Doubt::new);
-            let number = matches!(field.role, Role::Dense | Role::Rating | Role::Time);
+            let number =
+                matches!(field.role, Role::Dense | Role::Weight | Role::Rating | Role::Time);
             let comma = layout.dialect.comma && number;
             Self { field, index, words: words.is_some(), comma, multi, doubt }
         };
@@ -245,6 +246,9 @@ impl Wrong {
     }
 }
 
+/// What is wrong with a weight.
+pub(crate) const BELOW_ZERO: &str = "below zero, which no weight is";
+
 fn fill(
     row: &mut Row,
     field: &Field,
@@ -278,6 +282,10 @@ fn fill(
             row.time = words::time(value).ok_or(Wrong::Integer)?;
             row.dated = words::is_date(value);
         }
+        Role::Weight => match float(value)? {
+            weight @ 0.0.. => row.dense.push(weight),
+            _ => return Err(Wrong::Other(BELOW_ZERO)),
+        },
         Role::Dense if value.is_empty() => row.dense.push(f64::NAN),
         Role::Dense => row.dense.push(float(value)?),
         Role::Hex => {
@@ -311,9 +319,10 @@ fn fill(
 
 /// The values of a user's own column of several: a list, or parts between separators, trimmed.
 fn several(row: &mut Row, text: &str, separator: char, multi: &Multi) {
-    let mut one = |part: &str| match multi.kept(part) {
-        Some(part) => row.value(part.as_bytes()),
-        None => {}
+    let mut one = |part: &str| {
+        if let Some(part) = multi.kept(part) {
+            row.value(part.as_bytes());
+        }
     };
     match words::list(text) {
         Some(values) => values.iter().for_each(|value| one(value)),

@@ -62,6 +62,7 @@ pub(crate) fn layout(entry: &Entry) -> Result<Layout> {
         };
         columns.push(column(&c.label, role));
     }
+    columns.extend(c.weight.iter().map(|name| column(name, Role::Weight)));
     columns.extend(c.time.iter().map(|name| column(name, Role::Time)));
     columns.extend(c.dense.iter().map(|name| column(name, Role::Dense)));
     columns.extend(c.categorical.iter().map(|name| column(name, Role::Categorical)));
@@ -107,7 +108,7 @@ fn check_label(c: &Columns) -> std::result::Result<(), String> {
 fn check_names(c: &Columns) -> std::result::Result<(), String> {
     let mut seen = BTreeSet::new();
     let multi = c.multi.iter().map(|m| &m.name);
-    for name in c.dense.iter().chain(&c.categorical).chain(multi) {
+    for name in c.weight.iter().chain(&c.dense).chain(&c.categorical).chain(multi) {
         if *name == c.label {
             return Err(format!(
                 "columns: {name} is the label, and as a feature it would give the answer away"

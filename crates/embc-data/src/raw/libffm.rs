@@ -20,6 +20,7 @@ fn multi(entry: &Entry) -> Result<Vec<&crate::registry::Multi>> {
                 ("label", c.label != "label"),
                 ("classes", c.classes),
                 ("rating", c.rating),
+                ("weight", c.weight.is_some()),
                 ("time", c.time.is_some()),
                 ("dense", !c.dense.is_empty()),
                 ("categorical", !c.categorical.is_empty()),

@@ -20,6 +20,7 @@ use polars_parquet::read::{
     column_iter_to_arrays, infer_schema, read_metadata,
 };
 use polars_parquet_format::thrift::protocol::TCompactInputProtocol;
+use rayon::prelude::*;
 use std::fs::File;
 use std::io::{Cursor, Read, Seek, SeekFrom};
 use std::ops::Range;
@@ -31,6 +32,9 @@ pub(crate) struct Parquet;
 /// Bytes of values that are decoded at a time, about; and rows.
 const PART_BYTES: usize = 32 << 20;
 const PART_ROWS: Range<usize> = 1 << 14..1 << 18;
+
+/// Bytes of a decoded value, about: a view, or a number and its row.
+const VALUE_BYTES: usize = 24;
 
 /// No page that anybody writes has more bytes.
 const PAGE_BYTES: usize = 256 << 20;
@@ -61,11 +65,21 @@ impl Format for Parquet {
         let column = |(&place, field): (&usize, &&Field)| (columns[place].clone(), field.role);
         let wanted: Vec<(ArrowField, Role)> = places.iter().zip(&fields).map(column).collect();
         for group in &metadata.row_groups {
-            let chunks = read_group(group, &wanted, &path, &mut file, sink)?;
+            let (chunks, bytes) = read_group(group, &wanted, &path, &mut file, sink)?;
             let rows = group.num_rows();
-            for first in (0..rows).step_by(step) {
-                let part = first..rows.min(first + step);
-                arrays.push(part.len(), |i| chunks[i].decode(part.clone(), &path), sink)?;
+            // A page may hold all rows of its group: each is unpacked as seldom as memory allows.
+            let most = sink.room() / 4 / (VALUE_BYTES * fields.len()) as u64;
+            let span = (most as usize).clamp(step, rows.max(step));
+            sink.reserve((span * VALUE_BYTES * fields.len()) as u64 + bytes)?;
+            for start in (0..rows).step_by(span) {
+                let part = start..rows.min(start + span);
+                let decoded = chunks.par_iter().with_max_len(1);
+                let decoded = decoded.map(|chunk| chunk.decode(part.clone(), &path));
+                let decoded = decoded.collect::<Result<Vec<Box<dyn Array>>>>()?;
+                for first in (0..part.len()).step_by(step) {
+                    let n = step.min(part.len() - first);
+                    arrays.push(n, |i| sliced(&*decoded[i], first, n, &path), sink)?;
+                }
             }
         }
         arrays.finish()
@@ -108,7 +122,7 @@ fn read_group<'a>(
     path: &Path,
     file: &mut File,
     sink: Sink<'_>,
-) -> Result<Vec<Chunk<'a>>> {
+) -> Result<(Vec<Chunk<'a>>, u64)> {
     let damaged = |what: &str| Error::file(path, format!("is damaged: {what}; get it again"));
     let length = file.metadata().at(path)?.len();
     let leaves = |field: &ArrowField| -> Vec<&'a ColumnChunkMetadata> {
@@ -149,7 +163,7 @@ fn read_group<'a>(
         }
         chunks.push(Chunk { field, leaves });
     }
-    Ok(chunks)
+    Ok((chunks, bytes))
 }
 
 /// Refuses pages that would take more memory than any page does; true where a column is one whose
@@ -176,6 +190,14 @@ fn check_pages(leaves: &[Leaf<'_>]) -> PolarsResult<bool> {
 
 fn pages(leaf: &ColumnChunkMetadata, bytes: &Buffer<u8>) -> PageReader {
     PageReader::new(Cursor::new(bytes.clone()), leaf, Vec::new(), PAGE_BYTES)
+}
+
+/// Some rows of a decoded column.
+fn sliced(array: &dyn Array, first: usize, rows: usize, path: &Path) -> Result<Box<dyn Array>> {
+    match first + rows <= array.len() {
+        true => Ok(array.sliced(first, rows)),
+        false => Err(Error::file(path, "is damaged: a column has fewer rows than others")),
+    }
 }
 
 impl Chunk<'_> {

@@ -179,6 +179,10 @@ impl Takes for Held {
         Err(Error::Data(why.to_string()))
     }
 
+    fn room(&self) -> u64 {
+        1 << 28
+    }
+
     fn reserve(&mut self, _: u64) -> Result<()> {
         Ok(())
     }

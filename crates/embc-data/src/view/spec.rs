@@ -129,6 +129,7 @@ impl Resolved {
         let read = |field: &&Field| match field.role {
             Role::Tag => false,
             Role::Time => timed,
+            Role::Weight => !by_user,
             // Histories are of users and items alone.
             role if by_user && (role.is_feature() || role == Role::Dense) => {
                 pair.as_ref().is_some_and(|(user, item)| [user, item].contains(&&field.name))

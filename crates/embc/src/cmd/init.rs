@@ -284,8 +284,10 @@ fn columns_text(text: &mut String, draft: &Draft, columns: &Columns) {
     if columns.classes {
         text.push_str("classes = true\n");
     }
-    if let Some(time) = &columns.time {
-        let _ = writeln!(text, "time = {}{}", quoted(time), reason(time));
+    for (key, name) in [("weight", &columns.weight), ("time", &columns.time)] {
+        if let Some(name) = name {
+            let _ = writeln!(text, "{key} = {}{}", quoted(name), reason(name));
+        }
     }
     for (key, names) in [("dense", &columns.dense), ("categorical", &columns.categorical)] {
         if !names.is_empty() {
@@ -348,14 +350,13 @@ fn model(draft: &Draft) -> Result<(String, &'static str)> {
     let columns = draft.entry.columns.as_ref();
     let (classes, rating) = columns.map_or((false, false), |c| (c.classes, c.rating));
     let positive = columns.is_some_and(|c| c.label == "all-positive");
-    let fields = draft.looked_up()?.len();
+    let (fields, numbers) = (draft.looked_up()?.len(), draft.has_numbers()?);
     Ok(match () {
         () if positive => ("kind = \"pointwise\"".into(), "ndcg@10"),
-        () if classes && fields == 1 && !draft.has_numbers()? => {
-            ("kind = \"classifier\"".into(), "accuracy")
-        }
+        () if classes && fields == 1 && !numbers => ("kind = \"classifier\"".into(), "accuracy"),
         () if classes => ("kind = \"mlp\"\nhidden = [64]".into(), "accuracy"),
-        () if rating && fields == 2 && !draft.has_numbers()? => ("kind = \"gmf\"".into(), "auc"),
+        () if fields + usize::from(numbers) < 2 => ("kind = \"mlp\"\nhidden = [64]".into(), "auc"),
+        () if rating && fields == 2 && !numbers => ("kind = \"gmf\"".into(), "auc"),
         () => {
             ("kind = \"dlrm\"\nbottom = [64]\ntop = [64, 32]\nbottom_linear = true".into(), "auc")
         }

@@ -137,7 +137,7 @@ fn files_that_are_not_what_the_registry_says() {
         .refuses("data/raw.txt: data set it is not here; put it there");
     sandbox.run(&["data", "info", "its"]).refuses("unknown data set \"its\"; did you mean \"it\"?");
     std::fs::create_dir(sandbox.path("raw.txt")).unwrap();
-    sandbox.run(&["data", "info", "it"]).refuses("raw.txt: is a folder, not a file");
+    sandbox.run(&["data", "info", "it"]).refuses("raw.txt: is a folder without a file");
     std::fs::remove_dir(sandbox.path("raw.txt")).unwrap();
     let rows = criteo_rows(30);
     sandbox.write("raw.txt", &rows);

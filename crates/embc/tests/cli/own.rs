@@ -310,3 +310,84 @@ fn hostile_archives() {
     sandbox.write("long.zst", zst);
     sandbox.run(&["init", "long.zst"]).refuses("the line has more than 64 MiB");
 }
+
+/// Weights of one change nothing; a row of weight zero trains nothing; both are found by name.
+#[test]
+fn weights_say_how_much_a_row_counts() {
+    let weights = |weight: &dyn Fn(usize) -> String| {
+        let sandbox = Sandbox::new();
+        let row = |i: usize| format!("{},u{},{},{}\n", i % 2, i * 7 % 11, i * 3 % 7, weight(i));
+        let rows: String = (0..200).map(row).collect();
+        sandbox.write("w.csv", format!("click,user,item,weight\n{rows}"));
+        let ran = init(&sandbox, &[&sandbox.path("w.csv")]);
+        if ran.code == Some(0) {
+            let train = ["train", "--config", "w.toml", "--set", "train.epochs=1", "--out", "out"];
+            sandbox.run(&train).fine();
+        }
+        (std::fs::read(sandbox.path("out/weights.safetensors")).ok(), ran)
+    };
+    let (ones, ran) = weights(&|_| "1".into());
+    assert!(ran.stdout.contains("\"is\": \"weight\""), "{}", ran.stdout);
+    let (twos, _) = weights(&|_| "2".into());
+    let (zeros, _) = weights(&|_| "0".into());
+    assert!(ones.is_some() && ones != twos && twos != zeros);
+    let (_, ran) = weights(&|i| if i == 5 { "-1".into() } else { "1".into() });
+    // What is below zero is no weight, but a number.
+    assert!(ran.stdout.contains("numbers below zero"), "{}", ran.stdout);
+}
+
+/// Tables of attributes: joined by key, following their item, counted where they lack a row, and one
+/// data set with the rows that have the columns themselves.
+#[test]
+fn tables_of_attributes() {
+    let sandbox = Sandbox::new();
+    let genres = |item: usize| if item % 3 == 0 { "Noir|War" } else { "Drama" };
+    let row = |i: usize| (i % 2, i * 7 % 10, i * 3 % 8);
+    let rows: String = (0..200).map(row).map(|(y, u, i)| format!("{y}::{u}::{i}\n")).collect();
+    sandbox.write("rows.dat", rows);
+    // The film 7 is not there; its letters are of Latin-1.
+    let films =
+        (0..7).map(|i| format!("{i}::Caf\u{e9}: {}::{}::{}\n", i % 4, genres(i), i as f64 / 2.0));
+    let films: String = films.collect();
+    sandbox.write("films.dat", films.chars().map(|c| c as u8).collect::<Vec<u8>>());
+    let whole = (0..200).map(row).map(|(y, u, i)| match i {
+        7 => format!("{y},{u},{i},,,\n"),
+        _ => format!("{y},{u},{i},Caf\u{e9}: {},{},{}\n", i % 4, genres(i), i as f64 / 2.0),
+    });
+    sandbox.write(
+        "whole.csv",
+        format!("label,user,item,films.1,films.2,films.3\n{}", whole.collect::<String>()),
+    );
+    let split = "split = { rule = \"tail\", valid = 0.1, test = 0.1 }";
+    let side = "[[side.side]]\nof = \"2\"\nkey = \"0\"\nfile = { path = \"films.dat\" }\ndelimiter = \"::\"\nheader = false\nencoding = \"latin-1\"\ndense = [\"3\"]\ncategorical = [\"1\"]\nmulti = [{ name = \"2\", separator = \"|\" }]\n";
+    sandbox.write("datasets.toml", format!(
+        "[side]\ntitle = \"x\"\nformat = \"csv\"\n{split}\ncolumns = {{ delimiter = \"::\", header = false, label = \"0\", categorical = [\"1\", \"2\"] }}\nfiles.data = {{ path = \"rows.dat\" }}\n{side}\n[whole]\ntitle = \"x\"\nformat = \"csv\"\n{split}\ncolumns = {{ label = \"label\", dense = [\"films.3\"], categorical = [\"user\", \"item\", \"films.1\"], multi = [{{ name = \"films.2\", separator = \"|\" }}] }}\nfiles.data = {{ path = \"whole.csv\" }}\n"
+    ));
+    let info = |name: &str| -> Value {
+        let ran = sandbox.run(&["data", "info", name, "--format", "json"]).fine();
+        serde_json::from_str(&ran.stdout).unwrap()
+    };
+    let (side, whole) = (info("side"), info("whole"));
+    let distinct = |info: &Value, field: &str| {
+        let fields = info["fields"].as_array().unwrap();
+        fields.iter().find(|f| f["name"] == field).unwrap()["distinct"].clone()
+    };
+    for field in ["films.1", "films.2"] {
+        assert_eq!(distinct(&side, field), distinct(&whole, field), "{field}");
+    }
+    let notes = side["notes"].as_object().unwrap();
+    assert_eq!(notes["rows whose 2 is not in films.dat"], 25);
+    // The columns follow the item: a sampled negative brings its own, or this would be refused.
+    let data = "dataset = \"side\"\n[data]\nuser = \"1\"\nitem = \"2\"\nnegatives = 1";
+    let text = sandbox.path("datasets.toml");
+    let registry = std::fs::read_to_string(&text).unwrap();
+    let positive = registry.replacen("label = \"0\"", "label = \"all-positive\"", 1);
+    std::fs::write(&text, positive).unwrap();
+    sandbox.write("x.toml", TRAIN.replace("dataset = \"csv\"", data));
+    sandbox.run(&["train", "--config", "x.toml"]).fine();
+    // Two rows of one film that differ are no table of attributes.
+    let mut twice = std::fs::read(sandbox.path("films.dat")).unwrap();
+    twice.extend(b"3::Other::War::1.5\n");
+    sandbox.write("films.dat", twice);
+    sandbox.run(&["data", "info", "side"]).refuses("films.dat: has \"3\" twice, with other values");
+}
