@@ -12,7 +12,7 @@ use embc_lab::units::{bytes, count};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Width of the embedding that the experiment begins with.
 const DIM: u64 = 16;
@@ -74,7 +74,7 @@ fn name_of(path: &Path) -> String {
     if name.is_empty() { "data".into() } else { name }
 }
 
-fn write(path: &PathBuf, text: &str) -> Result<()> {
+fn write(path: &Path, text: &str) -> Result<()> {
     Ok(embc_data::atomic::write(path, |file| {
         use std::io::Write;
         file.write_all(text.as_bytes()).map_err(|error| embc_data::Error::io(path, &error))

@@ -341,7 +341,7 @@ fn weights_say_how_much_a_row_counts() {
 #[test]
 fn tables_of_attributes() {
     let sandbox = Sandbox::new();
-    let genres = |item: usize| if item % 3 == 0 { "Noir|War" } else { "Drama" };
+    let genres = |item: usize| if item.is_multiple_of(3) { "Noir|War" } else { "Drama" };
     let row = |i: usize| (i % 2, i * 7 % 10, i * 3 % 8);
     let rows: String = (0..200).map(row).map(|(y, u, i)| format!("{y}::{u}::{i}\n")).collect();
     sandbox.write("rows.dat", rows);
