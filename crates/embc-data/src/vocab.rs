@@ -50,6 +50,10 @@ struct Slot {
     count: u32,
 }
 
+/// Bytes of a place in the table, and of what ranks a value.
+const SLOT: usize = 29;
+const RANKING: usize = 28;
+
 fn value_of<'a>(bytes: &'a [u8], ends: &[usize], id: u32) -> &'a [u8] {
     let start = (id as usize).checked_sub(1).map_or(0, |previous| ends[previous]);
     &bytes[start..ends[id as usize]]
@@ -83,11 +87,20 @@ impl Dictionary {
         id
     }
 
-    /// Bytes that this and its ranking take, with room for one more doubling of each buffer.
+    /// Bytes that this and its ranking take.
     fn memory(&self) -> usize {
-        let ranking = (16 + 3 * 4) * self.ends.len();
-        let held = self.bytes.capacity() + 8 * self.ends.capacity();
-        3 * held + 3 * 29 * self.table.capacity() + ranking
+        self.bytes.capacity() + 8 * self.ends.capacity() + (SLOT + RANKING) * self.table.capacity()
+    }
+
+    /// Bytes that it takes with one more value of such a length, and those of what is copied while
+    /// the table grows for it.
+    fn with_one_more(&self, length: usize) -> (u64, u64) {
+        let doubled = |len: usize, capacity: usize| if len > capacity { capacity } else { 0 };
+        let text = doubled(self.bytes.len() + length, self.bytes.capacity()).max(length);
+        let ends = 8 * doubled(self.ends.len() + 1, self.ends.capacity());
+        let table = doubled(self.table.len() + 1, self.table.capacity());
+        let more = text + ends + (SLOT + RANKING) * table;
+        ((self.memory() + more) as u64, (SLOT * table) as u64)
     }
 
     /// Ids by count (descending), then by value; and the counts by id.
@@ -125,6 +138,11 @@ impl Allowance {
     /// Bytes that are left.
     pub fn left(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
+    }
+
+    /// Gives bytes back.
+    pub fn give(&self, bytes: u64) {
+        self.0.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// True where so many bytes were left, and are taken.
@@ -211,7 +229,7 @@ impl Encoder {
 
     /// The id of a new value that occurs so often, if the dictionary may learn it.
     fn learn(&mut self, value: &[u8], hash: u64, count: u32, budget: &Allowance) -> Option<u32> {
-        self.may_grow(budget).then(|| self.dictionary.add(value, hash, count))
+        self.may_grow(value, budget).then(|| self.dictionary.add(value, hash, count))
     }
 
     /// Writes a value that the dictionary does not know to a file.
@@ -225,19 +243,24 @@ impl Encoder {
         write_value(file, value).at(&path)
     }
 
-    /// True while the dictionary has memory, of which it takes a little at a time. Once refused it
-    /// learns nothing more, so that every value is counted in one place.
-    fn may_grow(&mut self, budget: &Allowance) -> bool {
-        const STEP: u64 = 1 << 16;
+    /// True while the dictionary has memory for such a value more. Once refused it learns nothing
+    /// more, so that every value is counted in one place.
+    fn may_grow(&mut self, value: &[u8], budget: &Allowance) -> bool {
         if self.rest.is_some() {
             return false;
         }
-        let more = (self.dictionary.memory() as u64).saturating_sub(self.taken);
-        if more == 0 || budget.take(more + STEP) {
-            self.taken += if more == 0 { 0 } else { more + STEP };
+        let (needs, copied) = self.dictionary.with_one_more(value.len());
+        let more = needs.saturating_sub(self.taken);
+        if more + copied == 0 {
             return true;
         }
-        false
+        let granted = budget.take(more + copied);
+        if granted {
+            self.taken += more;
+            self.dictionary.table.reserve(1, |known| known.hash);
+            budget.give(copied);
+        }
+        granted
     }
 
     /// Ends the reading of the text. Unless values are left over, gives the vocabulary to `vocab`.

@@ -46,7 +46,8 @@ pub fn sniff(path: &Path) -> Result<Kind> {
         fields.iter().map(|field| field.name.to_string()).collect()
     };
     if begin.starts_with(b"PAR1") {
-        let names = named(parquet::Schema::read(path, &mut file)?.columns);
+        let mut names: Vec<String> = named(parquet::Schema::read(path, &mut file)?.columns);
+        names.extend(parquet::partitions(path).into_iter().map(|(name, _)| name));
         return Ok(Kind::new("parquet", names, "Parquet"));
     }
     if begin.starts_with(b"ARROW1") {

@@ -56,34 +56,66 @@ impl Format for Parquet {
         let (layout, path) = (layout(entry)?, input.path);
         let mut file = File::open(&path).at(&path)?;
         let Schema { metadata, columns } = Schema::read(&path, &mut file)?;
-        let header: Vec<String> = columns.iter().map(|field| field.name.to_string()).collect();
+        let folders = partitions(&path);
+        let header = columns.iter().map(|field| field.name.to_string());
+        let header: Vec<String> = header.chain(folders.iter().map(|of| of.0.clone())).collect();
         let places = layout.positions(Some(&header)).map_err(|what| Error::file(&path, what))?;
-        let fields: Vec<&Field> = layout.columns.iter().map(|(_, field)| field).collect();
+        let (mut wanted, mut sources) = (Vec::new(), Vec::new());
+        for (place, (_, field)) in places.into_iter().zip(&layout.columns) {
+            sources.push(match columns.get(place) {
+                Some(column) => {
+                    wanted.push((column.clone(), field.role));
+                    Source::File(wanted.len() - 1)
+                }
+                None => Source::Path(folders[place - columns.len()].1.as_deref()),
+            });
+        }
         let mut arrays = Arrays::new(&layout, &path);
-        let step = PART_BYTES / (16 * fields.len());
-        let step = step.clamp(PART_ROWS.start, PART_ROWS.end);
-        let column = |(&place, field): (&usize, &&Field)| (columns[place].clone(), field.role);
-        let wanted: Vec<(ArrowField, Role)> = places.iter().zip(&fields).map(column).collect();
         for group in &metadata.row_groups {
             let (chunks, bytes) = read_group(group, &wanted, &path, &mut file, sink)?;
-            let rows = group.num_rows();
-            // A page may hold all rows of its group: each is unpacked as seldom as memory allows.
-            let most = sink.room() / 4 / (VALUE_BYTES * fields.len()) as u64;
-            let span = (most as usize).clamp(step, rows.max(step));
-            sink.reserve((span * VALUE_BYTES * fields.len()) as u64 + bytes)?;
-            for start in (0..rows).step_by(span) {
-                let part = start..rows.min(start + span);
-                let decoded = chunks.par_iter().with_max_len(1);
-                let decoded = decoded.map(|chunk| chunk.decode(part.clone(), &path));
-                let decoded = decoded.collect::<Result<Vec<Box<dyn Array>>>>()?;
-                for first in (0..part.len()).step_by(step) {
-                    let n = step.min(part.len() - first);
-                    arrays.push(n, |i| sliced(&*decoded[i], first, n, &path), sink)?;
-                }
-            }
+            push_group(group.num_rows(), &chunks, bytes, &sources, &mut arrays, (&path, sink))?;
         }
         arrays.finish()
     }
+}
+
+/// Where the values of a column are.
+enum Source<'a> {
+    /// In the file, at such a place of those that are read.
+    File(usize),
+    /// In its path, one for all rows.
+    Path(Option<&'a str>),
+}
+
+/// Decodes the columns of a row group, and hands on its rows.
+fn push_group(
+    rows: usize,
+    chunks: &[Chunk<'_>],
+    bytes: u64,
+    sources: &[Source<'_>],
+    arrays: &mut Arrays<'_>,
+    (path, sink): (&Path, Sink<'_>),
+) -> Result<()> {
+    let step = (PART_BYTES / (16 * sources.len())).clamp(PART_ROWS.start, PART_ROWS.end);
+    // A page may hold all rows of its group: each is unpacked as seldom as memory allows.
+    let of_row = VALUE_BYTES * sources.len();
+    let span = (sink.room() as usize / 4 / of_row).clamp(step, rows.max(step));
+    sink.reserve((span.min(rows) * of_row) as u64 + bytes)?;
+    for start in (0..rows).step_by(span) {
+        let part = start..rows.min(start + span);
+        let decoded = chunks.par_iter().with_max_len(1);
+        let decoded = decoded.map(|chunk| chunk.decode(part.clone(), path));
+        let decoded = decoded.collect::<Result<Vec<Box<dyn Array>>>>()?;
+        for first in (0..part.len()).step_by(step) {
+            let n = step.min(part.len() - first);
+            let array = |i: usize| match sources[i] {
+                Source::File(at) => sliced(&*decoded[at], first, n, path),
+                Source::Path(value) => Ok(Utf8ViewArray::from_slice(vec![value; n]).boxed()),
+            };
+            arrays.push(n, array, sink)?;
+        }
+    }
+    Ok(())
 }
 
 /// What the end of a file says about it.
@@ -190,6 +222,15 @@ fn check_pages(leaves: &[Leaf<'_>]) -> PolarsResult<bool> {
 
 fn pages(leaf: &ColumnChunkMetadata, bytes: &Buffer<u8>) -> PageReader {
     PageReader::new(Cursor::new(bytes.clone()), leaf, Vec::new(), PAGE_BYTES)
+}
+
+/// The columns that Spark and Hive keep in the names of folders, `day=2024-01-31`, with this file's
+/// values.
+pub(crate) fn partitions(path: &Path) -> Vec<(String, Option<String>)> {
+    let folders = path.parent().into_iter().flat_map(Path::components);
+    let folders = folders.filter_map(|part| part.as_os_str().to_str()?.split_once('='));
+    let value = |value: &str| (value != "__HIVE_DEFAULT_PARTITION__").then(|| value.to_string());
+    folders.map(|(name, text)| (name.to_string(), value(text))).collect()
 }
 
 /// Some rows of a decoded column.

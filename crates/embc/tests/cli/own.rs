@@ -391,3 +391,28 @@ fn tables_of_attributes() {
     sandbox.write("films.dat", twice);
     sandbox.run(&["data", "info", "side"]).refuses("films.dat: has \"3\" twice, with other values");
 }
+
+/// Columns that Spark keeps in the names of folders.
+#[test]
+fn partitions_are_columns() {
+    let sandbox = Sandbox::new();
+    for (i, day) in ["2024-01-01", "2024-01-02", "__HIVE_DEFAULT_PARTITION__"].iter().enumerate() {
+        let part = own(&format!("spark/part-{i:05}-5f2a.snappy.parquet"));
+        let bytes = std::fs::read(part).unwrap();
+        sandbox.write(&format!("hive/shop={}/day={day}/part-0.parquet", i % 2), bytes);
+    }
+    let got: Value =
+        serde_json::from_str(&init(&sandbox, &[&sandbox.path("hive")]).fine().stdout).unwrap();
+    let column = |name: &str| {
+        let columns = got["columns"].as_array().unwrap();
+        columns.iter().find(|line| line["name"] == name).unwrap().clone()
+    };
+    assert_eq!(
+        (column("shop")["distinct"].clone(), column("shop")["is"].clone()),
+        (2.into(), "id".into())
+    );
+    assert_eq!(
+        (column("day")["distinct"].clone(), column("day")["missing"].clone()),
+        (2.into(), 150.into())
+    );
+}
