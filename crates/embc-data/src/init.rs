@@ -3,12 +3,13 @@
 //! it holds, and the cache is made of that.
 
 use crate::cache::{self, Cache, Meta};
+use crate::columns::Rows;
 use crate::dataset;
 use crate::error::{At, Error, Result};
 use crate::ingest::{self, Build, Progress, Watch};
 use crate::raw::arrow::Arrays;
 use crate::raw::side::Attributes;
-use crate::raw::{self, Field, Role, Takes};
+use crate::raw::{self, Field, Role};
 use crate::registry::{Columns, Decimal, Entry, Multi, RawFile, Side};
 use crate::split::SplitRule;
 use crate::view::LabelRule;
@@ -92,10 +93,7 @@ pub fn init(asked: &Asked<'_>, watch: Watch<'_>) -> Result<Draft> {
         let (kind, columns, beside) = (kind.reason, Vec::new(), Vec::new());
         return Ok(Draft { entry: draft, kind, columns, beside, rule: None, meta });
     }
-    let parent = asked.data_dir.join("cache");
-    std::fs::create_dir_all(&parent).at(&parent)?;
-    let folder =
-        tempfile::Builder::new().prefix(".building-init-").tempdir_in(&parent).at(&parent)?;
+    let folder = building(asked)?;
     let raw = Raw::read(draft.clone(), &kind, folder.path(), asked, watch)?;
     let (columns, comma) = raw.understand(&kind, asked.label, watch)?;
     draft.side = sides;
@@ -221,10 +219,13 @@ impl Raw {
         let layout = raw::layout(entry)?;
         let vocabularies = places.iter().map(|&place| cache::Vocabulary::open(&self.folder, place));
         let vocabularies = vocabularies.collect::<Result<Vec<_>>>()?;
-        let (folder, data_dir) = (self.folder.with_extension("built"), asked.data_dir);
-        std::fs::create_dir_all(&folder).at(&folder)?;
-        let build =
-            Build { name: &entry.name, fields: &fields, folder: &folder, memory: asked.memory };
+        let data_dir = asked.data_dir;
+        let folder = building(asked)?;
+        // What is mapped takes memory, too.
+        let mapped: u64 =
+            self.cache.meta.files.iter().filter(|f| f.0.contains("vocab")).map(|f| f.1).sum();
+        let memory = asked.memory - mapped.min(asked.memory / 2);
+        let build = Build { name: &entry.name, fields: &fields, folder: folder.path(), memory };
         let budget = build.budget()?;
         let (mut sides, mut sources) = (Vec::new(), self.cache.meta.sources.clone());
         for side in &entry.side {
@@ -234,38 +235,58 @@ impl Raw {
         }
         let path = entry.files.values().next().map(|file| file.path.clone()).unwrap_or_default();
         let mut arrays = Arrays::new(&layout, &path);
-        let rows = self.cache.meta.rows;
         let meta = build.run(&budget, (&own, sides), watch, &mut |sink, watch| {
-            let mut first = 0;
-            while first < rows {
-                watch(Progress { phase: "building", done: first, total: rows })?;
-                let file = self.cache.file.id(first);
-                let most = rows.min(first + ROWS);
-                // One file at a time.
-                let end =
-                    (first..most).find(|&row| self.cache.file.id(row) != file).unwrap_or(most);
-                sink.file = file as u16;
-                let array = |i: usize| {
-                    let ids = &self.cache.coded[&places[i]].ids;
-                    let texts = (first..end).map(|row| vocabularies[i].value(ids.id(row)));
-                    let array =
-                        BinaryViewArrayGeneric::<str>::from_slice_values(texts.collect::<Vec<_>>());
-                    Ok(array.boxed())
-                };
-                arrays.push((end - first) as usize, array, sink as &mut dyn Takes)?;
-                first = end;
-            }
-            Ok((
-                sources.iter().map(|source| (path.clone(), source.clone())).collect(),
-                BTreeMap::new(),
-            ))
+            let text = |i: usize, row: u64| {
+                vocabularies[i].value(self.cache.coded[&places[i]].ids.id(row))
+            };
+            self.push(&text, &mut arrays, sink, watch)?;
+            let named = sources.iter().map(|source| (path.clone(), source.clone()));
+            Ok((named.collect(), BTreeMap::new()))
         })?;
         arrays.finish()?;
         let definition = ingest::definition(entry, &fields);
         let meta = build.finish(Meta { definition, ..meta })?;
-        dataset::put(entry, data_dir, &folder)?;
+        dataset::put(entry, data_dir, &folder.keep())?;
         Ok(meta)
     }
+}
+
+impl Raw {
+    /// Hands on all rows, whose texts `text` gives by column and row.
+    fn push<'t>(
+        &self,
+        text: &(dyn Fn(usize, u64) -> &'t str + Sync),
+        arrays: &mut Arrays<'_>,
+        sink: &mut Rows<'_>,
+        watch: Watch<'_>,
+    ) -> Result<()> {
+        let (mut first, rows) = (0, self.cache.meta.rows);
+        while first < rows {
+            watch(Progress { phase: "building", done: first, total: rows })?;
+            let file = self.cache.file.id(first);
+            let most = rows.min(first + ROWS);
+            // One file at a time.
+            let end = (first..most).find(|&row| self.cache.file.id(row) != file).unwrap_or(most);
+            sink.file = file as u16;
+            let array = |i: usize| {
+                let texts: Vec<&str> = (first..end).map(|row| text(i, row)).collect();
+                Ok(BinaryViewArrayGeneric::<str>::from_slice_values(texts).boxed())
+            };
+            arrays.push((end - first) as usize, array, sink)?;
+            first = end;
+        }
+        Ok(())
+    }
+}
+
+/// A folder for a cache that is built; removed unless it is kept.
+fn building(asked: &Asked<'_>) -> Result<tempfile::TempDir> {
+    let parent = asked.data_dir.join("cache");
+    std::fs::create_dir_all(&parent).at(&parent)?;
+    tempfile::Builder::new()
+        .prefix(&format!(".building-{}-", asked.name))
+        .tempdir_in(&parent)
+        .at(&parent)
 }
 
 /// Rows that are made into columns at a time.

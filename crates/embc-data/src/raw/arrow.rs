@@ -1,7 +1,7 @@
 //! Arrays, as Parquet and Arrow files hold them, become columns: what a value would be in a CSV file
 //! is what it is here, so that one table in all three gives the same data.
 
-use super::cells::{BELOW_ZERO, Reader, Wrong};
+use super::cells::{BELOW_ZERO, Reader, Wrong, utf8};
 use super::delimited::Layout;
 use super::{Field, Note, Role, Row, Sink, words};
 use crate::block::{BlockColumn, Part};
@@ -238,15 +238,12 @@ impl Column {
             for at in lists.range(i).filter(|_| array.is_valid(i)) {
                 cell.clear();
                 write_cell(lists.values, at, &mut cell);
-                match (std::str::from_utf8(&cell), reader.multi) {
+                match (utf8(&cell), reader.multi) {
                     (Ok(text), Some(multi)) => {
                         multi.kept(text).into_iter().for_each(|kept| row.value(kept.as_bytes()));
                     }
                     (Ok(text), None) => row.value(text.as_bytes()),
-                    (Err(_), _) => {
-                        let wrong = Wrong::Other("not valid UTF-8; convert the file first");
-                        self.refuse(i, &wrong, &reader.field.name, &cell);
-                    }
+                    (Err(wrong), _) => self.refuse(i, &wrong, &reader.field.name, &cell),
                 }
             }
             row.end_column();

@@ -246,6 +246,26 @@ impl Wrong {
     }
 }
 
+fn float(value: &[u8]) -> std::result::Result<f64, Wrong> {
+    // Short integers, as most numbers are, without the general parser.
+    if let 1..=7 = value.len()
+        && value.iter().all(u8::is_ascii_digit)
+    {
+        return Ok(value.iter().fold(0, |n, digit| 10 * n + u32::from(digit - b'0')).into());
+    }
+    let text = std::str::from_utf8(value).map_err(|_| Wrong::Number)?;
+    let parsed: f64 = text.trim().parse().map_err(|_| Wrong::Number)?;
+    if parsed.is_finite() { Ok(parsed) } else { Err(Wrong::Other("not finite")) }
+}
+
+pub(crate) fn utf8(value: &[u8]) -> std::result::Result<&str, Wrong> {
+    std::str::from_utf8(value).map_err(|_| {
+        Wrong::Other(
+            "not valid UTF-8: say encoding = \"latin-1\" in columns if it is that, else convert the file",
+        )
+    })
+}
+
 /// What is wrong with a weight.
 pub(crate) const BELOW_ZERO: &str = "below zero, which no weight is";
 
@@ -255,23 +275,6 @@ fn fill(
     value: &[u8],
     multi: Option<&Multi>,
 ) -> std::result::Result<(), Wrong> {
-    let float = |value: &[u8]| -> std::result::Result<f64, Wrong> {
-        // Short integers, as most numbers are, without the general parser.
-        if let 1..=7 = value.len()
-            && value.iter().all(u8::is_ascii_digit)
-        {
-            return Ok(value.iter().fold(0, |n, digit| 10 * n + u32::from(digit - b'0')).into());
-        }
-        let text = std::str::from_utf8(value).map_err(|_| Wrong::Number)?;
-        let parsed: f64 = text.trim().parse().map_err(|_| Wrong::Number)?;
-        if parsed.is_finite() { Ok(parsed) } else { Err(Wrong::Other("not finite")) }
-    };
-    let utf8 = |value: &[u8]| match std::str::from_utf8(value) {
-        Ok(_) => Ok(()),
-        Err(_) => Err(Wrong::Other(
-            "not valid UTF-8: say encoding = \"latin-1\" in columns if it is that, else convert the file",
-        )),
-    };
     match field.role {
         Role::Label => {
             let what = "not a label: it must be 0 or 1, true or false, yes or no";
@@ -302,8 +305,7 @@ fn fill(
             row.end_column();
         }
         Role::Multi(separator) => {
-            utf8(value)?;
-            let text = std::str::from_utf8(value).unwrap_or_default();
+            let text = utf8(value)?;
             match multi {
                 Some(multi) => several(row, text, separator, multi),
                 None => {

@@ -21,16 +21,7 @@ pub(crate) fn layout(entry: &Entry) -> Result<Layout> {
             entry.format
         ))
     })?;
-    let (delimiter, twice) = match c.delimiter.as_bytes() {
-        [one] => (*one, None),
-        [one, two] if one == two => (UNIT, Some(*one)),
-        _ => {
-            let given = &c.delimiter;
-            return Err(wrong(format!(
-                "columns.delimiter {given:?} is not one byte, or one twice"
-            )));
-        }
-    };
+    let (delimiter, twice) = delimiter(c).map_err(wrong)?;
     let escape = c.escape.map(u8::try_from).transpose();
     let escape = escape.map_err(|_| wrong("columns.escape is not one byte".into()))?;
     if escape.is_some() && c.quote == Quote::None {
@@ -51,6 +42,36 @@ pub(crate) fn layout(entry: &Entry) -> Result<Layout> {
         return Err(wrong(format!("columns.{key} is read with format = \"csv\"; remove it")));
     }
     check_label(c).and_then(|()| check_names(c)).map_err(wrong)?;
+    let mut columns = columns_of(c, &entry.split_columns()).map_err(wrong)?;
+    let multi: BTreeMap<String, Multi> =
+        c.multi.iter().map(|m| (m.name.clone(), m.clone())).collect();
+    if c.as_written {
+        // What they mean is not known yet.
+        columns.iter_mut().for_each(|(_, field)| field.role = Role::Tag);
+    }
+    let dialect = Dialect {
+        quoting: c.quote == Quote::Double,
+        escape,
+        twice,
+        latin1: c.encoding == Encoding::Latin1,
+        comma: c.decimal == Decimal::Comma,
+        skip: c.on_error == OnError::Skip,
+        words: (!c.as_written).then_some(multi),
+    };
+    Ok(Layout { delimiter, dialect, header: c.header, width: None, columns })
+}
+
+/// The byte between columns; and which one stands there twice.
+fn delimiter(c: &Columns) -> std::result::Result<(u8, Option<u8>), String> {
+    match c.delimiter.as_bytes() {
+        [one] => Ok((*one, None)),
+        [one, two] if one == two => Ok((UNIT, Some(*one))),
+        _ => Err(format!("columns.delimiter {:?} is not one byte, or one twice", c.delimiter)),
+    }
+}
+
+/// All columns with their roles, those that splits read last.
+fn columns_of(c: &Columns, tags: &[String]) -> std::result::Result<Vec<(Place, Field)>, String> {
     let column =
         |name: &String, role| (Place::Named(vec![name.clone()]), Field::new(name.clone(), role));
     let mut columns = Vec::new();
@@ -66,28 +87,11 @@ pub(crate) fn layout(entry: &Entry) -> Result<Layout> {
     columns.extend(c.time.iter().map(|name| column(name, Role::Time)));
     columns.extend(c.dense.iter().map(|name| column(name, Role::Dense)));
     columns.extend(c.categorical.iter().map(|name| column(name, Role::Categorical)));
-    let separator = |m: &Multi| m.separator().map_err(wrong);
     for multi in &c.multi {
-        columns.push(column(&multi.name, Role::Multi(separator(multi)?)));
+        columns.push(column(&multi.name, Role::Multi(multi.separator()?)));
     }
-    columns.extend(entry.split_columns().iter().map(|name| column(name, Role::Tag)));
-    let multi: BTreeMap<String, Multi> =
-        c.multi.iter().map(|m| (m.name.clone(), m.clone())).collect();
-    let (quoting, skip) = (c.quote == Quote::Double, c.on_error == OnError::Skip);
-    if c.as_written {
-        // What they mean is not known yet.
-        columns.iter_mut().for_each(|(_, field)| field.role = Role::Tag);
-    }
-    let dialect = Dialect {
-        quoting,
-        escape,
-        twice,
-        latin1: c.encoding == Encoding::Latin1,
-        comma: c.decimal == Decimal::Comma,
-        skip,
-        words: (!c.as_written).then_some(multi),
-    };
-    Ok(Layout { delimiter, dialect, header: c.header, width: None, columns })
+    columns.extend(tags.iter().map(|name| column(name, Role::Tag)));
+    Ok(columns)
 }
 
 fn check_label(c: &Columns) -> std::result::Result<(), String> {
