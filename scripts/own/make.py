@@ -144,6 +144,21 @@ text.to_csv(out / "table.csv", index=False)
 with zipfile.ZipFile(out / "table.zip", "w", zipfile.ZIP_DEFLATED) as archive:
     archive.writestr("table.csv", text.to_csv(index=False))
 
+# What is easily read in two ways: single precision, no number, lists of numbers, whole numbers as
+# floats, codes; in Parquet, and as pandas writes it as text.
+odd = pd.DataFrame(
+    {
+        "click": click,
+        "single": np.array([0.1, -2.5, 3, np.nan, 1e-7, 16777217], dtype="float32")[np.arange(n) % 6],
+        "never": np.where(np.arange(n) % 5 == 0, -np.nan, price),
+        "user": user.astype("float64"),
+        "code": pd.Categorical([f"c{i % 9}" if i % 7 else None for i in range(n)]),
+        "ids": [[float(i % 4), float(i % 3)][: i % 3] for i in range(n)],
+    }
+)
+odd.to_parquet(out / "odd.parquet", index=False)
+odd.assign(ids=odd["ids"].map(json.dumps)).to_csv(out / "odd.csv", index=False)
+
 if len(sys.argv) > 2:
     read = duckdb.sql(f"select * from read_csv('{sys.argv[2]}', delim='\t', header=false)").df()
     read.columns = ["0", "1", "2", "3"]

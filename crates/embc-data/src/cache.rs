@@ -18,7 +18,7 @@ use std::io::BufWriter;
 use std::path::Path;
 
 /// The version of this layout; a cache of another one is built anew.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// Rows of a record batch.
 pub const CHUNK: usize = 1 << 16;

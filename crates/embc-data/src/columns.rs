@@ -34,18 +34,17 @@ impl Numbers {
 /// Rows of a block: columns change threads together.
 const BLOCK: u64 = 1 << 14;
 /// Bytes of a block with large values.
-const BLOCK_BYTES: usize = 1 << 22;
+const BLOCK_BYTES: usize = 1 << 24;
 
 /// Rows on their way into columns.
-pub struct Rows<'a> {
+pub struct Rows {
     roles: Vec<Role>,
     send: SyncSender<Block>,
-    budget: &'a Allowance,
+    /// Bytes for what files have in one piece, and those that are reserved.
+    reading: u64,
     block: Vec<BlockColumn>,
     held: u64,
     bytes: usize,
-    /// Bytes reserved for what files have in one piece.
-    reserved: u64,
     /// The file that is read.
     pub file: u16,
     /// Tables of attributes that each row gets its values of, and rows without any.
@@ -70,24 +69,23 @@ pub struct Tally {
     pub unmatched: Vec<(String, u64)>,
 }
 
-impl<'a> Rows<'a> {
+impl Rows {
     /// No rows yet, of the fields that the files hold; full blocks are sent.
     pub fn new(
         fields: &[Field],
         sides: Vec<Attributes>,
         send: SyncSender<Block>,
-        budget: &'a Allowance,
+        reading: u64,
     ) -> Self {
         let roles: Vec<Role> = fields.iter().map(|field| field.role).collect();
         let block = vec![BlockColumn::default(); roles.len() + 1];
         Self {
             roles,
             send,
-            budget,
+            reading,
             block,
             held: 0,
             bytes: 0,
-            reserved: 0,
             file: 0,
             sides: sides.into_iter().map(|side| (side, 0)).collect(),
             tally: Tally::default(),
@@ -137,7 +135,7 @@ impl<'a> Rows<'a> {
     }
 }
 
-impl Takes for Rows<'_> {
+impl Takes for Rows {
     fn row(&mut self, row: &Row) -> Result<()> {
         self.count(1)?;
         self.tally.label_sum += row.label;
@@ -155,7 +153,7 @@ impl Takes for Rows<'_> {
             part.push(role, row, number, column);
             column += usize::from(role.is_coded());
         }
-        self.bytes += row.text.len();
+        self.bytes += row.text.len() + 8 * self.roles.len();
         self.block.last_mut().expect("the files").numbers.extend(self.file.to_le_bytes());
         self.held += 1;
         if self.held == BLOCK || self.bytes > BLOCK_BYTES { self.flush() } else { Ok(()) }
@@ -188,18 +186,16 @@ impl Takes for Rows<'_> {
     }
 
     fn room(&self) -> u64 {
-        self.budget.left() + self.reserved
+        self.reading
     }
 
     fn reserve(&mut self, bytes: u64) -> Result<()> {
-        let more = bytes.saturating_sub(self.reserved);
-        if !self.budget.take(more) {
+        if bytes > self.reading {
             return Err(Error::Data(format!(
                 "the file has {} MiB in one piece, for which --memory is too small: raise it, or write the file in smaller row groups",
                 bytes >> 20
             )));
         }
-        self.reserved += more;
         Ok(())
     }
 }

@@ -4,6 +4,7 @@ use crate::cache::{Cache, Meta, Source, read_meta};
 use crate::error::{At, Error, Result};
 use crate::ingest::{self, Progress, Watch, stamp};
 use crate::input::digest;
+use crate::raw::side::source_name;
 use crate::raw::{self, Role};
 use crate::registry::Entry;
 use crate::view::{View, ViewSpec};
@@ -60,9 +61,9 @@ fn outdated(entry: &Entry, data_dir: &Path, folder: &Path, mut meta: Meta) -> Re
             }
         }
     }
-    for side in &entry.side {
+    for (i, side) in entry.side.iter().enumerate() {
         let Ok(path) = entry.locate(&side.file, data_dir) else { continue };
-        let of_it = |source: &&mut Source| source.name == side.source_name();
+        let of_it = |source: &&mut Source| source.name == source_name(i);
         let Some(source) = meta.sources.iter_mut().find(of_it) else { continue };
         match is_same(&path, source)? {
             true => touched |= source.touch(&path)?,

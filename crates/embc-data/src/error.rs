@@ -52,6 +52,10 @@ impl Error {
     pub(crate) fn polars(path: &Path, error: PolarsError) -> Self {
         match error {
             PolarsError::IO { error, .. } => Self::io(path, &error),
+            other if other.to_string().contains("needs to be active") => Self::file(
+                path,
+                "is packed in a way that embc does not read, such as Brotli: write it with zstd or snappy",
+            ),
             other => Self::file(path, other),
         }
     }

@@ -36,8 +36,9 @@ pub fn fetch(entry: &Entry, data_dir: &Path, watch: Watch<'_>) -> Result<Fetched
     let here = entry.files.values().all(|file| entry.locate(file, data_dir).is_ok());
     if here {
         for file in entry.files.values() {
-            let path = entry.locate(file, data_dir)?;
-            verify(&path, file, &digest(&path, &mut |_| Ok(()))?)?;
+            for (_, path) in entry.parts(file, data_dir)? {
+                verify(&path, file, &digest(&path, &mut |_| Ok(()))?)?;
+            }
         }
         return Ok(Fetched::Present);
     }

@@ -2,27 +2,34 @@
 //! that others encode; then ids become ranks, and the columns are joined.
 
 use crate::block::Block;
-use crate::cache::{self, ArrowWriter, CHUNK, ColumnMeta, Meta, Source, VERSION, Values};
-use crate::columns::{ColumnWriter, Measured, Rows, Tally, finish, moment};
+use crate::cache::{ColumnMeta, Meta, Source, VERSION};
+use crate::columns::{ColumnWriter, Rows, Tally, finish};
 use crate::error::{At, Error, Result};
 use crate::input::{Digested, Hashing, Input, hex};
 use crate::raw::side::Attributes;
 use crate::raw::{self, Field, Format, Role, Takes};
-use crate::registry::{Entry, RawFile};
+use crate::registry::{Columns, Entry, RawFile};
 use crate::synth::Synth;
-use crate::vocab::{self, Allowance};
+use crate::vocab::Allowance;
 use rayon::prelude::*;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufReader, Read, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::sync_channel;
 use std::time::UNIX_EPOCH;
 
+mod join;
+
+use join::write_rows;
+
 /// Memory for file buffers and record batches; the rest is for vocabularies.
 const BUFFERS: u64 = 64 << 20;
+
+/// The least memory that an ingest takes.
+pub(crate) const LEAST: u64 = 2 * BUFFERS;
 
 /// How far an ingest is; the callback may stop it.
 #[derive(Clone, Copy, Debug)]
@@ -81,9 +88,13 @@ pub fn row_parts<'a>(entry: &'a Entry, data_dir: &Path) -> Result<Vec<RowFile<'a
 /// What a cache of an entry is of: which files, read how, into which columns.
 pub fn definition(entry: &Entry, fields: &[Field]) -> String {
     let synth = entry.synth.as_ref().map(Synth::identity);
-    let files: Vec<_> = row_files(entry).iter().map(|(name, file)| (*name, &file.path)).collect();
+    let files = row_files(entry);
+    let files: Vec<_> =
+        files.iter().map(|(name, f)| (*name, f.path.display().to_string())).collect();
+    // Who users and items are is no part of what is read.
+    let columns = entry.columns.clone().map(|c| Columns { user: None, item: None, ..c });
     let roles: Vec<_> = fields.iter().map(|field| (&field.name, field.role.name())).collect();
-    let mut text = json!([entry.format, entry.columns, synth, files, roles]).to_string();
+    let mut text = json!([entry.format, columns, synth, files, roles]).to_string();
     if !entry.side.is_empty() {
         text += &json!(entry.side).to_string();
     }
@@ -124,12 +135,15 @@ pub fn build(
     let build = Build { name: &entry.name, fields: &fields, folder, memory };
     let budget = build.budget()?;
     let (mut sides, mut beside) = (Vec::new(), Vec::new());
-    for side in &entry.side {
-        let (table, source) = Attributes::read(side, entry, &own, data_dir, &budget)?;
+    for (i, side) in entry.side.iter().enumerate() {
+        let (table, source) = Attributes::read((i, side), entry, &own, data_dir, &budget)?;
         sides.push(table);
         beside.push(source);
     }
-    let meta = build.run(&budget, (&own, sides), watch, &mut |rows, watch| {
+    // Set aside before vocabularies take what there is.
+    let reading = if format.in_pieces() { budget.left() / 3 } else { 0 };
+    budget.take(reading);
+    let meta = build.run(&budget, reading, (&own, sides), watch, &mut |rows, watch| {
         let (mut sources, facts) = read_all(entry, format, data_dir, rows, watch)?;
         sources.append(&mut beside);
         Ok((sources, facts))
@@ -150,8 +164,8 @@ pub(crate) struct Build<'a> {
 impl Build<'_> {
     /// What vocabularies may take.
     pub fn budget(&self) -> Result<Allowance> {
-        if self.memory < 2 * BUFFERS {
-            let what = format!("--memory must be at least {} MiB", (2 * BUFFERS) >> 20);
+        if self.memory < LEAST {
+            let what = format!("--memory must be at least {} MiB", LEAST >> 20);
             return Err(Error::Data(what));
         }
         Ok(Allowance::new(self.memory - BUFFERS))
@@ -162,9 +176,10 @@ impl Build<'_> {
     pub fn run(
         &self,
         budget: &Allowance,
+        reading: u64,
         (own, sides): (&[Field], Vec<Attributes>),
         watch: Watch<'_>,
-        read: &mut dyn FnMut(&mut Rows<'_>, Watch<'_>) -> Result<Read_>,
+        read: &mut dyn FnMut(&mut Rows, Watch<'_>) -> Result<Read_>,
     ) -> Result<Meta> {
         let Self { fields, folder, .. } = self;
         let create = |(i, field)| ColumnWriter::create(i, field, folder);
@@ -173,7 +188,7 @@ impl Build<'_> {
         columns.push(ColumnWriter::files(folder)?);
         // Files are read here, and their columns are encoded on other threads.
         let (send, filled) = sync_channel::<Block>(1);
-        let mut rows = Rows::new(own, sides, send, budget);
+        let mut rows = Rows::new(own, sides, send, reading);
         let (sources, facts, tally) = std::thread::scope(|scope| {
             let encode = || {
                 for block in filled {
@@ -272,7 +287,7 @@ fn read_all(
     entry: &Entry,
     format: &dyn Format,
     data_dir: &Path,
-    rows: &mut Rows<'_>,
+    rows: &mut Rows,
     watch: Watch<'_>,
 ) -> Result<Read_> {
     if let Some(synth) = &entry.synth {
@@ -342,149 +357,4 @@ pub(crate) fn read_file(
     }
     let (name, named) = (name.into(), named.into());
     Ok(Source { name, path: named, bytes, modified, sha256: digested.sha256 })
-}
-
-/// A stream of numbers of `N` bytes.
-struct Stream {
-    path: PathBuf,
-    file: BufReader<File>,
-    buffer: Vec<u8>,
-}
-
-impl Stream {
-    fn open(path: &Path) -> Result<Self> {
-        let file = BufReader::with_capacity(1 << 16, File::open(path).at(path)?);
-        Ok(Self { path: path.into(), file, buffer: Vec::new() })
-    }
-
-    fn next<const N: usize, T>(&mut self, n: usize, parse: fn([u8; N]) -> T) -> Result<Vec<T>> {
-        self.buffer.resize(n * N, 0);
-        self.file.read_exact(&mut self.buffer).at(&self.path)?;
-        let (words, _) = self.buffer.as_chunks::<N>();
-        Ok(words.iter().map(|word| parse(*word)).collect())
-    }
-}
-
-/// Joins the columns into `data.arrow` and the flat ids of multi-valued ones. Returns the SHA-256 of
-/// all values, by column: what identifies the content of a data set, whatever file it came in.
-fn write_rows(
-    fields: &[Field],
-    folder: &Path,
-    (rows, files): (u64, u32),
-    numbers: &BTreeMap<usize, (PathBuf, Measured)>,
-    coded: &BTreeMap<usize, (vocab::Coded, Vec<u8>)>,
-    watch: Watch<'_>,
-) -> Result<String> {
-    let data = folder.join("data.arrow");
-    let mut writer = ArrowWriter::new(&data);
-    let names = (0..fields.len()).map(|i| i.to_string()).chain(["file".into()]);
-    let names: Vec<String> = names.collect();
-    let (mut streams, mut sums) = (Vec::new(), Vec::new());
-    for (i, field) in fields.iter().enumerate() {
-        let mut sum = Sha256::new();
-        sum.update(coded.get(&i).map_or(&[][..], |(_, values)| values));
-        sum.update(numbers.get(&i).map_or(Ok(1), |(_, m)| m.scale())?.to_le_bytes());
-        let flat = matches!(field.role, Role::Multi(_));
-        let path = if field.role.is_coded() && !flat { &coded[&i].0.ids } else { &numbers[&i].0 };
-        streams.push(Stream::open(path)?);
-        if flat {
-            write_flat(folder, i, &coded[&i].0, &mut sum)?;
-        }
-        sums.push(sum);
-    }
-    let mut file = Stream::open(&numbers[&fields.len()].0)?;
-    let mut read = |first: u64| {
-        let n = rows.saturating_sub(first).min(CHUNK as u64) as usize;
-        let read = |(i, (field, stream)): (usize, (&Field, &mut Stream))| {
-            Ok(match field.role {
-                Role::Label | Role::Rating | Role::Weight | Role::Dense => {
-                    let wide = stream.next(n, f64::from_le_bytes)?;
-                    match numbers[&i].1.wide {
-                        true => Chunk::F64(wide),
-                        false => Chunk::F32(wide.into_iter().map(|x| x as f32).collect()),
-                    }
-                }
-                Role::Time => {
-                    let scale = numbers[&i].1.scale()?;
-                    let times = stream.next(n, |bytes| moment(&bytes))?.into_iter();
-                    let fine =
-                        |(whole, part)| whole * scale + i64::from(part) * scale / 1_000_000_000;
-                    Chunk::I64(times.map(fine).collect())
-                }
-                Role::Multi(_) => Chunk::Ids(stream.next(n, u32::from_le_bytes)?, u32::MAX),
-                _ => {
-                    let (coded, _) = &coded[&i];
-                    let mut ids = stream.next(n, u32::from_le_bytes)?;
-                    coded.to_ranks(&mut ids);
-                    Chunk::Ids(ids, coded.distinct)
-                }
-            })
-        };
-        let chunks = fields.par_iter().zip(&mut streams).enumerate().map(read);
-        let mut chunks = chunks.collect::<Result<Vec<Chunk>>>()?;
-        let of_file = file.next(n, u16::from_le_bytes)?.into_iter().map(u32::from);
-        chunks.push(Chunk::Ids(of_file.collect(), files));
-        Ok(chunks)
-    };
-    let mut write = |chunks: &[Chunk]| {
-        sums.par_iter_mut().zip(chunks).for_each(|(sum, chunk)| chunk.add_to(sum));
-        let values = chunks.iter().map(|chunk| match chunk {
-            Chunk::F32(x) => Values::F32(x),
-            Chunk::F64(x) => Values::F64(x),
-            Chunk::I64(x) => Values::I64(x),
-            Chunk::Ids(ids, distinct) => Values::Ids { ids, distinct: *distinct },
-        });
-        let columns: Vec<(&str, Values<'_>)> =
-            names.iter().map(String::as_str).zip(values).collect();
-        writer.write(&columns)
-    };
-    // The next rows are read while these are written.
-    let mut chunks = read(0)?;
-    for first in (0..rows).step_by(CHUNK) {
-        watch(Progress { phase: "writing", done: first, total: rows })?;
-        let (written, next) = rayon::join(|| write(&chunks), || read(first + CHUNK as u64));
-        written?;
-        chunks = next?;
-    }
-    writer.finish()?;
-    let mut all = Sha256::new();
-    sums.into_iter().for_each(|sum| all.update(sum.finalize()));
-    Ok(hex(&all.finalize())[..16].into())
-}
-
-/// Values of a column.
-enum Chunk {
-    F32(Vec<f32>),
-    F64(Vec<f64>),
-    I64(Vec<i64>),
-    Ids(Vec<u32>, u32),
-}
-
-impl Chunk {
-    /// Adds the values to a digest, numbers as of double precision.
-    fn add_to(&self, sum: &mut Sha256) {
-        let bytes: Vec<u8> = match self {
-            Chunk::F32(x) => x.iter().flat_map(|&x| f64::from(x).to_le_bytes()).collect(),
-            Chunk::F64(x) => x.iter().flat_map(|x| x.to_le_bytes()).collect(),
-            Chunk::I64(x) => x.iter().flat_map(|x| x.to_le_bytes()).collect(),
-            Chunk::Ids(x, _) => x.iter().flat_map(|x| x.to_le_bytes()).collect(),
-        };
-        sum.update(&bytes);
-    }
-}
-
-fn write_flat(folder: &Path, column: usize, coded: &vocab::Coded, sum: &mut Sha256) -> Result<()> {
-    let path = folder.join(cache::flat_name(column));
-    let mut writer = ArrowWriter::new(&path);
-    let mut left = std::fs::metadata(&coded.ids).at(&coded.ids)?.len() as usize / 4;
-    let mut stream = Stream::open(&coded.ids)?;
-    while left > 0 {
-        let n = left.min(CHUNK);
-        let mut ids = stream.next(n, u32::from_le_bytes)?;
-        coded.to_ranks(&mut ids);
-        Chunk::Ids(ids.clone(), 0).add_to(sum);
-        writer.write(&[("id", Values::Ids { ids: &ids, distinct: coded.distinct })])?;
-        left -= n;
-    }
-    writer.finish()
 }

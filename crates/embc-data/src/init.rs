@@ -8,9 +8,10 @@ use crate::dataset;
 use crate::error::{At, Error, Result};
 use crate::ingest::{self, Build, Progress, Watch};
 use crate::raw::arrow::Arrays;
+use crate::raw::cells::{Doubt, values_of};
 use crate::raw::side::Attributes;
 use crate::raw::{self, Field, Role};
-use crate::registry::{Columns, Decimal, Entry, Multi, RawFile, Side};
+use crate::registry::{Columns, Decimal, Entry, Multi, OnError, RawFile, Side, Weights};
 use crate::split::SplitRule;
 use crate::view::LabelRule;
 use polars_arrow::array::BinaryViewArrayGeneric;
@@ -20,6 +21,7 @@ use std::path::{Path, PathBuf};
 mod profile;
 mod roles;
 mod sniff;
+mod useless;
 
 pub use profile::Profile;
 pub use roles::{Column, Use};
@@ -59,13 +61,23 @@ pub struct Draft {
 pub fn init(asked: &Asked<'_>, watch: Watch<'_>) -> Result<Draft> {
     let (mut parts, mut sides) = (Vec::new(), Vec::new());
     let mut main: Option<Kind> = None;
-    for file in asked.files {
-        let kind = sniff(&first_part(file)?)?;
+    for (i, file) in asked.files.iter().enumerate() {
+        if asked.files[..i].contains(file) {
+            return Err(Error::file(file, "is named twice"));
+        }
+        let kind = sniff_all(file)?;
         match &main {
             None => main = Some(kind),
-            Some(first) if (&first.names, first.format) == (&kind.names, kind.format) => {}
+            Some(first) if first.is_part(&kind) => {
+                let known = first.names.clone();
+                let first = main.as_mut().expect("matched");
+                for name in kind.names.into_iter().filter(|name| !known.contains(name)) {
+                    first.names.push(name);
+                    first.types.push(None);
+                }
+            }
             Some(first) => {
-                sides.push(beside(first, file, kind)?);
+                sides.push(beside(first, file, kind, asked, watch)?);
                 continue;
             }
         }
@@ -97,7 +109,12 @@ pub fn init(asked: &Asked<'_>, watch: Watch<'_>) -> Result<Draft> {
     let raw = Raw::read(draft.clone(), &kind, folder.path(), asked, watch)?;
     let (columns, comma) = raw.understand(&kind, asked.label, watch)?;
     draft.side = sides;
-    let rule = describe(&mut draft, &columns, comma);
+    let rule = describe(&mut draft, &columns, comma, &raw.folder)?;
+    if draft.columns.as_ref().is_some_and(|c| c.categorical.is_empty() && c.multi.is_empty()) {
+        return Err(Error::Data(
+            "no column is an id, and embc compresses tables of ids: numbers are used as they are; if one of them is a code, give it a name that ends in id or code".into(),
+        ));
+    }
     let meta = raw.build(&draft, &kind, asked, watch)?;
     let side = |side: &Side| {
         let all = side.dense.iter().chain(&side.categorical);
@@ -109,57 +126,104 @@ pub fn init(asked: &Asked<'_>, watch: Watch<'_>) -> Result<Draft> {
     Ok(Draft { kind: kind.reason, beside, columns, rule, meta, entry: draft })
 }
 
-/// A file, or the first of the parts in a folder or of a pattern.
-fn first_part(path: &Path) -> Result<PathBuf> {
+/// What kind of table a file is, or the parts in a folder or of a pattern: as the first of them.
+fn sniff_all(path: &Path) -> Result<Kind> {
+    if !path.exists() && !path.to_string_lossy().contains(['*', '?', '[']) {
+        return Err(Error::file(path, "no such file or folder"));
+    }
     let file = RawFile { path: path.into(), bytes: None, sha256: None };
-    let parts =
-        Entry::default().parts(&file, Path::new("")).map_err(|error| match path.exists() {
-            true => error,
-            false => Error::file(path, "no such file or folder"),
-        })?;
-    Ok(parts[0].1.clone())
+    let parts = Entry::default().parts(&file, Path::new(""))?;
+    let mut kind = sniff(&parts[0].1)?;
+    let mut more = Vec::new();
+    for (_, part) in &parts[1..] {
+        let names = sniff(part)?.names.into_iter();
+        more.extend(names.filter(|name| !kind.names.contains(name)));
+    }
+    more.sort();
+    more.dedup();
+    if kind.columns.header && !more.is_empty() {
+        let more = more.join(", ");
+        kind.reason += &format!("; left out, since the first part lacks them: {more}");
+    }
+    Ok(kind)
 }
 
 /// A file with other columns than the first: a table of attributes, if one of its columns is of both.
-fn beside(main: &Kind, path: &Path, kind: Kind) -> Result<Side> {
+fn beside(
+    main: &Kind,
+    path: &Path,
+    kind: Kind,
+    asked: &Asked<'_>,
+    watch: Watch<'_>,
+) -> Result<Side> {
     let shared: Vec<&String> = kind.names.iter().filter(|name| main.names.contains(name)).collect();
+    let named = main.columns.header && kind.columns.header;
     let [key] = shared[..] else {
         return Err(Error::file(
             path,
             format!(
-                "has other columns than the first file ({}), and {} of them are in both: parts of one table have the same columns, and a table of attributes shares one, its key",
+                "has other columns than the first file ({}), and {} of them are in both: parts of one table have the same columns, and a table of attributes shares one, its key; where names do not say it, run `embc init` on the rows alone and add [[{}.side]]",
                 kind.names.join(", "),
-                shared.len()
+                shared.len(),
+                asked.name
             ),
         ));
     };
-    let (mut dense, mut categorical, mut multi) = (Vec::new(), Vec::new(), Vec::new());
-    for (name, typed) in kind.names.iter().zip(&kind.types).filter(|(name, _)| *name != key) {
-        match typed.as_deref() {
-            Some("float") => dense.push(name.clone()),
-            Some("token_seq") => multi.push(Multi {
-                name: name.clone(),
-                separator: " ".into(),
-                weights: None,
-                pad: None,
-            }),
-            Some("float_seq") => {}
-            _ => categorical.push(name.clone()),
-        }
+    if !named {
+        return Err(Error::file(
+            path,
+            "is a table of attributes without names of columns: run `embc init` on the rows alone and add a [[NAME.side]]",
+        ));
     }
-    Ok(Side {
+    let file = RawFile { path: std::path::absolute(path).at(path)?, bytes: None, sha256: None };
+    let mut side = Side {
         of: key.clone(),
         key: None,
-        file: RawFile { path: std::path::absolute(path).at(path)?, bytes: None, sha256: None },
+        file: file.clone(),
         format: kind.format.into(),
-        delimiter: kind.columns.delimiter,
+        delimiter: kind.columns.delimiter.clone(),
         header: kind.columns.header,
         quote: kind.columns.quote,
         encoding: kind.columns.encoding,
-        dense,
-        categorical,
-        multi,
-    })
+        dense: Vec::new(),
+        categorical: Vec::new(),
+        multi: Vec::new(),
+    };
+    let entry = Entry {
+        format: kind.format.into(),
+        files: [("data".into(), file)].into(),
+        columns: Some(kind.columns.clone()),
+        name: asked.name.clone(),
+        ..Entry::default()
+    };
+    let folder = building(asked)?;
+    let raw = Raw::read(entry, &kind, folder.path(), asked, watch)?;
+    for (i, name) in kind.names.iter().enumerate().filter(|(_, name)| *name != key) {
+        let profile = Profile::new(&raw.folder, i, name)?;
+        match roles::feature(&profile, kind.types[i].as_deref(), true, false).0 {
+            Use::Dense => side.dense.push(name.clone()),
+            Use::Ids(separator) => {
+                side.multi.push(several(&raw.folder, i, name, separator)?);
+            }
+            Use::Out => {}
+            _ => side.categorical.push(name.clone()),
+        }
+    }
+    Ok(side)
+}
+
+/// The `column`th, of several ids: what its values say of weights and padding.
+fn several(folder: &Path, column: usize, name: &str, separator: char) -> Result<Multi> {
+    let mut multi =
+        Multi { name: name.into(), separator: separator.into(), weights: None, pad: None };
+    let mut doubt = Doubt::new(&multi).expect("nothing is said yet");
+    Cache::vocabulary(folder, column, &mut |text, _| {
+        let values = values_of(text, &multi, separator);
+        doubt.hear(values.iter().map(|value| value.as_bytes()));
+    })?;
+    multi.weights = doubt.is_weighted().then_some(Weights::Drop);
+    multi.pad = doubt.padded().map(|_| "0".into());
+    Ok(multi)
 }
 
 /// Every column of a table as text, encoded.
@@ -224,18 +288,18 @@ impl Raw {
         // What is mapped takes memory, too.
         let mapped: u64 =
             self.cache.meta.files.iter().filter(|f| f.0.contains("vocab")).map(|f| f.1).sum();
-        let memory = asked.memory - mapped.min(asked.memory / 2);
+        let memory = (asked.memory - mapped.min(asked.memory / 2)).max(ingest::LEAST);
         let build = Build { name: &entry.name, fields: &fields, folder: folder.path(), memory };
         let budget = build.budget()?;
         let (mut sides, mut sources) = (Vec::new(), self.cache.meta.sources.clone());
-        for side in &entry.side {
-            let (table, (_, source)) = Attributes::read(side, entry, &own, data_dir, &budget)?;
+        for (i, side) in entry.side.iter().enumerate() {
+            let (table, (_, source)) = Attributes::read((i, side), entry, &own, data_dir, &budget)?;
             sides.push(table);
             sources.push(source);
         }
         let path = entry.files.values().next().map(|file| file.path.clone()).unwrap_or_default();
         let mut arrays = Arrays::new(&layout, &path);
-        let meta = build.run(&budget, (&own, sides), watch, &mut |sink, watch| {
+        let meta = build.run(&budget, 0, (&own, sides), watch, &mut |sink, watch| {
             let text = |i: usize, row: u64| {
                 vocabularies[i].value(self.cache.coded[&places[i]].ids.id(row))
             };
@@ -257,7 +321,7 @@ impl Raw {
         &self,
         text: &(dyn Fn(usize, u64) -> &'t str + Sync),
         arrays: &mut Arrays<'_>,
-        sink: &mut Rows<'_>,
+        sink: &mut Rows,
         watch: Watch<'_>,
     ) -> Result<()> {
         let (mut first, rows) = (0, self.cache.meta.rows);
@@ -293,18 +357,27 @@ fn building(asked: &Asked<'_>) -> Result<tempfile::TempDir> {
 const ROWS: u64 = 1 << 15;
 
 /// Writes the roles into an entry; a rating becomes a label by the rule that comes back.
-fn describe(entry: &mut Entry, columns: &[Column], comma: bool) -> Option<LabelRule> {
+fn describe(
+    entry: &mut Entry,
+    columns: &[Column],
+    comma: bool,
+    folder: &Path,
+) -> Result<Option<LabelRule>> {
     let of = |role: Use| columns.iter().find(|column| column.role == role);
     let names = |roles: &[Use]| {
         let wanted = columns.iter().filter(|column| roles.contains(&column.role));
         wanted.map(|column| column.profile.name.clone()).collect::<Vec<String>>()
     };
     let entry_columns = entry.columns.get_or_insert_with(Columns::default);
-    let label = [Use::Label, Use::Rating, Use::Class].into_iter().find_map(of);
+    let label = [Use::Label, Use::Texts, Use::Rating, Use::Class].into_iter().find_map(of);
     entry_columns.label =
         label.map_or(raw::ALL_POSITIVE.into(), |column| column.profile.name.clone());
     entry_columns.rating = label.is_some_and(|column| column.role == Use::Rating);
     entry_columns.classes = label.is_some_and(|column| column.role == Use::Class);
+    for (key, role) in [(&mut entry_columns.user, Use::User), (&mut entry_columns.item, Use::Item)]
+    {
+        *key = of(role).map(|column| column.profile.name.clone());
+    }
     entry_columns.weight = of(Use::Weight).map(|column| column.profile.name.clone());
     entry_columns.time = of(Use::Time).map(|column| column.profile.name.clone());
     entry_columns.dense = names(&[Use::Dense]);
@@ -312,17 +385,20 @@ fn describe(entry: &mut Entry, columns: &[Column], comma: bool) -> Option<LabelR
     if comma {
         entry_columns.decimal = Decimal::Comma;
     }
-    for column in columns {
+    for (i, column) in columns.iter().enumerate() {
         if let Use::Ids(separator) = column.role {
-            let weighted =
-                column.profile.weighted > 0 && column.profile.weighted == column.profile.present;
-            entry_columns.multi.push(Multi {
-                name: column.profile.name.clone(),
-                separator: separator.into(),
-                weights: weighted.then_some(crate::registry::Weights::Drop),
-                pad: None,
-            });
+            entry_columns.multi.push(several(folder, i, &column.profile.name, separator)?);
         }
+    }
+    // Rows without a label or a time cannot be used.
+    let mut needed = [label, of(Use::Time)].into_iter().flatten();
+    if needed.any(|column| column.reason.contains("left out")) {
+        entry_columns.on_error = OnError::Skip;
+    }
+    if let Some(column) = label.filter(|column| column.role == Use::Texts) {
+        let values = column.profile.values.iter().flatten();
+        let rarer = values.min_by_key(|(value, n)| (**n, (*value).clone()));
+        entry_columns.positive = rarer.map(|(value, _)| value.clone());
     }
     let pair = of(Use::User).is_some() && of(Use::Item).is_some();
     let timed = entry_columns.time.is_some();
@@ -333,15 +409,17 @@ fn describe(entry: &mut Entry, columns: &[Column], comma: bool) -> Option<LabelR
         (true, false) => SplitRule::RandomPerUser { valid: 0.1, test: 0.1, seed: Some(1) },
         _ => SplitRule::Random { valid: 0.1, test: 0.1, seed: Some(1) },
     });
-    let rating = label.filter(|column| column.role == Use::Rating)?;
-    let positive_min = roles::threshold(&rating.profile, comma);
-    Some(LabelRule { positive_min, drop: Vec::new() })
+    let rating = label.filter(|column| column.role == Use::Rating);
+    Ok(rating.map(|rating| LabelRule {
+        positive_min: roles::threshold(&rating.profile, comma),
+        drop: Vec::new(),
+    }))
 }
 
 /// Rows of the role, for a reader of a draft.
 pub fn role_name(role: Use) -> &'static str {
     match role {
-        Use::Label => "label",
+        Use::Label | Use::Texts => "label",
         Use::Rating => "rating",
         Use::Class => "class",
         Use::Weight => "weight",
@@ -362,6 +440,21 @@ impl Draft {
         let all = fields.iter().zip(&self.meta.columns);
         let all = all.filter(|(field, _)| field.role.is_feature());
         Ok(all.map(|(field, meta)| (field.name.clone(), meta.distinct)).collect())
+    }
+
+    /// Checks that the text of a registry says just this.
+    pub fn is_said_by(&self, text: &str) -> Result<()> {
+        let fields = raw::fields(&self.entry)?;
+        let read: BTreeMap<String, Entry> =
+            toml::from_str(text).map_err(|error| Error::Data(error.to_string()))?;
+        let said = read.get(&self.entry.name);
+        let same = |entry: &Entry| {
+            ingest::definition(entry, &fields) == ingest::definition(&self.entry, &fields)
+        };
+        match said.is_some_and(same) {
+            true => Ok(()),
+            false => Err(Error::Data(format!("its entry of {} is another", self.entry.name))),
+        }
     }
 
     /// The column of this use, if there is one.

@@ -105,6 +105,7 @@ pub struct Input<'a> {
     /// Where it is.
     pub path: PathBuf,
     raw: Box<dyn Read + 'a>,
+    followed: u64,
 }
 
 /// Its text.
@@ -118,6 +119,7 @@ pub const LONGEST: usize = 64 << 20;
 
 /// What a file is, if it begins so and is no text.
 const NO_TEXT: &[(&[u8], &str)] = &[
+    (b"\xFF\xFF\xFF\xFF", "an Arrow stream: write it as an Arrow file or as Parquet"),
     (b"PAR1", "a Parquet file: say format = \"parquet\""),
     (b"ARROW1", "an Arrow file: say format = \"arrow\""),
     (b"FEA1", "a Feather file of the first version: write it anew, as Arrow or Parquet"),
@@ -133,13 +135,21 @@ const NO_TEXT: &[(&[u8], &str)] = &[
 impl<'a> Input<'a> {
     /// The file `path`, whose bytes are `raw`.
     pub fn new(path: &Path, raw: impl Read + 'a) -> Self {
-        Self { path: path.into(), raw: Box::new(raw) }
+        Self { path: path.into(), raw: Box::new(raw), followed: 0 }
+    }
+
+    /// Says that a reader by path has come to byte `to`: what is hashed follows, and may be stopped.
+    pub fn follow(&mut self, to: u64) -> Result<()> {
+        let more = to.saturating_sub(self.followed);
+        let read = io::copy(&mut self.raw.by_ref().take(more), &mut io::sink()).at(&self.path)?;
+        self.followed += read;
+        Ok(())
     }
 
     /// Its text. Unpacks by what the file begins with, whatever it is called, and drops a UTF-8
     /// byte-order mark. Refuses what is no text.
     pub fn text(self) -> Result<Text<'a>> {
-        let Self { path, raw } = self;
+        let Self { path, raw, .. } = self;
         let mut raw = BufReader::with_capacity(1 << 18, raw);
         let start = raw.fill_buf().at(&path)?;
         let packed = match () {
@@ -165,6 +175,7 @@ impl<'a> Input<'a> {
         let inside = if packed.is_some() { "holds what is " } else { "is " };
         let known = NO_TEXT.iter().find(|(begin, _)| start.starts_with(begin));
         let what = match known {
+            Some(_) if packed.is_some() => Some("no text: unpack it"),
             Some((_, what)) => Some(*what),
             None if packed.is_some() && start.starts_with(b"PK\x03\x04") => {
                 Some("an archive again: unpack it, and name what is in it")
@@ -198,9 +209,11 @@ fn unzip(path: &Path) -> Result<impl Read + use<>> {
     let mut found = None;
     for i in 0..archive.len() {
         let entry = archive.by_index_raw(i).map_err(damaged)?;
-        // What macOS adds is no file.
+        // What macOS adds is nobody's file.
         let name = entry.name().map_err(damaged)?.into_owned();
-        if entry.is_dir() || name.starts_with("__MACOSX/") {
+        let hidden =
+            Path::new(&name).file_name().is_some_and(|n| n.to_string_lossy().starts_with('.'));
+        if entry.is_dir() || name.starts_with("__MACOSX/") || hidden {
             continue;
         }
         if entry.enclosed_name().is_none() {
@@ -221,7 +234,7 @@ fn unzip(path: &Path) -> Result<impl Read + use<>> {
     let size = archive.by_index_raw(i).map_err(damaged)?.size();
     let (send, chunks) = sync_channel(4);
     // The archive's reader borrows it: a thread owns both.
-    std::thread::spawn(move || {
+    let reader = std::thread::spawn(move || {
         let mut entry = match archive.by_index(i) {
             Ok(entry) => entry.take(size + 1),
             Err(error) => return drop(send.send(Err(io::Error::other(error)))),
@@ -235,12 +248,13 @@ fn unzip(path: &Path) -> Result<impl Read + use<>> {
             }
         }
     });
-    Ok(Chunks { chunks, chunk: Vec::new(), at: 0 })
+    Ok(Chunks { chunks, reader: Some(reader), chunk: Vec::new(), at: 0 })
 }
 
 /// Bytes that another thread reads ahead.
 struct Chunks {
     chunks: Receiver<io::Result<Vec<u8>>>,
+    reader: Option<JoinHandle<()>>,
     chunk: Vec<u8>,
     at: usize,
 }
@@ -248,7 +262,12 @@ struct Chunks {
 impl Read for Chunks {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.at == self.chunk.len() {
-            let Ok(chunk) = self.chunks.recv() else { return Ok(0) };
+            let Ok(chunk) = self.chunks.recv() else {
+                // A reader that broke off has not come to the end.
+                let broken = self.reader.take().is_some_and(|reader| reader.join().is_err());
+                let damaged = || io::Error::other("the archive is damaged");
+                return if broken { Err(damaged()) } else { Ok(0) };
+            };
             (self.chunk, self.at) = (chunk?, 0);
         }
         let n = buffer.len().min(self.chunk.len() - self.at);

@@ -11,10 +11,10 @@ use crate::registry::Entry;
 mod adjacency;
 pub(crate) mod arrow;
 mod avazu;
-mod cells;
+pub(crate) mod cells;
 mod criteo;
 mod csv;
-mod delimited;
+pub(crate) mod delimited;
 pub(crate) mod ipc;
 mod jsonl;
 mod libffm;
@@ -235,9 +235,9 @@ pub trait Takes {
     fn part(&mut self, part: Part) -> Result<()>;
     /// Rows that were left out, and why the first of them was.
     fn skip(&mut self, why: &Error, rows: u64) -> Result<()>;
-    /// Bytes of memory that are left.
+    /// Bytes of memory that reading may take.
     fn room(&self) -> u64;
-    /// Takes memory for what a file has in one piece, until the ingest ends.
+    /// Asks for memory for what a file has in one piece.
     fn reserve(&mut self, bytes: u64) -> Result<()>;
 }
 
@@ -252,6 +252,10 @@ pub trait Format: Sync {
     /// How dense features are transformed unless the experiment says otherwise.
     fn dense(&self) -> crate::view::Dense {
         crate::view::Dense::Raw
+    }
+    /// True where a file holds much in one piece, which takes memory beside the vocabularies.
+    fn in_pieces(&self) -> bool {
+        false
     }
     /// Streams the rows of one file.
     fn read(&self, entry: &Entry, input: Input<'_>, sink: Sink<'_>) -> Result<()>;

@@ -164,6 +164,10 @@ impl View {
         if resolved.negatives > 0 && pair.is_none() {
             return Err(Error::Data(no_pair("[data] negatives", &cache.fields)));
         }
+        if class.is_some_and(|c| cache.meta.columns[c].distinct < 3) {
+            let what = "classes = true is of three classes or more: of two texts, say positive = \"…\", the one that means 1";
+            return Err(Error::Data(what.into()));
+        }
         let classes = class.map_or(2, |c| cache.meta.columns[c].distinct as usize);
         let shape = Shape {
             dense: cache.dense.len(),

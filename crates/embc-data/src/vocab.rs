@@ -162,13 +162,23 @@ pub struct Encoder {
     /// Bytes taken of the budget.
     taken: u64,
     rest: Option<(BufWriter<File>, u64)>,
+    /// The dictionary was refused memory, and learns nothing more.
+    closed: bool,
 }
 
 impl Encoder {
     /// A new column, whose files begin with `path` but for the extension.
     pub fn create(path: PathBuf) -> Result<Self> {
         let ids = writer(&path.with_extension("ids0"))?;
-        Ok(Self { path, ids, len: 0, dictionary: Dictionary::default(), taken: 0, rest: None })
+        Ok(Self {
+            path,
+            ids,
+            len: 0,
+            dictionary: Dictionary::default(),
+            taken: 0,
+            rest: None,
+            closed: false,
+        })
     }
 
     /// Adds values. All are hashed first, so that many look-ups are in flight at once.
@@ -212,7 +222,7 @@ impl Encoder {
             }
         };
         let ids: Vec<u32> = values.clone().zip(&counts).map(id).collect();
-        let values: Vec<&[u8]> = match self.rest.is_some() {
+        let values: Vec<&[u8]> = match self.closed {
             true => values.collect(),
             false => Vec::new(),
         };
@@ -246,7 +256,7 @@ impl Encoder {
     /// True while the dictionary has memory for such a value more. Once refused it learns nothing
     /// more, so that every value is counted in one place.
     fn may_grow(&mut self, value: &[u8], budget: &Allowance) -> bool {
-        if self.rest.is_some() {
+        if self.closed {
             return false;
         }
         let (needs, copied) = self.dictionary.with_one_more(value.len());
@@ -260,6 +270,7 @@ impl Encoder {
             self.dictionary.table.reserve(1, |known| known.hash);
             budget.give(copied);
         }
+        self.closed = !granted;
         granted
     }
 
@@ -325,12 +336,28 @@ mod tests {
 
     type Vocab = Vec<(Vec<u8>, u32)>;
 
-    /// Vocabulary and ids, with so many bytes for the text pass and for what it leaves over.
+    /// Vocabulary and ids, with so many bytes for the text pass and for what it leaves over; from
+    /// values as they are, and half of them from values by number, of which some are equal.
     fn encode_all(values: &[Vec<u8>], budget: u64, memory: u64) -> (Vocab, Vec<u32>) {
+        let plain = encode(values, budget, memory, false);
+        assert_eq!(encode(values, budget, memory, true), plain, "by number");
+        plain
+    }
+
+    fn encode(values: &[Vec<u8>], budget: u64, memory: u64, coded: bool) -> (Vocab, Vec<u32>) {
         let folder = tempfile::tempdir().unwrap();
         let mut encoder = Encoder::create(folder.path().join("c")).unwrap();
         let budget = Allowance::new(budget);
-        encoder.push(values.iter().map(|value| &value[..]), &budget).unwrap();
+        let (first, second) = values.split_at(if coded { values.len() / 2 } else { 0 });
+        let all = || first.iter().chain(first).map(|value| &value[..]).collect::<Vec<&[u8]>>();
+        for (part, codes) in first.chunks(1000).enumerate().map(|(i, part)| (i, part.len())) {
+            let start = 1000 * part;
+            let code =
+                |i: usize| (start + i + if i.is_multiple_of(2) { first.len() } else { 0 }) as u32;
+            let codes: Vec<u32> = (0..codes).map(code).collect();
+            encoder.push_coded(all().into_iter(), &codes, &budget).unwrap();
+        }
+        encoder.push(second.iter().map(|value| &value[..]), &budget).unwrap();
         let mut vocab = Vec::new();
         let sink = &mut |value: &[u8], count: u32| {
             vocab.push((value.to_vec(), count));

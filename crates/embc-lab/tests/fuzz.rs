@@ -215,7 +215,8 @@ fn files_that_are_to_be_understood() {
                 memory: dataset::DEFAULT_MEMORY,
             };
             if let Ok(draft) = init(&asked, &mut |_| Ok(())) {
-                // What is understood is read so from then on.
+                // What is understood is read so from then on, by the files themselves.
+                std::fs::remove_dir_all(folder.path().join("cache")).unwrap();
                 let (_, meta) =
                     dataset::ingest(&draft.entry, folder.path(), asked.memory, &mut |_| Ok(()))
                         .unwrap();

@@ -34,9 +34,16 @@ pub struct Profile {
     pub range: Option<(f64, f64)>,
     /// Dates; 0 and 1 or their words; JSON or Python lists; records.
     pub dates: u64,
+    pub times: u64,
     pub labels: u64,
     pub lists: u64,
     pub records: u64,
+    /// The first of these.
+    pub record: Option<String>,
+    /// Infinite numbers; numbers such as 1,234.56; dates such as 31/12/2023.
+    pub infinite: u64,
+    pub grouped: u64,
+    pub other_dates: u64,
     /// Rows with each of the separators, and distinct values between them.
     pub separated: [u64; 4],
     pub tokens: [usize; 4],
@@ -54,6 +61,31 @@ pub fn number(text: &str, comma: bool) -> Option<f64> {
     number.ok().filter(|number: &f64| number.is_finite())
 }
 
+fn is_empty_list(value: &str) -> bool {
+    value.starts_with('[') && words::list(value).is_some_and(|values| values.is_empty())
+}
+
+/// True for 1,234.56.
+fn is_grouped(value: &str) -> bool {
+    let whole = value.split('.').next().unwrap_or_default();
+    let mut groups = whole.trim_start_matches('-').split(',');
+    let digits = |group: &str| group.bytes().all(|byte| byte.is_ascii_digit());
+    let first = groups.next().is_some_and(|g| (1..=3).contains(&g.len()) && digits(g));
+    let rest: Vec<&str> = groups.collect();
+    first && !rest.is_empty() && rest.iter().all(|g| g.len() == 3 && digits(g))
+}
+
+/// True for 31/12/2023, 12.31.2023 10:30 and the like, whose day and month nobody can tell apart.
+fn is_other_date(value: &str) -> bool {
+    let date = value.split([' ', 'T']).next().unwrap_or_default();
+    let parts: Vec<&str> = date.split(['/', '.', '-']).collect();
+    let digits = |part: &&str| part.bytes().all(|byte| byte.is_ascii_digit());
+    parts.len() == 3
+        && parts.iter().all(digits)
+        && [4, 2].contains(&parts[2].len())
+        && parts[..2].iter().all(|part| (1..=2).contains(&part.len()))
+}
+
 impl Profile {
     /// Looks at all values of a column of a raw cache.
     pub fn new(folder: &Path, column: usize, name: &str) -> Result<Self> {
@@ -64,7 +96,7 @@ impl Profile {
         Cache::vocabulary(folder, column, &mut |value, count| {
             let value = value.trim();
             profile.rows += u64::from(count);
-            if !words::is_missing(value.as_bytes()) {
+            if !words::is_missing(value.as_bytes()) && !is_empty_list(value) {
                 profile.take(value, count.into(), &mut tokens, &mut unlike);
             }
         })?;
@@ -101,19 +133,27 @@ impl Profile {
             self.dates += if words::is_date(value.as_bytes()) { count } else { 0 };
             let list = value.starts_with('[') && words::list(value).is_some();
             self.lists += if list { count } else { 0 };
-            self.records += if value.starts_with('{') { count } else { 0 };
+            if value.starts_with('{') {
+                self.records += count;
+                self.record.get_or_insert_with(|| value.into());
+            }
+            let infinite = value.parse().is_ok_and(f64::is_infinite);
+            self.infinite += if infinite { count } else { 0 };
+            self.grouped += if is_grouped(value) { count } else { 0 };
+            self.other_dates += if is_other_date(value) { count } else { 0 };
             for (i, separator) in SEPARATORS.into_iter().enumerate() {
                 if !list && value.contains(separator) {
                     self.separated[i] += count;
                 }
                 // Enough to see whether they repeat.
-                if tokens[i].len() < 1 << 17 {
+                if tokens[i].len() < 1 << 17 && value.len() < 1 << 10 {
                     let parts = value.split(separator).map(|part| part.trim().to_string());
                     tokens[i].extend(parts.filter(|part| !part.is_empty()));
                 }
             }
             self.weighted += if words::is_weighted(value) { count } else { 0 };
         }
+        self.times += if words::time(value.as_bytes()).is_some() { count } else { 0 };
         self.labels += if words::label(value.as_bytes()).is_some() { count } else { 0 };
     }
 
@@ -137,8 +177,13 @@ impl Profile {
         self.labels == self.rows && self.present == self.rows && both == Some(2)
     }
 
-    /// True where all values are moments: dates, or numbers.
+    /// True where all values are moments: dates, or numbers; one in twenty may be missing.
     pub fn is_time(&self) -> bool {
-        self.present == self.rows && self.dates + self.numbers == self.rows
+        self.times == self.present && 20 * self.missing() <= self.rows
+    }
+
+    /// Rows without a value.
+    pub fn missing(&self) -> u64 {
+        self.rows - self.present
     }
 }

@@ -2,14 +2,18 @@
 
 use super::profile::{Profile, SEPARATORS};
 use super::sniff::Kind;
+use super::useless::leave_out;
 use crate::cache::Cache;
 use crate::error::{Error, Result};
+use crate::raw::words;
 
 /// What a column is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Use {
-    /// 0 or 1; a rating; the name of a class.
+    /// 0 or 1; two texts; a rating; the name of a class.
     Label,
+    #[allow(missing_docs)]
+    Texts,
     #[allow(missing_docs)]
     Rating,
     #[allow(missing_docs)]
@@ -146,7 +150,9 @@ pub fn decide(
     leave_out(&mut columns, cache);
     let positive = columns.iter().any(|column| column.role == Use::User)
         && columns.iter().any(|column| column.role == Use::Item);
-    match columns.iter().any(|c| matches!(c.role, Use::Label | Use::Rating | Use::Class))
+    match columns
+        .iter()
+        .any(|c| matches!(c.role, Use::Label | Use::Texts | Use::Rating | Use::Class))
         || positive
     {
         true => Ok(columns),
@@ -167,6 +173,40 @@ fn no_label(columns: &[Column]) -> Error {
     ))
 }
 
+/// How a column may be the label, if it may: rows that it says nothing of are left out.
+fn as_label(p: &Profile, comma: bool) -> Option<(Use, String)> {
+    let left_out = match p.missing() {
+        0 => String::new(),
+        n => format!("; {n} rows lack it, and are left out"),
+    };
+    let both = p.values.as_ref().map(|values| {
+        let label = |value: &String| words::label(value.as_bytes()).map(|label| label > 0.5);
+        values.keys().filter_map(label).collect::<std::collections::BTreeSet<bool>>().len()
+    });
+    let texts = p.values.is_some() && !p.is_number(comma);
+    match () {
+        () if p.is_label() => Some((Use::Label, "two values".into())),
+        // Nearly all rows say 0 or 1: the others are mistakes.
+        () if both == Some(2) && 10 * p.labels >= 9 * p.present => {
+            let odd = p.present - p.labels;
+            let odd = if odd > 0 {
+                format!("; {odd} rows say neither, and are left out")
+            } else {
+                String::new()
+            };
+            Some((Use::Label, format!("two values{odd}{left_out}")))
+        }
+        () if p.is_number(comma) && p.distinct > 1 => {
+            Some((Use::Rating, format!("a number{left_out}")))
+        }
+        () if texts && p.distinct == 2 => {
+            Some((Use::Texts, format!("two texts, of which the rarer means 1{left_out}")))
+        }
+        () if texts && p.distinct > 2 => Some((Use::Class, format!("a few texts{left_out}"))),
+        () => None,
+    }
+}
+
 fn find_label(columns: &mut [Column], asked: Option<&str>, named: bool, comma: bool) -> Result<()> {
     if let Some(name) = asked {
         let Some(column) = columns.iter_mut().find(|column| column.profile.name == name) else {
@@ -174,47 +214,30 @@ fn find_label(columns: &mut [Column], asked: Option<&str>, named: bool, comma: b
             let what = format!("--label {name}: no such column; there are {}", all.join(", "));
             return Err(Error::Data(what));
         };
-        let profile = &column.profile;
-        column.role = match () {
-            () if profile.is_label() => Use::Label,
-            () if profile.is_number(comma) && profile.present == profile.rows => Use::Rating,
-            () if profile.present == profile.rows && profile.values.is_some() => Use::Class,
-            () => {
-                let missing = profile.rows - profile.present;
-                let what = format!(
-                    "--label {name}: {} distinct values and {missing} missing ones are neither 0 and 1, nor numbers, nor classes",
-                    profile.distinct
-                );
-                return Err(Error::Data(what));
-            }
+        let Some((role, what)) = as_label(&column.profile, comma) else {
+            return Err(no_such_label(&format!("--label {name}"), &column.profile));
         };
-        column.reason = "named by --label".into();
+        (column.role, column.reason) = (role, format!("named by --label, {what}"));
         return Ok(());
     }
-    type Fits = fn(&Profile, bool) -> bool;
-    let rules: [(&[&str], Use, Fits, &str); 3] = [
-        (&LABELS, Use::Label, |p, _| p.is_label(), "called so, with two values"),
-        (
-            &RATINGS,
-            Use::Rating,
-            |p, comma| p.is_number(comma) && p.present == p.rows,
-            "called so, and a number",
-        ),
-        (
-            &CLASSES,
-            Use::Class,
-            |p, comma| {
-                p.values.is_some() && p.present == p.rows && p.distinct > 2 && !p.is_number(comma)
-            },
-            "called so, with a few texts",
-        ),
-    ];
-    for (names, role, fits, reason) in rules {
-        for name in names {
-            let is = |c: &&mut Column| plain(&c.profile.name) == *name && fits(&c.profile, comma);
-            if let Some(column) = columns.iter_mut().find(is) {
-                (column.role, column.reason) = (role, reason.into());
+    // A y may be a place: it is the label where it is 0 or 1.
+    let is_y = |c: &Column| plain(&c.profile.name) == "y" && !c.profile.is_label();
+    for (i, name) in LABELS.iter().chain(&RATINGS).chain(&CLASSES).enumerate() {
+        let is = |c: &&mut Column| plain(&c.profile.name) == *name && !is_y(c);
+        let Some(column) = columns.iter_mut().find(is) else { continue };
+        let only_class = i >= LABELS.len() + RATINGS.len();
+        match as_label(&column.profile, comma) {
+            Some((role, _)) if only_class && role != Use::Class => {}
+            Some((role, what)) => {
+                (column.role, column.reason) = (role, format!("called so, and {what}"));
                 return Ok(());
+            }
+            None if only_class => {}
+            None => {
+                return Err(no_such_label(
+                    &format!("{} is called as labels are, and", column.profile.name),
+                    &column.profile,
+                ));
             }
         }
     }
@@ -222,11 +245,22 @@ fn find_label(columns: &mut [Column], asked: Option<&str>, named: bool, comma: b
     let first = !named && two.first() == Some(&0);
     if two.len() == 1 || first {
         let column = &mut columns[two[0]];
-        let reason =
-            if first { "the first column, of 0 and 1" } else { "the only column of 0 and 1" };
+        let reason = if first {
+            "the first column, of two values"
+        } else {
+            "the only column of 0 and 1 or words for them"
+        };
         (column.role, column.reason) = (Use::Label, reason.into());
     }
     Ok(())
+}
+
+fn no_such_label(who: &str, p: &Profile) -> Error {
+    Error::Data(format!(
+        "{who}: {} distinct values and {} missing ones are neither 0 and 1, nor numbers, nor a few texts: say which column it is with --label, or take this one out",
+        p.distinct,
+        p.missing()
+    ))
 }
 
 /// The users or items: the first of these names that a column has.
@@ -251,7 +285,9 @@ fn find_by_place(columns: &mut [Column], cache: &Cache) {
     for (column, role) in columns.iter_mut().zip([Use::User, Use::Item]) {
         (column.role, column.reason) = (role, place.into());
     }
-    let labelled = columns.iter().any(|c| matches!(c.role, Use::Label | Use::Rating | Use::Class));
+    let labelled = columns
+        .iter()
+        .any(|c| matches!(c.role, Use::Label | Use::Texts | Use::Rating | Use::Class));
     if let Some(column) = columns.get_mut(2).filter(|column| !labelled && column.reason.is_empty())
     {
         let profile = &column.profile;
@@ -265,33 +301,48 @@ fn find_by_place(columns: &mut [Column], cache: &Cache) {
 fn find_time(columns: &mut [Column], named: bool) {
     // Seconds, or finer units, from 1979 on.
     let unix = |p: &Profile| {
-        p.is_whole()
+        p.numbers == p.present
             && p.distinct > 32
             && p.range.is_some_and(|(low, high)| low >= 3e8 && high < 4.2e18)
     };
     let called = |p: &Profile| {
         let name = plain(&p.name);
-        ["time", "date", "timestamp", "datetime", "ts"].iter().any(|n| name == *n)
-            || name.contains("timestamp")
-            || name.contains("time") && (unix(p) || p.dates == p.rows)
+        let birth = ["birth", "dob"].iter().any(|word| name.contains(word));
+        let ends = p.name.to_ascii_lowercase().ends_with("_at");
+        !birth
+            && (["ts", "when", "day", "epoch"].contains(&&name[..])
+                || ends
+                || ["time", "date", "stamp", "unix"].iter().any(|word| name.contains(word)))
     };
+    let exact = |p: &Profile| {
+        let name = plain(&p.name);
+        ["time", "date", "timestamp", "datetime", "ts", "when"].contains(&&name[..])
+    };
+    let birth = |p: &Profile| plain(&p.name).contains("birth");
     type Fits<'a> = &'a dyn Fn(&Profile) -> bool;
-    let rules: [(Fits<'_>, &str); 3] = [
-        (&|p| called(p) && p.is_time(), "called so, and moments"),
-        (&|p| p.is_time() && p.dates == p.rows, "dates"),
-        (&|p| !named && p.is_time() && unix(p), "seconds since 1970"),
+    let rules: [(Fits<'_>, &str); 4] = [
+        (&|p| exact(p), "called so, and moments"),
+        (&|p| called(p) && (unix(p) || p.dates == p.present), "called so, and moments"),
+        (&|p| p.dates == p.present && !birth(p), "dates"),
+        (&|p| !named && unix(p), "seconds since 1970"),
     ];
     for (fits, reason) in rules {
-        let is = |c: &&mut Column| c.reason.is_empty() && fits(&c.profile);
+        let is = |c: &&mut Column| {
+            c.reason.is_empty() && c.profile.present > 0 && c.profile.is_time() && fits(&c.profile)
+        };
         if let Some(column) = columns.iter_mut().find(is) {
-            (column.role, column.reason) = (Use::Time, reason.into());
+            let missing = match column.profile.missing() {
+                0 => String::new(),
+                n => format!("; {n} rows lack it, and are left out"),
+            };
+            (column.role, column.reason) = (Use::Time, format!("{reason}{missing}"));
             return;
         }
     }
 }
 
 /// What a column is that is neither label, user, item nor time.
-fn feature(profile: &Profile, typed: Option<&str>, named: bool, comma: bool) -> (Use, String) {
+pub fn feature(profile: &Profile, typed: Option<&str>, named: bool, comma: bool) -> (Use, String) {
     let say = |role, reason: &str| (role, reason.to_string());
     let name = plain(&profile.name);
     let is_code = named && ["id", "code", "zip", "no"].iter().any(|end| name.ends_with(end));
@@ -318,11 +369,29 @@ fn feature(profile: &Profile, typed: Option<&str>, named: bool, comma: bool) -> 
             () => say(Use::Dense, "whole numbers"),
         };
     }
-    if profile.records > 0 {
-        return say(Use::Out, "records of several values: take them apart first");
+    if let Some(record) = &profile.record {
+        let json = serde_json::from_str::<serde_json::Value>(record).is_ok();
+        let reason = if json { "records of several values: take them apart first" } else { record };
+        return say(Use::Out, reason.trim_matches(['{', '}']));
     }
     if profile.dates == profile.present && profile.dates > 0 {
-        return say(Use::Out, "dates beside the time");
+        let missing = profile.missing();
+        let reason = match 20 * missing > profile.rows {
+            true => format!("dates, and {missing} rows have none"),
+            false => "dates beside the time".into(),
+        };
+        return (Use::Out, reason);
+    }
+    let odd = [
+        (
+            profile.other_dates,
+            "dates whose day and month are not told apart: write them as 2023-12-31",
+        ),
+        (profile.grouped + profile.numbers, "numbers such as 1,234.56: write them without commas"),
+        (profile.infinite + profile.numbers, "some infinite numbers, which no model reads"),
+    ];
+    if let Some((_, reason)) = odd.iter().find(|(n, _)| *n > 0 && *n == profile.present) {
+        return say(Use::Out, reason);
     }
     if profile.lists > 0 && profile.lists == profile.present {
         return say(Use::Ids(','), "lists");
@@ -342,84 +411,6 @@ fn feature(profile: &Profile, typed: Option<&str>, named: bool, comma: bool) -> 
         return say(Use::Out, "long texts that hardly repeat");
     }
     say(Use::Id, "texts")
-}
-
-/// Takes out what says nothing, or too much.
-fn leave_out(columns: &mut [Column], cache: &Cache) {
-    let rows = cache.meta.rows;
-    let feature =
-        |role: Use| matches!(role, Use::User | Use::Item | Use::Id | Use::Ids(_) | Use::Dense);
-    let label = columns.iter().position(|column| matches!(column.role, Use::Label | Use::Class));
-    for i in 0..columns.len() {
-        let (profile, role) = (&columns[i].profile, columns[i].role);
-        let distinct = u64::from(cache.meta.columns[i].distinct);
-        let reason = match () {
-            () if !feature(role) => continue,
-            () if distinct == 1 => Some("the same in all rows".to_string()),
-            () if profile.present == 0 => Some("always missing".into()),
-            () if distinct == rows && rows > 100 && role != Use::Dense => {
-                Some("another value in each row: a key".into())
-            }
-            () => match label
-                .filter(|&label| label != i)
-                .and_then(|label| gives_away(columns, cache, i, label))
-            {
-                Some(reason) => Some(reason),
-                None => (0..i)
-                    .filter(|&other| feature(columns[other].role))
-                    .find(|&other| is_copy(cache, i, other))
-                    .map(|other| format!("a copy of {}", columns[other].profile.name)),
-            },
-        };
-        if let Some(reason) = reason {
-            (columns[i].role, columns[i].reason) = (Use::Out, reason);
-        }
-    }
-}
-
-/// True where each value of one column is the same one of another, and the other way around.
-fn is_copy(cache: &Cache, a: usize, b: usize) -> bool {
-    let distinct = cache.meta.columns[a].distinct;
-    if distinct != cache.meta.columns[b].distinct || distinct < 3 {
-        return false;
-    }
-    let (a, b) = (&cache.coded[&a].ids, &cache.coded[&b].ids);
-    let mut of = vec![[u32::MAX; 2]; distinct as usize];
-    (0..cache.meta.rows).all(|row| {
-        let (x, y) = (a.id(row), b.id(row));
-        let there = std::mem::replace(&mut of[x as usize][0], y);
-        let back = std::mem::replace(&mut of[y as usize][1], x);
-        (there == u32::MAX || there == y) && (back == u32::MAX || back == x)
-    })
-}
-
-/// Why a column gives the label away, if it does: its values that repeat, or its order, tell it.
-fn gives_away(columns: &[Column], cache: &Cache, column: usize, label: usize) -> Option<String> {
-    let values = columns[label].profile.values.as_ref()?;
-    let classes = cache.meta.columns[label].distinct as usize;
-    let rows = cache.meta.rows;
-    let most = *values.values().max()?;
-    let distinct = cache.meta.columns[column].distinct as usize;
-    if classes.checked_mul(distinct).is_none_or(|cells| cells > 1 << 26) {
-        return None;
-    }
-    let mut cells = vec![0u64; classes * distinct];
-    let (ids, labels) = (&cache.coded[&column].ids, &cache.coded[&label].ids);
-    for row in 0..rows {
-        cells[ids.id(row) as usize * classes + labels.id(row) as usize] += 1;
-    }
-    let (mut right, mut repeated) = (0, 0);
-    for of_value in cells.chunks(classes) {
-        let n: u64 = of_value.iter().sum();
-        if n > 1 {
-            repeated += n;
-            right += of_value.iter().max().copied().unwrap_or(0);
-        }
-    }
-    let sure = |right: u64, of: u64| right as f64 >= 0.999 * of as f64;
-    (2 * repeated > rows && sure(right, repeated) && !sure(most, rows)).then(|| {
-        format!("tells {} on its own: its values have one label each", columns[label].profile.name)
-    })
 }
 
 /// The smallest rating that counts as a positive: at most six in ten have it.

@@ -2,6 +2,7 @@
 
 use crate::error::{At, Error, Result};
 use crate::input::Input;
+use crate::raw::delimited::header_of;
 use crate::raw::{ipc, parquet, records::Records, words};
 use crate::registry::{Columns, Encoding, Multi, Quote, Weights};
 use std::collections::BTreeSet;
@@ -31,6 +32,21 @@ impl Kind {
     fn new(format: &'static str, names: Vec<String>, reason: &str) -> Self {
         let types = vec![None; names.len()];
         Self { format, columns: Columns::default(), names, types, reason: reason.into() }
+    }
+}
+
+impl Kind {
+    /// True for a file of the same table: of the same columns, in whatever order where they have
+    /// names; JSON objects may lack some.
+    pub fn is_part(&self, other: &Kind) -> bool {
+        let sorted = |kind: &Kind| {
+            let mut names = kind.names.clone();
+            names.sort();
+            names
+        };
+        let shared = self.names.iter().filter(|name| other.names.contains(name)).count();
+        self.format == other.format
+            && (sorted(self) == sorted(other) || self.format == "jsonl" && shared > 1)
     }
 }
 
@@ -145,8 +161,9 @@ fn table(path: &Path, head: &[u8], whole: bool) -> Result<Kind> {
             head.iter().flat_map(|&byte| char::from(byte).to_string().into_bytes()).collect()
         }
     };
-    let (delimiter, records) = delimiter(&head).ok_or_else(|| {
-        Error::file(path, "is no table that embc knows: its lines have no two columns each, by tab, comma, semicolon, bar or ::")
+    let (delimiter, records) = delimiter(&head).map_err(|wrong| match wrong {
+        Some((line, what)) => Error::line(path, line, what),
+        None => Error::file(path, "is no table that embc knows: its lines have no two columns each, by tab, comma, semicolon, bar or ::"),
     })?;
     columns.delimiter = delimiter.into();
     reason += &format!(
@@ -170,9 +187,18 @@ fn table(path: &Path, head: &[u8], whole: bool) -> Result<Kind> {
     } else if let Some(dialect) = quoting(path, &head, delimiter.as_bytes()[0], whole) {
         (columns.quote, columns.escape) = dialect;
     }
+    if columns.header && !is_typed {
+        for (i, name) in first.iter().enumerate().filter(|(_, name)| !name.is_empty()) {
+            if let Some(j) = first[..i].iter().position(|other| other == name) {
+                let what =
+                    format!("columns {} and {} are both called {name}: rename one", j + 1, i + 1);
+                return Err(Error::line(path, 1, what));
+            }
+        }
+    }
     let names: Vec<String> = match (columns.header, is_typed) {
         (true, true) => typed.iter().flatten().map(|(name, _)| name.to_string()).collect(),
-        (true, false) => first.clone(),
+        (true, false) => header_of(&csv::StringRecord::from(first.clone()).into_byte_record()),
         _ => (0..first.len()).map(|i| i.to_string()).collect(),
     };
     reason += if columns.header { ", with a header" } else { ", without a header" };
@@ -181,8 +207,11 @@ fn table(path: &Path, head: &[u8], whole: bool) -> Result<Kind> {
     Ok(Kind { format: "csv", columns, names, types, reason })
 }
 
+/// What is wrong with a line, where one is to blame.
+type NoTable = Option<(u64, String)>;
+
 /// The delimiter that divides all lines into as many columns, the most; with the first records.
-fn delimiter(head: &[u8]) -> Option<(&'static str, Vec<Vec<String>>)> {
+fn delimiter(head: &[u8]) -> std::result::Result<(&'static str, Vec<Vec<String>>), NoTable> {
     let parse = |delimiter: &'static str| {
         let text = String::from_utf8_lossy(head);
         let text = if delimiter == "::" { text.replace("::", "\x1F") } else { text.into_owned() };
@@ -194,31 +223,54 @@ fn delimiter(head: &[u8]) -> Option<(&'static str, Vec<Vec<String>>)> {
             .quoting(delimiter != "::")
             .from_reader(text.as_bytes());
         let records = reader.into_records().take(1000).map_while(std::result::Result::ok);
-        let row =
-            |record: csv::StringRecord| record.iter().map(|cell| cell.trim().into()).collect();
-        let records: Vec<Vec<String>> = records.map(row).collect();
+        let records: Vec<csv::StringRecord> = records.collect();
         let width = records.first()?.len();
+        let other = records.iter().find(|record| record.len() != width);
+        let other = other.map(|record| {
+            let line = record.position().map_or(1, csv::Position::line);
+            let name = if byte == b'\t' { "tab" } else { delimiter };
+            (line, format!("{} columns by {name}, and the first line has {width}", record.len()))
+        });
         let alike = records.iter().filter(|record| record.len() == width).count();
-        (width > 1).then_some(((100 * alike / records.len(), width), delimiter, records))
+        let row =
+            |record: &csv::StringRecord| record.iter().map(|cell| cell.trim().into()).collect();
+        let share = 100 * alike / records.len();
+        let cells: Vec<Vec<String>> = records.iter().map(row).collect();
+        let wide = records.iter().any(|record| record.len() > 1);
+        wide.then_some(((width > 1, share, width), delimiter, cells, other))
     };
     let found = ["\t", "::", ";", "|", ","].into_iter().filter_map(parse);
     // Of several that divide alike, the one that people use least inside of values.
-    let best = found.reduce(|best, other| if other.0 > best.0 { other } else { best })?;
-    (best.0.0 >= 90).then_some((best.1, best.2))
+    let best = found.reduce(|best, other| if other.0 > best.0 { other } else { best });
+    match best {
+        Some(((true, 90.., _), delimiter, cells, _)) => Ok((delimiter, cells)),
+        Some((_, _, _, other)) => Err(other),
+        None => Err(None),
+    }
 }
 
-/// True where the first record names columns: no cell is a value, and none occurs again below.
+/// True for what is a value and no name: a number or a date.
+fn is_value(cell: &str) -> bool {
+    cell.parse::<f64>().is_ok() || words::time(cell.as_bytes()).is_some()
+}
+
+/// True where the first record names columns: it has a text over a column of values; or no cell of
+/// it is a value, and none occurs again below.
 fn is_header(records: &[Vec<String>]) -> bool {
     let first = &records[0];
-    let value = |cell: &String| {
-        cell.is_empty() || cell.parse::<f64>().is_ok() || words::time(cell.as_bytes()).is_some()
+    let below = |i: usize| records[1..].iter().filter_map(move |record| record.get(i));
+    let over_values = |i: usize| {
+        let cells = below(i).filter(|cell| !words::is_missing(cell.as_bytes()));
+        let (all, values) = cells
+            .fold((0, 0), |(all, values), cell| (all + 1, values + usize::from(is_value(cell))));
+        all > 0 && 10 * values >= 9 * all
     };
-    let again = |i: usize| {
-        let mut below = records[1..].iter().filter_map(|record| record.get(i));
-        below.any(|cell| *cell == first[i])
-    };
+    let is_text = |cell: &String| !is_value(cell) && !words::is_missing(cell.as_bytes());
+    let named = (0..first.len()).any(|i| is_text(&first[i]) && over_values(i));
+    let again = |i: usize| below(i).any(|cell| *cell == first[i]);
     let distinct: BTreeSet<&String> = first.iter().collect();
-    !first.iter().any(value) && distinct.len() == first.len() && !(0..first.len()).any(again)
+    let plain = !first.iter().any(|cell| cell.is_empty() || is_value(cell));
+    named || plain && distinct.len() == first.len() && !(0..first.len()).any(again)
 }
 
 /// How fields are quoted, where it is not by double quotes alone.

@@ -3,19 +3,20 @@
 
 use super::cells::{BELOW_ZERO, Reader, Wrong, utf8};
 use super::delimited::Layout;
-use super::{Field, Note, Role, Row, Sink, words};
+use super::{Field, Note, Role, Row, Sink};
 use crate::block::{BlockColumn, Part};
 use crate::error::{Error, Result};
 use polars_arrow::array::{
-    Array, BinaryViewArray, BooleanArray, DictionaryArray, FixedSizeListArray, ListArray,
-    PrimitiveArray, Utf8Array, Utf8ViewArray,
+    Array, DictionaryArray, FixedSizeListArray, ListArray, PrimitiveArray, Utf8ViewArray,
 };
-use polars_arrow::datatypes::{ArrowDataType, TimeUnit};
 use polars_arrow::types::NativeType;
 use rayon::prelude::*;
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::path::Path;
+
+mod cell;
+
+use cell::{check, is_number, write_cell};
 
 /// Rows of a table on their way, from arrays of its columns.
 pub(crate) struct Arrays<'a> {
@@ -56,7 +57,11 @@ impl<'a> Arrays<'a> {
                 let what = format!("is damaged: {} rows, not {rows}", array.len());
                 return Err(Error::file(path, what));
             }
-            column(reader, &*array).map_err(|what| Error::file(path, what))
+            let column = column(reader, &*array).map_err(|what| Error::file(path, what))?;
+            match column.out.bytes() > TEXT_BYTES {
+                true => Err(Error::file(path, too_much(reader.field))),
+                false => Ok(column),
+            }
         };
         let readers = self.readers.par_iter_mut().enumerate().with_max_len(1);
         let columns = readers.map(column).collect::<Result<Vec<Column>>>()?;
@@ -88,6 +93,13 @@ impl<'a> Arrays<'a> {
     pub fn finish(self) -> Result<()> {
         self.readers.iter().try_for_each(|reader| reader.finish(self.path))
     }
+}
+
+/// Bytes of a column's texts in the rows that are read at a time.
+const TEXT_BYTES: usize = 1 << 30;
+
+fn too_much(field: &Field) -> String {
+    format!("{} has more than {} MiB of text in a few thousand rows", field.name, TEXT_BYTES >> 20)
 }
 
 fn of<T: 'static>(array: &dyn Array) -> Option<&T> {
@@ -127,10 +139,14 @@ fn column(reader: &mut Reader<'_>, array: &dyn Array) -> std::result::Result<Col
         && field.role.is_coded()
         && !matches!(field.role, Role::Multi(_))
     {
-        column.texts(reader, texts);
+        column.texts(reader, texts)?;
         return Ok(column);
     }
-    if !column.numbers(field, array) {
+    if !column.numbers(reader, array) {
+        if let (Err(what), true) = (check(field, array.dtype()), reader.as_written()) {
+            column.unread(&what, array);
+            return Ok(column);
+        }
         check(field, array.dtype())?;
         let mut row = Row::default();
         let mut cell = Vec::new();
@@ -165,7 +181,15 @@ impl Column {
     }
 
     /// Ids, most of which are as they should be.
-    fn texts(&mut self, reader: &mut Reader<'_>, texts: &Utf8ViewArray) {
+    fn texts(
+        &mut self,
+        reader: &mut Reader<'_>,
+        texts: &Utf8ViewArray,
+    ) -> std::result::Result<(), String> {
+        // Many views may be of one text.
+        if texts.total_bytes_len() > TEXT_BYTES {
+            return Err(too_much(reader.field));
+        }
         let mut row = Row::default();
         for (i, text) in texts.iter().enumerate() {
             let text = text.unwrap_or_default().as_bytes();
@@ -174,6 +198,7 @@ impl Column {
                 false => self.cell(reader, &mut row, i, text),
             }
         }
+        Ok(())
     }
 
     fn refuse(&mut self, i: usize, wrong: &Wrong, name: &str, value: &[u8]) {
@@ -224,6 +249,14 @@ impl Column {
         Ok(())
     }
 
+    /// What has no text, where nobody knows yet whether it is wanted.
+    fn unread(&mut self, what: &str, array: &dyn Array) {
+        let mark = format!("{{{what}}}");
+        for i in 0..array.len() {
+            self.out.value(if array.is_null(i) { b"" } else { mark.as_bytes() });
+        }
+    }
+
     /// Several ids a row, from lists.
     fn lists(
         &mut self,
@@ -260,7 +293,10 @@ impl Column {
         array: &dyn Array,
         lists: &Lists<'_>,
     ) -> std::result::Result<(), String> {
-        check(reader.field, lists.values.dtype())?;
+        if let Err(what) = check(reader.field, lists.values.dtype()) {
+            self.unread(&what, array);
+            return Ok(());
+        }
         let mut cell = Vec::new();
         for i in 0..array.len() {
             if array.is_null(i) {
@@ -279,7 +315,8 @@ impl Column {
     }
 
     /// Numbers for a column of numbers, without a way through text; false where it is another.
-    fn numbers(&mut self, field: &Field, array: &dyn Array) -> bool {
+    fn numbers(&mut self, reader: &Reader<'_>, array: &dyn Array) -> bool {
+        let field = reader.field;
         macro_rules! try_as {
             ($($type:ty),*) => {$(
                 if let Some(numbers) = of::<PrimitiveArray<$type>>(array) {
@@ -288,7 +325,9 @@ impl Column {
                 }
             )*};
         }
-        if matches!(field.role, Role::Dense | Role::Weight | Role::Rating | Role::Label)
+        let texts = field.role == Role::Label && reader.positive.is_some();
+        if !texts
+            && matches!(field.role, Role::Dense | Role::Weight | Role::Rating | Role::Label)
             && is_number(array.dtype())
         {
             try_as!(i8, i16, i32, i64, u8, u16, u32, u64, f32, f64);
@@ -299,6 +338,8 @@ impl Column {
     fn plain<T: NativeType + Number>(&mut self, field: &Field, numbers: &PrimitiveArray<T>) {
         for (i, number) in numbers.iter().enumerate() {
             let number = number.map_or(f64::NAN, |number| number.as_f64());
+            // One of all that are no number.
+            let number = if number.is_nan() { f64::NAN } else { number };
             let wrong = match field.role {
                 Role::Dense if number.is_nan() => None,
                 _ if number.is_nan() => Some(Wrong::Number),
@@ -333,101 +374,16 @@ macro_rules! numbers {
     )*};
 }
 
-numbers!(i8, i16, i32, i64, u8, u16, u32, u64, f32, f64);
+numbers!(i8, i16, i32, i64, u8, u16, u32, u64, f64);
 
-fn is_number(dtype: &ArrowDataType) -> bool {
-    use ArrowDataType::{
-        Float32, Float64, Int8, Int16, Int32, Int64, UInt8, UInt16, UInt32, UInt64,
-    };
-    matches!(
-        dtype,
-        Int8 | Int16 | Int32 | Int64 | UInt8 | UInt16 | UInt32 | UInt64 | Float32 | Float64
-    )
-}
-
-/// Refuses a type that has no text.
-fn check(field: &Field, dtype: &ArrowDataType) -> std::result::Result<(), String> {
-    use ArrowDataType as T;
-    let name = &field.name;
-    match dtype {
-        T::List(_) | T::LargeList(_) | T::FixedSizeList(..) => {
-            Err(format!("{name} holds lists: name it in columns.multi, with any separator"))
+/// As a CSV file of it would have it: 0.1 is 0.1, and not what is nearest to it in single precision.
+impl Number for f32 {
+    fn as_f64(self) -> f64 {
+        match self.fract() == 0.0 || !self.is_finite() {
+            true => self.into(),
+            false => self.to_string().parse().unwrap_or(self.into()),
         }
-        T::Struct(_) | T::Map(..) | T::Union(_) => Err(format!(
-            "{name} holds records of several values, which are no column: take them apart first"
-        )),
-        T::Boolean | T::Null | T::Utf8 | T::LargeUtf8 | T::Utf8View | T::BinaryView => Ok(()),
-        T::Date32 | T::Timestamp(..) | T::Decimal(..) => Ok(()),
-        number if is_number(number) => Ok(()),
-        other => Err(format!("{name} is of type {other:?}, which embc does not read")),
     }
-}
-
-/// The cell of row `i` as a CSV file has it; nothing for null.
-pub(crate) fn write_cell(array: &dyn Array, i: usize, cell: &mut Vec<u8>) {
-    use ArrowDataType as T;
-    if array.is_null(i) {
-        return;
-    }
-    macro_rules! number {
-        ($type:ty) => {{
-            let number = of::<PrimitiveArray<$type>>(array).expect("of its type").value(i);
-            write!(cell, "{number}").expect("memory")
-        }};
-    }
-    macro_rules! text {
-        ($type:ty) => {
-            cell.extend_from_slice(of::<$type>(array).expect("of its type").value(i).as_ref())
-        };
-    }
-    match array.dtype() {
-        T::Boolean => {
-            let value = of::<BooleanArray>(array).expect("of its type").value(i);
-            cell.extend_from_slice(if value { b"true" } else { b"false" });
-        }
-        T::Utf8View => text!(Utf8ViewArray),
-        T::Utf8 => text!(Utf8Array<i32>),
-        T::LargeUtf8 => text!(Utf8Array<i64>),
-        T::BinaryView => text!(BinaryViewArray),
-        T::Int8 => number!(i8),
-        T::Int16 => number!(i16),
-        T::Int32 => number!(i32),
-        T::Int64 => number!(i64),
-        T::UInt8 => number!(u8),
-        T::UInt16 => number!(u16),
-        T::UInt32 => number!(u32),
-        T::UInt64 => number!(u64),
-        T::Float32 => number!(f32),
-        T::Float64 => number!(f64),
-        T::Date32 => {
-            let days = of::<PrimitiveArray<i32>>(array).expect("of its type").value(i);
-            words::write_date((i64::from(days) * 86_400, 0), false, cell);
-        }
-        T::Timestamp(unit, _) => {
-            let count = of::<PrimitiveArray<i64>>(array).expect("of its type").value(i);
-            let a_second = match unit {
-                TimeUnit::Second => 1,
-                TimeUnit::Millisecond => 1_000,
-                TimeUnit::Microsecond => 1_000_000,
-                TimeUnit::Nanosecond => 1_000_000_000,
-            };
-            let part = count.rem_euclid(a_second) * (1_000_000_000 / a_second);
-            words::write_date((count.div_euclid(a_second), part as u32), true, cell);
-        }
-        T::Decimal(_, scale) => {
-            let digits = of::<PrimitiveArray<i128>>(array).expect("of its type").value(i);
-            write_decimal(digits, *scale, cell);
-        }
-        _ => {}
-    }
-}
-
-fn write_decimal(digits: i128, scale: usize, cell: &mut Vec<u8>) {
-    let sign = if digits < 0 { "-" } else { "" };
-    let text = format!("{:0>width$}", digits.unsigned_abs(), width = scale + 1);
-    let (whole, part) = text.split_at(text.len() - scale);
-    let point = if scale > 0 { "." } else { "" };
-    write!(cell, "{sign}{whole}{point}{part}").expect("memory");
 }
 
 /// Lists of values, whatever their kind.

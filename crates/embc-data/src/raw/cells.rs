@@ -20,12 +20,8 @@ fn as_written<'a>(row: &mut Row, index: usize, role: Role, value: &'a [u8]) -> &
         }
         return b"";
     }
-    let whole = trimmed.strip_suffix(b".0").filter(|digits| {
-        let digits = digits.strip_prefix(b"-").unwrap_or(digits);
-        !digits.is_empty() && digits.iter().all(u8::is_ascii_digit)
-    });
-    match whole {
-        Some(whole) if role == Role::Categorical => {
+    match words::whole(trimmed) {
+        Some(whole) if matches!(role, Role::Categorical | Role::Class) => {
             row.notes.push((index, Note::Whole));
             whole
         }
@@ -41,6 +37,8 @@ pub(crate) struct Reader<'a> {
     words: bool,
     /// Fractions stand after a comma.
     comma: bool,
+    /// The label that means 1.
+    pub positive: Option<&'a str>,
     pub multi: Option<&'a Multi>,
     doubt: Option<Doubt>,
 }
@@ -55,7 +53,9 @@ impl<'a> Reader<'a> {
             let number =
                 matches!(field.role, Role::Dense | Role::Weight | Role::Rating | Role::Time);
             let comma = layout.dialect.comma && number;
-            Self { field, index, words: words.is_some(), comma, multi, doubt }
+            let positive = layout.dialect.positive.as_deref();
+            let positive = positive.filter(|_| field.role == Role::Label);
+            Self { field, index, words: words.is_some(), comma, positive, multi, doubt }
         };
         layout.columns.iter().enumerate().map(reader).collect()
     }
@@ -67,7 +67,9 @@ impl<'a> Reader<'a> {
             false => cell,
         };
         let before = row.columns.len();
-        if self.comma && value.contains(&b',') {
+        if let (Some(positive), false) = (self.positive, value.is_empty()) {
+            row.label = f64::from(u8::from(value == positive.as_bytes()));
+        } else if self.comma && value.contains(&b',') {
             let point = |&byte: &u8| if byte == b',' { b'.' } else { byte };
             let value: Vec<u8> = value.iter().map(point).collect();
             fill(row, self.field, &value, self.multi)?;
@@ -78,6 +80,11 @@ impl<'a> Reader<'a> {
             self.hear(row.values(before));
         }
         Ok(())
+    }
+
+    /// True where nobody knows yet what the column means.
+    pub fn as_written(&self) -> bool {
+        !self.words && self.field.role == Role::Tag
     }
 
     /// True for an id in UTF-8 that is surely read as it stands; false asks [`read`](Self::read).
@@ -168,7 +175,7 @@ impl<'a> Cells<'a> {
 }
 
 /// Whether a column of several ids holds something else: weights, or padding.
-struct Doubt {
+pub(crate) struct Doubt {
     weights: bool,
     padding: bool,
     values: u64,
@@ -181,14 +188,14 @@ struct Doubt {
 }
 
 impl Doubt {
-    fn new(multi: &Multi) -> Option<Self> {
+    pub fn new(multi: &Multi) -> Option<Self> {
         let (weights, padding) = (multi.weights.is_none(), multi.pad.is_none());
         let (values, weighted, rows, length, padded) = (0, 0, 0, None, Some(0));
         let doubt = Self { weights, padding, values, weighted, rows, length, padded };
         (weights || padding).then_some(doubt)
     }
 
-    fn hear<'v>(&mut self, values: impl Iterator<Item = &'v [u8]>) {
+    pub fn hear<'v>(&mut self, values: impl Iterator<Item = &'v [u8]>) {
         let (mut length, mut zeros, mut inside) = (0, 0, false);
         for value in values {
             length += 1;
@@ -207,15 +214,24 @@ impl Doubt {
         self.rows += 1;
     }
 
+    /// All values have weights.
+    pub fn is_weighted(&self) -> bool {
+        self.values > 0 && self.weighted == self.values
+    }
+
+    /// How many values each row has, where the last are often no more than padding.
+    pub fn padded(&self) -> Option<usize> {
+        let many = self.padded.is_some_and(|n| 10 * n > self.rows);
+        self.length.filter(|&n| n > 1 && many)
+    }
+
     fn refuse(&self, name: &str) -> std::result::Result<(), String> {
-        let Self { values, weighted, rows, .. } = self;
-        if self.weights && *values > 0 && weighted == values {
+        if self.weights && self.is_weighted() {
             return Err(format!(
                 "the values of {name} have weights, such as Comedy:0.9, which embc does not read: weights = \"drop\" in its entry of columns.multi leaves them out, \"keep\" makes them part of the value"
             ));
         }
-        let many = self.padded.is_some_and(|n| 10 * n > *rows);
-        match self.length.filter(|&n| n > 1 && many && self.padding) {
+        match self.padded().filter(|_| self.padding) {
             Some(length) => Err(format!(
                 "all rows have {length} values of {name}, of which the last are often 0: if that is padding, say pad = \"0\" in its entry of columns.multi, else pad = \"\""
             )),
@@ -317,6 +333,13 @@ fn fill(
         }
     }
     Ok(())
+}
+
+/// The values of a cell of several.
+pub(crate) fn values_of(text: &str, multi: &Multi, separator: char) -> Vec<String> {
+    let all = words::list(text);
+    let all = all.unwrap_or_else(|| text.split(separator).map(String::from).collect());
+    all.iter().filter_map(|value| multi.kept(value).map(String::from)).collect()
 }
 
 /// The values of a user's own column of several: a list, or parts between separators, trimmed.

@@ -50,11 +50,13 @@ pub(crate) fn layout(entry: &Entry) -> Result<Layout> {
         columns.iter_mut().for_each(|(_, field)| field.role = Role::Tag);
     }
     let dialect = Dialect {
-        quoting: c.quote == Quote::Double,
+        // A doubled delimiter has no quotes.
+        quoting: c.quote == Quote::Double && twice.is_none(),
         escape,
         twice,
         latin1: c.encoding == Encoding::Latin1,
         comma: c.decimal == Decimal::Comma,
+        positive: c.positive.clone(),
         skip: c.on_error == OnError::Skip,
         words: (!c.as_written).then_some(multi),
     };
@@ -99,6 +101,9 @@ fn check_label(c: &Columns) -> std::result::Result<(), String> {
     match () {
         () if all && (c.rating || c.classes) => {
             Err("columns: label = \"all-positive\" names no column, so rating and classes say nothing of it".into())
+        }
+        () if c.positive.is_some() && (all || c.rating || c.classes) => {
+            Err("columns.positive is of a label of two texts: no rating, no class".into())
         }
         () if c.rating && c.classes => Err("columns: a label is a rating or a class, not both".into()),
         () if c.classes && c.negatives > 0 => {
@@ -165,6 +170,8 @@ impl Multi {
             Some(Weights::Drop) => super::words::unweighted(value.trim()),
             _ => value.trim(),
         };
+        let value =
+            super::words::whole(value.as_bytes()).map_or(value, |whole| &value[..whole.len()]);
         let pads = self.pad.as_deref() == Some(value);
         (!super::words::is_missing(value.as_bytes()) && !pads).then_some(value)
     }

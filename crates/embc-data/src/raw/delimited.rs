@@ -31,6 +31,8 @@ pub(crate) struct Dialect {
     pub latin1: bool,
     /// Fractions stand after a comma.
     pub comma: bool,
+    /// The text that means 1.
+    pub positive: Option<String>,
     /// Rows that cannot be read are left out.
     pub skip: bool,
     /// A user's own table: words such as NA are missing, ids are trimmed, lists are read. With the
@@ -101,8 +103,7 @@ impl Layout {
             }
             width = Some(record.len());
             let Some(cells) = &mut cells else {
-                let header: Vec<String> =
-                    record.iter().map(|name| String::from_utf8_lossy(name).trim().into()).collect();
+                let header: Vec<String> = header_of(&record);
                 let found = Cells::new(self, &path, self.positions(Some(&header)));
                 cells = Some(found.map_err(|what| Error::line(&path, line, what))?);
                 continue;
@@ -151,6 +152,15 @@ impl Layout {
         }
         Ok(())
     }
+}
+
+/// The names of columns; one without a name is called as pandas does.
+pub(crate) fn header_of(record: &csv::ByteRecord) -> Vec<String> {
+    let name = |(i, name): (usize, &[u8])| match String::from_utf8_lossy(name).trim() {
+        "" => format!("Unnamed: {i}"),
+        name => name.to_string(),
+    };
+    record.iter().enumerate().map(name).collect()
 }
 
 /// The column called `name`: as it is written, else without RecBole's type or in other letters, where

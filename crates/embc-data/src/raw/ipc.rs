@@ -31,18 +31,26 @@ impl Format for Arrow {
     fn dense(&self) -> crate::view::Dense {
         crate::view::Dense::Standard
     }
-    fn read(&self, entry: &Entry, input: Input<'_>, sink: Sink<'_>) -> Result<()> {
-        let (layout, path) = (layout(entry)?, input.path);
+    fn in_pieces(&self) -> bool {
+        true
+    }
+    fn read(&self, entry: &Entry, mut input: Input<'_>, sink: Sink<'_>) -> Result<()> {
+        let (layout, path) = (layout(entry)?, input.path.clone());
         let mut file = File::open(&path).at(&path)?;
         let (metadata, columns) = schema(&path, &mut file)?;
         let header: Vec<String> = columns.iter().map(|field| field.name.to_string()).collect();
         let places = layout.positions(Some(&header)).map_err(|what| Error::file(&path, what))?;
-        let mut largest = 0;
-        for block in metadata.blocks.iter().chain(metadata.dictionaries.iter().flatten()) {
+        let (mut largest, mut dictionaries) = (0, 0);
+        for block in &metadata.blocks {
             largest = largest.max(calmly(&path, || unpacked(&mut file, block))?);
         }
+        for block in metadata.dictionaries.iter().flatten() {
+            dictionaries += calmly(&path, || unpacked(&mut file, block))?;
+        }
         // As it lies there, and unpacked.
-        sink.reserve(2 * largest)?;
+        sink.reserve(2 * largest + dictionaries)?;
+        let ends = metadata.blocks.iter().map(|block| (block.offset + block.body_length) as u64);
+        let mut ends = ends.collect::<Vec<u64>>().into_iter();
         let mut projection = places.clone();
         projection.sort_unstable();
         projection.dedup();
@@ -55,6 +63,7 @@ impl Format for Arrow {
             let columns = batch.into_arrays();
             let rows = columns.first().map_or(0, |column| column.len());
             arrays.push(rows, |i| Ok(columns[at[i]].clone()), sink)?;
+            input.follow(ends.next().unwrap_or_default())?;
         }
         arrays.finish()
     }
@@ -89,6 +98,8 @@ fn unpacked(file: &mut File, block: &Block) -> PolarsResult<u64> {
         _ => None,
     };
     let Some(batch) = batch else { return Ok(0) };
+    let rows = batch.length().map_err(wrong)?;
+    polars_ensure!((0..1 << 27).contains(&rows), ComputeError: "a batch of {rows} rows");
     let packed = batch.compression().map_err(wrong)?.is_some();
     let mut total = 0u64;
     for buffer in batch.buffers().map_err(wrong)?.into_iter().flatten() {

@@ -53,7 +53,11 @@ impl Format for JsonLines {
                     cells.push(line, values.len(), |place| values.get(place).map(|v| &v[..]), sink)
                 }
                 Err(error) => {
-                    let what = format!("not a JSON object: {error}");
+                    let text = String::from_utf8_lossy(text);
+                    let hint = ["NaN", "Infinity"].into_iter().find(|word| text.contains(word));
+                    let hint = hint
+                        .map_or(String::new(), |word| format!("; {word} is no JSON: write null"));
+                    let what = format!("not a JSON object: {error}{hint}");
                     cells.refuse(Error::line(&path, line, what), sink)
                 }
             }
@@ -64,6 +68,10 @@ impl Format for JsonLines {
                 "{}: keys that no object of the beginning has are left out: {others}",
                 path.display()
             );
+        }
+        // Of several files one may lack a key.
+        if entry.files.len() > 1 {
+            return cells.finish();
         }
         if let Some((name, _)) = names.iter().zip(seen).find(|(_, seen)| !seen) {
             return Err(Error::file(&path, format!("no object has the key {name}")));

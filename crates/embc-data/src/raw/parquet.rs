@@ -52,8 +52,11 @@ impl Format for Parquet {
     fn dense(&self) -> crate::view::Dense {
         crate::view::Dense::Standard
     }
-    fn read(&self, entry: &Entry, input: Input<'_>, sink: Sink<'_>) -> Result<()> {
-        let (layout, path) = (layout(entry)?, input.path);
+    fn in_pieces(&self) -> bool {
+        true
+    }
+    fn read(&self, entry: &Entry, mut input: Input<'_>, sink: Sink<'_>) -> Result<()> {
+        let (layout, path) = (layout(entry)?, input.path.clone());
         let mut file = File::open(&path).at(&path)?;
         let Schema { metadata, columns } = Schema::read(&path, &mut file)?;
         let folders = partitions(&path);
@@ -74,6 +77,8 @@ impl Format for Parquet {
         for group in &metadata.row_groups {
             let (chunks, bytes) = read_group(group, &wanted, &path, &mut file, sink)?;
             push_group(group.num_rows(), &chunks, bytes, &sources, &mut arrays, (&path, sink))?;
+            let end = group.parquet_columns().iter().map(|column| column.byte_range().end).max();
+            input.follow(end.unwrap_or_default())?;
         }
         arrays.finish()
     }
@@ -99,7 +104,7 @@ fn push_group(
     let step = (PART_BYTES / (16 * sources.len())).clamp(PART_ROWS.start, PART_ROWS.end);
     // A page may hold all rows of its group: each is unpacked as seldom as memory allows.
     let of_row = VALUE_BYTES * sources.len();
-    let span = (sink.room() as usize / 4 / of_row).clamp(step, rows.max(step));
+    let span = (sink.room() as usize / 2 / of_row).clamp(step, rows.max(step));
     sink.reserve((span.min(rows) * of_row) as u64 + bytes)?;
     for start in (0..rows).step_by(span) {
         let part = start..rows.min(start + span);

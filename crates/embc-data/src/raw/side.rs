@@ -10,6 +10,11 @@ use crate::vocab::Allowance;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+/// What the `i`th is called among the sources of a cache.
+pub(crate) fn source_name(i: usize) -> String {
+    format!("side {i}")
+}
+
 /// A table of attributes in memory.
 pub(crate) struct Attributes {
     /// The field of the rows that holds its keys.
@@ -24,11 +29,6 @@ impl Side {
     /// The column of this table that holds the keys.
     fn key(&self) -> &String {
         self.key.as_ref().unwrap_or(&self.of)
-    }
-
-    /// What it is called among the sources of a cache.
-    pub(crate) fn source_name(&self) -> String {
-        format!("side {}", self.of)
     }
 
     /// The table as an entry of its own, its key first.
@@ -71,7 +71,7 @@ impl Side {
 impl Attributes {
     /// Reads a table for rows of such fields; says where it came from.
     pub fn read(
-        side: &Side,
+        (i, side): (usize, &Side),
         main: &Entry,
         fields: &[Field],
         data_dir: &Path,
@@ -82,9 +82,9 @@ impl Attributes {
         let all = format.fields(&entry)?;
         let is_key = |field: &Field| field.name == *side.key() && field.role == Role::Categorical;
         let key = all.iter().position(is_key).expect("its first id");
-        let of = |field: &Field| field.name == side.of && field.role.is_coded();
+        let of = |field: &Field| field.name == side.of && field.role == Role::Categorical;
         let of = fields.iter().position(of).ok_or_else(|| {
-            let what = format!("side.of = {:?} is no column of ids of the rows", side.of);
+            let what = format!("side.of = {:?} is no column of one id of the rows", side.of);
             Error::Data(format!("data set {}: {what}", main.name))
         })?;
         let path = main.locate(&side.file, data_dir)?;
@@ -92,7 +92,7 @@ impl Attributes {
             Held { roles: all.iter().map(|field| field.role).collect(), ..Held::default() };
         held.columns.resize(all.len(), BlockColumn::default());
         let source = crate::ingest::read_file(
-            (&side.source_name(), &side.file.path.display().to_string()),
+            (&source_name(i), &side.file.path.display().to_string()),
             (&side.file, &path),
             &mut |_| Ok(()),
             &mut |input| format.read(&entry, input, &mut held),
@@ -101,7 +101,8 @@ impl Attributes {
         let keys = columns.remove(key);
         roles.remove(key);
         let mut row_of = HashMap::new();
-        for row in 0..rows {
+        // What is missing is no key.
+        for row in (0..rows).filter(|&row| !keys.of_row(row).is_empty()) {
             let value = keys.of_row(row);
             if let Some(other) = row_of.insert(value.to_vec(), row as u32) {
                 let of = |column: &BlockColumn, role, row| column.gathered(role, &[Some(row)]);

@@ -12,6 +12,14 @@ pub fn is_missing(value: &[u8]) -> bool {
             && MISSING.iter().any(|word| value.eq_ignore_ascii_case(word.as_bytes()))
 }
 
+/// The 12 of 12.0.
+pub fn whole(value: &[u8]) -> Option<&[u8]> {
+    value.strip_suffix(b".0").filter(|digits| {
+        let digits = digits.strip_prefix(b"-").unwrap_or(digits);
+        !digits.is_empty() && digits.iter().all(u8::is_ascii_digit)
+    })
+}
+
 /// 0 or 1, in digits or in words.
 pub fn label(value: &[u8]) -> Option<f64> {
     let value = value.trim_ascii();

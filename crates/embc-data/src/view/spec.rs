@@ -122,7 +122,10 @@ impl Resolved {
             Some(SplitChoice::Name(name)) => entry.split_rule(Some(name))?,
             None => entry.split_rule(None)?,
         };
-        let pair = pair(spec, &fields)?;
+        let said = entry.columns.as_ref();
+        let user = spec.user.as_ref().or(said.and_then(|columns| columns.user.as_ref()));
+        let item = spec.item.as_ref().or(said.and_then(|columns| columns.item.as_ref()));
+        let pair = pair(user, item, &fields)?;
         spec.check(&fields, pair.is_some(), examples)?;
         let by_user = examples != Examples::Rows;
         let timed = split.reads_time() || by_user;
@@ -186,11 +189,15 @@ impl Resolved {
 
 /// The columns of users and items, if there are any: those that are named, those that are called so,
 /// or the only two of one id each.
-fn pair(spec: &ViewSpec, fields: &[Field]) -> Result<Option<(String, String)>> {
+fn pair(
+    user: Option<&String>,
+    item: Option<&String>,
+    fields: &[Field],
+) -> Result<Option<(String, String)>> {
     let single = |field: &&Field| matches!(field.role, Role::Categorical | Role::Hex);
     let singles: Vec<&Field> = fields.iter().filter(single).collect();
     let features = fields.iter().filter(|field| field.role.is_feature()).count();
-    let find = |key: &str, given: &Option<String>, usual: &[&str]| match given {
+    let find = |key: &str, given: Option<&String>, usual: &[&str]| match given {
         Some(name) => match singles.iter().any(|field| field.name == *name) {
             true => Ok(Some(name.clone())),
             false => {
@@ -206,8 +213,8 @@ fn pair(spec: &ViewSpec, fields: &[Field]) -> Result<Option<(String, String)>> {
             Ok(singles.iter().find(is).map(|field| field.name.clone()))
         }
     };
-    let user = find("user", &spec.user, &["user", "user_id"])?;
-    let item = find("item", &spec.item, &["item", "item_id", "game"])?;
+    let user = find("user", user, &["user", "user_id"])?;
+    let item = find("item", item, &["item", "item_id", "game"])?;
     if user.is_some() && user == item {
         return Err(Error::Data("[data] user and item are one column".into()));
     }

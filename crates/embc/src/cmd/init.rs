@@ -4,9 +4,9 @@ use super::Outcome;
 use crate::cli::{Global, Init as Args, TextOrJson};
 use crate::progress::DataProgress;
 use crate::table::text_table;
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use embc_data::init::{Asked, Column, Draft, Use, init, role_name};
-use embc_data::registry::{Columns, Decimal, Encoding, Entry, Quote, Side, Weights};
+use embc_data::registry::{Columns, Decimal, Encoding, Entry, OnError, Quote, Side, Weights};
 use embc_data::split::SplitRule;
 use embc_lab::units::{bytes, count};
 use serde::Serialize;
@@ -36,6 +36,12 @@ pub fn run(args: &Args, global: &Global) -> Result<Outcome> {
             );
         }
     }
+    if let Some(known) = super::registry(global, &[])?.get(&name) {
+        bail!(
+            "--name {name}: there is a data set called so, {:?}: choose another --name",
+            known.title
+        );
+    }
     let asked = Asked {
         files: &args.files,
         name: name.clone(),
@@ -46,8 +52,13 @@ pub fn run(args: &Args, global: &Global) -> Result<Outcome> {
     let mut progress = DataProgress::new(&name, global.quiet);
     let draft = init(&asked, &mut |at| progress.watch(at))?;
     drop(progress);
-    std::fs::create_dir_all(&args.output)?;
-    write(&registry, &registry_text(&draft)?)?;
+    std::fs::create_dir_all(&args.output)
+        .with_context(|| format!("{}: cannot be made", args.output.display()))?;
+    let text = registry_text(&draft)?;
+    draft
+        .is_said_by(&text)
+        .with_context(|| format!("embc wrote what it does not read:\n{text}"))?;
+    write(&registry, &text)?;
     write(&experiment, &experiment_text(&draft)?)?;
     let understood = Understood::new(&draft)?;
     super::print(&match args.json.format {
@@ -63,15 +74,16 @@ pub fn run(args: &Args, global: &Global) -> Result<Outcome> {
     Ok(Outcome::Fine)
 }
 
-/// A name after that of a file, without its extensions.
+/// A name after that of a file, without its extensions, or of its folder.
 fn name_of(path: &Path) -> String {
-    let name = std::path::absolute(path).unwrap_or(path.into());
-    let name = name.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let stem = name.split('.').next().unwrap_or_default();
     let plain = |c: char| if c.is_ascii_alphanumeric() || "-_".contains(c) { c } else { '-' };
-    let name: String = stem.chars().map(plain).collect();
-    let name = name.trim_matches('-').to_lowercase();
-    if name.is_empty() { "data".into() } else { name }
+    let absolute = std::path::absolute(path).unwrap_or(path.into());
+    let names = absolute.ancestors().filter_map(|part| part.file_name());
+    let stems = names.map(|name| {
+        let stem = name.to_string_lossy().split('.').next().unwrap_or_default().to_lowercase();
+        stem.chars().map(plain).collect::<String>().trim_matches('-').to_string()
+    });
+    stems.into_iter().find(|stem| !stem.is_empty()).unwrap_or("data".into())
 }
 
 fn write(path: &Path, text: &str) -> Result<()> {
@@ -120,12 +132,14 @@ impl Understood {
         let known = |name: &str| looked_up.iter().find(|(other, _)| other == name).map(|of| of.1);
         let line = |column: &Column| {
             let (profile, rows) = (&column.profile, known(&column.profile.name));
-            let several = matches!(column.role, Use::Ids(_));
+            // A missing id is a row of the table, and no value.
+            let none =
+                matches!(column.role, Use::User | Use::Item | Use::Id) && profile.missing() > 0;
             Line {
                 name: profile.name.clone(),
                 is: role_name(column.role),
-                distinct: rows.filter(|_| several).map_or(profile.distinct, u64::from),
-                missing: Some(profile.rows - profile.present),
+                distinct: rows.map_or(profile.distinct, |rows| u64::from(rows) - u64::from(none)),
+                missing: Some(profile.missing()),
                 full_bytes: rows.map(full),
                 because: column.reason.clone(),
             }
@@ -165,7 +179,7 @@ impl Understood {
         }
         let row = |line: &Line| {
             vec![
-                line.name.clone(),
+                line.name.replace(char::is_control, " "),
                 line.is.into(),
                 count(line.distinct),
                 line.missing.map_or(String::new(), count),
@@ -184,6 +198,11 @@ impl Understood {
         );
         text
     }
+}
+
+/// Text that no line ends in.
+fn one_line(text: &str) -> String {
+    text.replace(char::is_control, " ")
 }
 
 fn quoted(text: &str) -> String {
@@ -271,12 +290,15 @@ fn dialect_text(text: &mut String, columns: &Columns) {
 fn columns_text(text: &mut String, draft: &Draft, columns: &Columns) {
     let reason = |name: &str| {
         let column = draft.columns.iter().find(|column| column.profile.name == name);
-        column.map_or(String::new(), |column| format!("  # {}", column.reason))
+        column.map_or(String::new(), |column| format!("  # {}", one_line(&column.reason)))
     };
     let _ = writeln!(text, "label = {}{}", quoted(&columns.label), reason(&columns.label));
     if columns.label == "all-positive" {
         text.truncate(text.trim_end().len());
         text.push_str("  # each row is something that happened\n");
+    }
+    if let Some(positive) = &columns.positive {
+        let _ = writeln!(text, "positive = {}", quoted(positive));
     }
     if columns.rating {
         text.push_str("rating = true\n");
@@ -284,10 +306,21 @@ fn columns_text(text: &mut String, draft: &Draft, columns: &Columns) {
     if columns.classes {
         text.push_str("classes = true\n");
     }
-    for (key, name) in [("weight", &columns.weight), ("time", &columns.time)] {
+    let single = [
+        ("user", &columns.user),
+        ("item", &columns.item),
+        ("weight", &columns.weight),
+        ("time", &columns.time),
+    ];
+    for (key, name) in single {
         if let Some(name) = name {
             let _ = writeln!(text, "{key} = {}{}", quoted(name), reason(name));
         }
+    }
+    if columns.on_error == OnError::Skip {
+        text.push_str(
+            "on_error = \"skip\"  # rows that cannot be read are left out, and counted\n",
+        );
     }
     for (key, names) in [("dense", &columns.dense), ("categorical", &columns.categorical)] {
         if !names.is_empty() {
@@ -307,16 +340,19 @@ fn columns_text(text: &mut String, draft: &Draft, columns: &Columns) {
                 None => "",
             };
             let (name, separator) = (quoted(&multi.name), quoted(&multi.separator));
+            let pad =
+                multi.pad.as_ref().map_or(String::new(), |pad| format!(", pad = {}", quoted(pad)));
             let _ = writeln!(
                 text,
-                "  {{ name = {name}, separator = {separator}{weights} }},{}",
+                "  {{ name = {name}, separator = {separator}{weights}{pad} }},{}",
                 reason(&multi.name)
             );
         }
         text.push_str("]\n");
     }
     for column in draft.columns.iter().filter(|column| column.role == Use::Out) {
-        let _ = writeln!(text, "# left out: {}: {}", column.profile.name, column.reason);
+        let (name, reason) = (one_line(&column.profile.name), one_line(&column.reason));
+        let _ = writeln!(text, "# left out: {name}: {reason}");
     }
 }
 
@@ -373,11 +409,6 @@ fn experiment_text(draft: &Draft) -> Result<String> {
         _ => 4096,
     };
     let mut data = String::new();
-    for (key, role) in [("user", Use::User), ("item", Use::Item)] {
-        if let Some(column) = draft.column(role) {
-            let _ = writeln!(data, "{key} = {}", quoted(&column.profile.name));
-        }
-    }
     if let Some(rule) = &draft.rule {
         let _ = writeln!(
             data,

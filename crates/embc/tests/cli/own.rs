@@ -416,3 +416,103 @@ fn partitions_are_columns() {
         (2.into(), 150.into())
     );
 }
+
+/// Single precision, no number, floats that are ids: Parquet and pandas' text of it are one data set,
+/// and what `init` makes of either is what its files are read as.
+#[test]
+fn what_is_easily_read_in_two_ways() {
+    let mut hashes = Vec::new();
+    for form in ["odd.csv", "odd.parquet"] {
+        let sandbox = Sandbox::new();
+        init(&sandbox, &[&own(form)]).fine();
+        for _ in 0..2 {
+            let ran = sandbox.run(&["data", "info", "odd", "--format", "json"]).fine();
+            let info: Value = serde_json::from_str(&ran.stdout).unwrap();
+            hashes.push(info["data_hash"].as_str().unwrap().to_string());
+            std::fs::remove_dir_all(sandbox.path("data")).unwrap();
+        }
+    }
+    assert!(hashes.iter().all(|hash| *hash == hashes[0]), "{hashes:?}");
+}
+
+/// A file that says so is believed: a label that lacks values, headers that are odd.
+#[test]
+fn names_are_believed() {
+    let row = |i: usize| (i * 7 % 40, i * 3 % 29, usize::from(i * i % 7 < 3));
+    let understand = |header: &str, line: &dyn Fn(usize) -> String| -> Ran {
+        let sandbox = Sandbox::new();
+        let rows: String = (0..600).map(|i| line(i) + "\n").collect();
+        sandbox.write("t.csv", format!("{header}\n{rows}"));
+        let ran = init(&sandbox, &[&sandbox.path("t.csv")]);
+        if ran.code == Some(0) {
+            let sweep = [
+                "sweep",
+                "--config",
+                "t.toml",
+                "--set",
+                "train.epochs=1",
+                "--set",
+                "train.seeds=[1]",
+            ];
+            sandbox.run(&sweep).fine();
+            sandbox.run(&["data", "info", "t"]).fine();
+        }
+        ran
+    };
+    let is = |ran: &Ran, name: &str| -> (String, String) {
+        let got: Value = serde_json::from_str(&ran.stdout).unwrap();
+        let columns = got["columns"].as_array().unwrap();
+        let line = columns.iter().find(|line| line["name"] == name).unwrap();
+        let text = |key: &str| line[key].as_str().unwrap_or_default().to_string();
+        (text("is"), text("because"))
+    };
+    let (header, label) = ("user,item,clicked", |i: usize| row(i).2.to_string());
+    let with = |label: &dyn Fn(usize) -> String| {
+        let line = |i: usize| format!("{},{},{}", row(i).0, row(i).1, label(i));
+        understand(header, &line)
+    };
+    let ran = with(&|i| if i == 7 { String::new() } else { label(i) }).fine();
+    assert_eq!(
+        is(&ran, "clicked"),
+        ("label".into(), "called so, and two values; 1 rows lack it, and are left out".into())
+    );
+    let ran = with(&|i| if i == 7 { "oops".into() } else { label(i) }).fine();
+    assert!(is(&ran, "clicked").1.contains("1 rows say neither"));
+    let ran = with(&|i| ["pos", "neg"][row(i).2].into()).fine();
+    assert_eq!(is(&ran, "clicked").0, "label");
+    let ran = with(&|i| ["-1", "1"][row(i).2].into()).fine();
+    assert_eq!(is(&ran, "clicked").0, "rating");
+    let ran = with(&|i| ["bad", "fair", "good"][i % 3].into()).fine();
+    assert_eq!(is(&ran, "clicked").0, "class");
+    with(&|i| format!("text {i}")).refuses("clicked is called as labels are, and");
+    // pandas' index, numbers for names, a header that comes again.
+    let line = |i: usize| format!("{i},{},{},{}", row(i).0, row(i).1, label(i));
+    let ran = understand(",user,item,clicked", &line).fine();
+    assert_eq!(is(&ran, "Unnamed: 0"), ("left out".into(), "the rows counted: a key".into()));
+    let ran = understand("7,user,item,clicked", &line).fine();
+    assert_eq!(is(&ran, "clicked").0, "label");
+    understand("x,x,item,clicked", &line).refuses("t.csv:1: columns 1 and 2 are both called x");
+    let again = |i: usize| if i == 300 { "n,user,item,clicked".into() } else { line(i) };
+    let ran = understand("n,user,item,clicked", &again).fine();
+    assert!(is(&ran, "clicked").1.contains("1 rows say neither"));
+    // Numbers that hardly repeat go with everything, and are no copies of each other.
+    let places = |i: usize| {
+        format!("{},{},{}.{i},{}.{i},{}", row(i).0, row(i).1, i * 13 % 90, i * 17 % 180, label(i))
+    };
+    let ran = understand("user,item,lat,lon,clicked", &places).fine();
+    assert_eq!((is(&ran, "lat").0, is(&ran, "lon").0), ("number".into(), "number".into()));
+    // Times by any name; dates that nobody can read are not guessed.
+    let times = |i: usize| {
+        format!(
+            "{},{},{},{}/12/2023,{}",
+            row(i).0,
+            row(i).1,
+            1_700_000_000 + i,
+            1 + i % 28,
+            label(i)
+        )
+    };
+    let ran = understand("user,item,created_at,day_of,clicked", &times).fine();
+    assert_eq!(is(&ran, "created_at").0, "time");
+    assert!(is(&ran, "day_of").1.contains("write them as 2023-12-31"), "{:?}", is(&ran, "day_of"));
+}
