@@ -164,7 +164,8 @@ impl View {
         if resolved.negatives > 0 && pair.is_none() {
             return Err(Error::Data(no_pair("[data] negatives", &cache.fields)));
         }
-        if class.is_some_and(|c| cache.meta.columns[c].distinct < 3) {
+        let own = entry.columns.is_some();
+        if own && class.is_some_and(|c| cache.meta.columns[c].distinct < 3) {
             let what = "classes = true is of three classes or more: of two texts, say positive = \"…\", the one that means 1";
             return Err(Error::Data(what.into()));
         }

@@ -9,6 +9,7 @@ mod histories;
 mod hostile;
 mod leaks;
 mod own;
+mod readers;
 mod real;
 mod sandbox;
 mod smoke;
