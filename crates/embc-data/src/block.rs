@@ -84,6 +84,26 @@ impl BlockColumn {
         self.at(self.codes.as_ref().map_or(row, |codes| codes[row] as usize))
     }
 
+    /// The values of each of these rows of a column of several ids.
+    pub fn bags(
+        &self,
+        rows: std::ops::Range<usize>,
+    ) -> impl Iterator<Item = impl Iterator<Item = &[u8]>> {
+        let (lengths, _) = self.numbers.as_chunks::<4>();
+        let length = |row: usize| u32::from_le_bytes(lengths[row]) as usize;
+        let mut start = (0..rows.start).map(length).sum();
+        rows.map(move |row| {
+            let first = start;
+            start += length(row);
+            (first..start).map(|at| self.at(at))
+        })
+    }
+
+    /// The number of a row of a column of numbers.
+    pub fn number_of(&self, row: usize) -> f64 {
+        f64::from_le_bytes(self.numbers.as_chunks::<8>().0[row])
+    }
+
     /// Bytes that it holds.
     pub fn bytes(&self) -> usize {
         self.numbers.len() + self.text.len() + 4 * self.ends.len()

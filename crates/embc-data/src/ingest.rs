@@ -283,7 +283,7 @@ impl Build<'_> {
 pub(crate) type Read_ = (Vec<(PathBuf, Source)>, BTreeMap<String, f64>);
 
 /// Streams all raw files, or the generator, into the columns.
-fn read_all(
+pub(crate) fn read_all(
     entry: &Entry,
     format: &dyn Format,
     data_dir: &Path,

@@ -127,7 +127,7 @@ pub fn init(asked: &Asked<'_>, watch: Watch<'_>) -> Result<Draft> {
 }
 
 /// What kind of table a file is, or the parts in a folder or of a pattern: as the first of them.
-fn sniff_all(path: &Path) -> Result<Kind> {
+pub(crate) fn sniff_all(path: &Path) -> Result<Kind> {
     if !path.exists() && !path.to_string_lossy().contains(['*', '?', '[']) {
         return Err(Error::file(path, "no such file or folder"));
     }

@@ -4,7 +4,7 @@
 //! [`view::View`] applies an experiment's labels, split and vocabularies, and streams batches.
 
 pub mod atomic;
-mod block;
+pub mod block;
 pub mod cache;
 mod calm;
 mod candidates;
@@ -22,6 +22,7 @@ mod negative;
 mod queries;
 pub mod raw;
 pub mod registry;
+pub mod rows;
 pub mod split;
 pub mod synth;
 pub mod view;

@@ -12,12 +12,13 @@ use crate::record::{Program, Record};
 use crate::spec::TrialSpec;
 use crate::tensors::{self, Stored};
 use anyhow::{Context, Result, bail};
-use embc_core::batch::{Batch, Data, FieldShape, Items, Shape};
+use embc_core::batch::{Batch, Data, Examples, FieldShape, Items, Shape};
 use embc_core::model::Mode;
 use embc_core::net::Net;
 use embc_core::scheme::Origin;
 use embc_core::state::{HasState, Tensor, What, is_optimizer, restore};
 use embc_data::registry::Entry;
+use embc_data::rows::Reads;
 use embc_data::view::View;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -50,6 +51,9 @@ struct Description {
     classes: usize,
     train_rows: u64,
     items: Option<Items>,
+    /// How the files were read that it was trained on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    reads: Option<Reads>,
     /// SHA-256 of each file.
     files: BTreeMap<String, String>,
     /// SHA-256 of all of this, but for this.
@@ -138,6 +142,7 @@ pub fn save(
         classes: shape.classes,
         train_rows: shape.train_rows,
         items: shape.items,
+        reads: Some(Reads::new(entry)),
         files: names.into_iter().map(digest).collect::<Result<_>>()?,
         sha256: String::new(),
     };
@@ -175,6 +180,7 @@ pub struct Model {
     dense: Vec<String>,
     standard: Vec<(f64, f64)>,
     fields: Vec<Field>,
+    reads: Option<Reads>,
     net: Net,
 }
 
@@ -198,8 +204,8 @@ impl Model {
             }
             let shape = it.shape(&Stored::open(&folder.join(COUNTS))?)?;
             let net = net(&it.spec, &shape, &Stored::open(&folder.join(WEIGHTS))?)?;
-            let Description { spec, dense, standard, fields, .. } = it;
-            Ok(Self { spec, shape, folder: folder.into(), dense, standard, fields, net })
+            let Description { spec, dense, standard, fields, reads, .. } = it;
+            Ok(Self { spec, shape, folder: folder.into(), dense, standard, fields, reads, net })
         };
         read().with_context(|| path.display().to_string())
     }
@@ -207,6 +213,19 @@ impl Model {
     /// The logits of a batch [B × outputs].
     pub fn score(&mut self, batch: &Batch) -> &[f32] {
         self.net.score(batch, Mode::Eval)
+    }
+
+    /// How the files were read that it was trained on.
+    pub fn reads(&self) -> Result<&Reads> {
+        self.reads
+            .as_ref()
+            .context("a model of an embc that did not note how its files were read: train it again")
+    }
+
+    /// How it wants its examples.
+    pub fn examples(&self) -> Result<Examples> {
+        let kind = embc_core::model::find(&self.spec.model.kind).expect("checked");
+        kind.examples(&self.spec.model.knobs).map_err(anyhow::Error::msg)
     }
 
     /// What the model sees of a dense feature's value.
@@ -251,6 +270,11 @@ pub struct Ids {
 }
 
 impl Ids {
+    /// True for a value of training.
+    pub fn knows(&self, value: &str) -> bool {
+        self.ids.contains_key(value)
+    }
+
     /// The id of a value.
     pub fn of(&self, value: &str) -> Option<u32> {
         self.ids.get(value).copied().or(self.unknown)

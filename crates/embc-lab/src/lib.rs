@@ -25,6 +25,7 @@ pub mod memory;
 pub mod order;
 pub mod overrides;
 pub mod plan;
+pub mod predict;
 pub mod provenance;
 mod query;
 pub mod record;

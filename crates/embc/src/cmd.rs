@@ -28,6 +28,7 @@ pub mod compare;
 pub mod data;
 pub mod init;
 pub mod list;
+pub mod predict;
 pub mod recommend;
 pub mod report;
 pub mod sweep;

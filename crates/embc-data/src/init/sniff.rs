@@ -166,16 +166,7 @@ fn table(path: &Path, head: &[u8], whole: bool) -> Result<Kind> {
         None => Error::file(path, "is no table that embc knows: its lines have no two columns each, by tab, comma, semicolon, bar or ::"),
     })?;
     columns.delimiter = delimiter.into();
-    reason += &format!(
-        "columns by {}",
-        match delimiter {
-            "\t" => "tab",
-            "," => "comma",
-            ";" => "semicolon",
-            "|" => "bar",
-            _ => "::",
-        }
-    );
+    reason += &format!("columns by {}", name_of(delimiter));
     let first = records[0].clone();
     let typed: Vec<Option<(&str, &str)>> = first.iter().map(|name| name.split_once(':')).collect();
     let is_typed = typed.iter().all(|name| {
@@ -207,6 +198,16 @@ fn table(path: &Path, head: &[u8], whole: bool) -> Result<Kind> {
     Ok(Kind { format: "csv", columns, names, types, reason })
 }
 
+fn name_of(delimiter: &str) -> &str {
+    match delimiter {
+        "\t" => "tab",
+        "," => "comma",
+        ";" => "semicolon",
+        "|" => "bar",
+        other => other,
+    }
+}
+
 /// What is wrong with a line, where one is to blame.
 type NoTable = Option<(u64, String)>;
 
@@ -228,7 +229,7 @@ fn delimiter(head: &[u8]) -> std::result::Result<(&'static str, Vec<Vec<String>>
         let other = records.iter().find(|record| record.len() != width);
         let other = other.map(|record| {
             let line = record.position().map_or(1, csv::Position::line);
-            let name = if byte == b'\t' { "tab" } else { delimiter };
+            let name = name_of(delimiter);
             (line, format!("{} columns by {name}, and the first line has {width}", record.len()))
         });
         let alike = records.iter().filter(|record| record.len() == width).count();

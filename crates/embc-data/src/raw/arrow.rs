@@ -293,8 +293,8 @@ impl Column {
         array: &dyn Array,
         lists: &Lists<'_>,
     ) -> std::result::Result<(), String> {
-        if let Err(what) = check(reader.field, lists.values.dtype()) {
-            self.unread(&what, array);
+        if check(reader.field, lists.values.dtype()).is_err() {
+            self.unread(&format!("{} holds lists of no single values", reader.field.name), array);
             return Ok(());
         }
         let mut cell = Vec::new();

@@ -1,5 +1,6 @@
 //! A trial as a value: run from its order, kept as a model, loaded in another process.
 
+use crate::own::own;
 use crate::sandbox::Sandbox;
 use crate::smoke::{CONFIG, REGISTRY, records};
 use embc_core::batch::{Bag, Batch};
@@ -73,4 +74,59 @@ fn a_model_predicts_in_another_process() {
     batch.size = expect.len();
     assert!(batch.size > 100);
     assert_eq!(model.score(&batch), expect);
+}
+
+/// Scores of files that a model has not seen are those of its own evaluation, to the last bit, whatever
+/// form the rows are in; what it does not know is counted, and nothing but the model is needed.
+#[test]
+fn a_model_scores_files() {
+    let sandbox = Sandbox::new();
+    let table = own("table.csv");
+    sandbox.run(&["init", table.to_str().unwrap()]).fine();
+    let train = [
+        "train",
+        "--config",
+        "table.toml",
+        "--set",
+        "train.epochs=2",
+        "--set",
+        "scheme.kind=memcom",
+    ];
+    sandbox
+        .run(
+            &[&train[..], &["--set", "budget.compression=[2]", "--out", "m", "--scores", "s.csv"]]
+                .concat(),
+        )
+        .fine();
+    let elsewhere = Sandbox::new();
+    std::fs::rename(sandbox.path("m"), elsewhere.path("m")).unwrap();
+    let mut first = None;
+    for form in ["csv", "parquet", "arrow", "jsonl", "zip"] {
+        let file = own(&format!("table.{form}"));
+        let ran = elsewhere.run(&["predict", "m", file.to_str().unwrap()]).fine();
+        assert_eq!(ran.stdout.lines().count(), 601, "{form}");
+        assert_eq!(*first.get_or_insert(ran.stdout.clone()), ran.stdout, "{form}");
+    }
+    let all = first.unwrap();
+    let scored = |row: &str| all.lines().nth(1 + row.parse::<usize>().unwrap()).unwrap();
+    let of_training = std::fs::read_to_string(sandbox.path("s.csv")).unwrap();
+    for line in of_training.lines().skip(1) {
+        let [row, _, _, score] = line.split(',').collect::<Vec<_>>()[..] else { panic!("{line}") };
+        assert_eq!(scored(row), format!("{row},{score}"));
+    }
+    assert!(of_training.lines().count() > 50);
+    // Without a label, with a user that nobody knows, to a file.
+    let rows = "price,user,item,tags\n3.5,9999,item 6,Drama\n,18,item 22,\n";
+    elsewhere.write("new.csv", rows);
+    let ran = elsewhere.run(&["predict", "m", "new.csv", "--output", "p.csv"]).fine();
+    assert!(
+        ran.stderr.contains("user: 1 of 2 values are unknown to the model, 50.0 %"),
+        "{}",
+        ran.stderr
+    );
+    assert_eq!(std::fs::read_to_string(elsewhere.path("p.csv")).unwrap().lines().count(), 3);
+    elsewhere.write("less.csv", "price,user,tags\n3.5,1,Drama\n");
+    elsewhere.run(&["predict", "m", "less.csv", "--output", "q.csv"]).refuses("no column item");
+    assert!(!elsewhere.path("q.csv").exists());
+    elsewhere.run(&["predict", "nothing", "new.csv"]).refuses("no model here");
 }

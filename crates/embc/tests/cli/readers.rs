@@ -159,6 +159,13 @@ fn hostile_archives() {
     zip("two.zip", &[("a.csv", table), ("b.csv", table)]).refuses("of several files");
     zip("out.zip", &[("../../a.csv", table)]).refuses("would lie elsewhere");
     zip("none.zip", &[]).refuses("none.zip");
+    // Two GiB of a few bytes, by what the directory says.
+    zip("bomb.zip", &[("a.csv", table)]).fine();
+    let mut bomb = std::fs::read(sandbox.path("bomb.zip")).unwrap();
+    let directory = bomb.windows(4).position(|four| four == b"PK\x01\x02").unwrap();
+    bomb[directory + 24..directory + 28].copy_from_slice(&(2u32 << 30).to_le_bytes());
+    sandbox.write("bomb2.zip", bomb);
+    sandbox.run(&["init", "bomb2.zip"]).refuses("of 2048 MiB in 0 KiB");
     let inner = std::fs::read(sandbox.path("two.zip")).unwrap();
     zip("nested.zip", &[("a.zip", &inner)]).refuses("an archive again");
     // A line without an end, from a few bytes.
