@@ -77,14 +77,15 @@ pub enum Command {
 
 /// Understand files as they are, and write a data set and an experiment that run
 ///
-/// Reads CSV, TSV (any delimiter, with or without a header), Parquet, Arrow, JSON lines, RecBole's
-/// atomic files, libsvm and libffm; plain, .gz, .zst or .zip; a file, a folder of parts, a pattern.
-/// Every row is read, once: what a column is for is decided by all of its values, and NAME.data.toml
-/// says why. A file with other columns that shares one with the first is a table of attributes.
+/// Reads CSV and TSV (by tab, comma, semicolon, bar or ::, with or without a header), Parquet, Arrow
+/// files, JSON lines, RecBole's atomic files, libsvm and libffm; plain, .gz, .zst or .zip; a file, a
+/// folder of parts, a pattern. Every row is read, once: what a column is for is decided by all of its
+/// values, and NAME.data.toml says why. The rows come first: a later file with other columns that
+/// shares one with them is a table of attributes.
 ///
 ///   embc init clicks.csv
 ///   embc init clicks/ --label bought
-///   embc init ml-100k.inter ml-100k.item
+///   embc init shop.inter shop.item
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
 pub struct Init {
