@@ -48,7 +48,8 @@ impl Format for Arrow {
             dictionaries += calmly(&path, || unpacked(&mut file, block))?;
         }
         // As it lies there, and unpacked.
-        sink.reserve(2 * largest + dictionaries)?;
+        let needs = 2 * largest + dictionaries;
+        sink.reserve(needs).map_err(|error| Error::file(&path, error))?;
         let ends = metadata.blocks.iter().map(|block| (block.offset + block.body_length) as u64);
         let mut ends = ends.collect::<Vec<u64>>().into_iter();
         let mut projection = places.clone();

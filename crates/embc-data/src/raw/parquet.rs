@@ -105,7 +105,8 @@ fn push_group(
     // A page may hold all rows of its group: each is unpacked as seldom as memory allows.
     let of_row = VALUE_BYTES * sources.len();
     let span = (sink.room() as usize / 2 / of_row).clamp(step, rows.max(step));
-    sink.reserve((span.min(rows) * of_row) as u64 + bytes)?;
+    let needs = (span.min(rows) * of_row) as u64 + bytes;
+    sink.reserve(needs).map_err(|error| Error::file(path, error))?;
     for start in (0..rows).step_by(span) {
         let part = start..rows.min(start + span);
         let decoded = chunks.par_iter().with_max_len(1);
@@ -175,7 +176,7 @@ fn read_group<'a>(
         }
         bytes += range.end - range.start;
     }
-    sink.reserve(bytes)?;
+    sink.reserve(bytes).map_err(|error| Error::file(path, error))?;
     let mut chunks = Vec::new();
     for ((field, role), metadata) in wanted.iter().zip(all) {
         if metadata.is_empty() {

@@ -14,6 +14,9 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
 
+/// Rows below which hardly anything can be told apart.
+const FEW: u64 = 2_000;
+
 /// Width of the embedding that the experiment begins with.
 const DIM: u64 = 16;
 
@@ -196,6 +199,9 @@ impl Understood {
             text,
             "\nall tables: {values} values, {full} uncompressed ({DIM} dimensions of float32)"
         );
+        if self.rows < FEW {
+            text += "few rows: most differences between schemes will be chance\n";
+        }
         text
     }
 }
