@@ -416,7 +416,7 @@ fn describe(
     }))
 }
 
-/// Rows of the role, for a reader of a draft.
+/// What a column is for, in a word.
 pub fn role_name(role: Use) -> &'static str {
     match role {
         Use::Label | Use::Texts => "label",
