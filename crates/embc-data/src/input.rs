@@ -175,7 +175,9 @@ impl<'a> Input<'a> {
         let inside = if packed.is_some() { "holds what is " } else { "is " };
         let known = NO_TEXT.iter().find(|(begin, _)| start.starts_with(begin));
         let what = match known {
-            Some(_) if packed.is_some() => Some("no text: unpack it"),
+            Some((_, what)) if packed.is_some() && !what.starts_with("text") => {
+                Some("no text: unpack it")
+            }
             Some((_, what)) => Some(*what),
             None if packed.is_some() && start.starts_with(b"PK\x03\x04") => {
                 Some("an archive again: unpack it, and name what is in it")

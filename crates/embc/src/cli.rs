@@ -10,6 +10,8 @@ use std::path::PathBuf;
 /// compares them at equal memory: several seeds, error bars, parameters and bytes.
 ///
 /// Start with:  embc sweep --config quickstart
+///
+/// Your data:   embc init FILE
 #[derive(Parser)]
 #[command(version, propagate_version = true, disable_help_subcommand = true)]
 pub struct Cli {

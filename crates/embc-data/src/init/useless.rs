@@ -66,7 +66,7 @@ fn is_copy(cache: &Cache, a: usize, b: usize) -> bool {
     })
 }
 
-/// Why a column gives the label away, if it does: its values that repeat, or its order, tell it.
+/// Why a column gives the label away, if it does: nearly all rows of a value that repeats have one.
 fn gives_away(columns: &[Column], cache: &Cache, column: usize, label: usize) -> Option<String> {
     let values = columns[label].profile.values.as_ref()?;
     let classes = cache.meta.columns[label].distinct as usize;
