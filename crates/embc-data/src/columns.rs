@@ -40,7 +40,7 @@ const BLOCK_BYTES: usize = 1 << 24;
 pub struct Rows {
     roles: Vec<Role>,
     send: SyncSender<Block>,
-    /// Bytes for what files have in one piece, and those that are reserved.
+    /// Bytes for what files have in one piece.
     reading: u64,
     block: Vec<BlockColumn>,
     held: u64,
