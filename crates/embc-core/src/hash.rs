@@ -10,20 +10,12 @@ use crate::state::{State, TensorMut};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Bijective 64-bit mixer (the finaliser of MurmurHash3, Stafford's variant 13).
-#[inline(always)]
-pub fn mix64(mut x: u64) -> u64 {
-    x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    x ^ (x >> 31)
-}
+pub use embc_device::{mix64, scaled};
 
-/// hash · size / 2⁶⁴, rounded down: a number below `size`, which is at most 2³². In halves, which
-/// vectors can multiply.
+/// The hash of a block of an id's embedding.
 #[inline(always)]
-pub fn scaled(hash: u64, size: u64) -> u32 {
-    let (high, low) = (hash >> 32, hash & 0xFFFF_FFFF);
-    ((high * size + ((low * size) >> 32)) >> 32) as u32
+pub fn of_block(id: u32, key: u64, block: usize) -> u64 {
+    mix64(mix64(u64::from(id) ^ key) ^ block as u64)
 }
 
 /// Which family maps an id to a row.
@@ -56,6 +48,11 @@ impl Hash {
             HashFamily::Poly31 => 1 + rng.below((1 << 30) - 1),
         };
         Self { family, key, rows: u64::from(rows) }
+    }
+
+    /// The family, its key and the rows.
+    pub fn parts(&self) -> (HashFamily, u64, u64) {
+        (self.family, self.key, self.rows)
     }
 
     /// Walks the key, so that saved weights say which rows they are looked up in.

@@ -8,6 +8,7 @@ use crate::batch::{Batch, Shape};
 use crate::budget::{self, Budget, Rules};
 use crate::cancel::Cancel;
 use crate::census::{Census, census};
+use crate::graph::{self, Graph};
 use crate::hash::HashFamily;
 use crate::init::Init;
 use crate::linalg::{axpy, scale, vectorised};
@@ -334,6 +335,38 @@ impl Layer {
         for (i, table) in self.tables.iter_mut().enumerate() {
             table.embedding.state(&mut prefix(&format!("table{i}"), visit));
         }
+    }
+
+    /// States the lookups of all inputs, in their order.
+    pub fn graph<'a>(&'a self, g: &mut Graph<'a>, shape: &Shape) {
+        let mut inputs: Vec<_> = (self.tables.iter().enumerate())
+            .flat_map(|(t, table)| table.inputs.iter().map(move |&input| (input, t, table)))
+            .collect();
+        inputs.sort_by_key(|((input, ..), ..)| *input);
+        let names = graph::names(shape, inputs.iter().map(|((_, field, _), ..)| *field));
+        for (((_, field, offset), t, table), name) in inputs.into_iter().zip(&names) {
+            let vocab = shape.fields[field].vocab;
+            g.input(name, (t, offset, vocab), |g, ids| {
+                let row = table.embedding.graph(g, ids);
+                let of_field = |unknown: &&UntrainedIds| unknown.is_of(offset);
+                let unknown = table.unknown.iter().find(of_field);
+                unknown.map_or(row, |unknown| unknown.graph(g, ids, row))
+            });
+        }
+    }
+
+    /// Width of each input's rows.
+    pub fn widths(&self) -> Vec<usize> {
+        let mut widths = vec![0; self.rows.len()];
+        for table in &self.tables {
+            table.inputs.iter().for_each(|(input, ..)| widths[*input] = table.width);
+        }
+        widths
+    }
+
+    /// How ids of a bag become one row.
+    pub fn pooling(&self) -> Pooling {
+        self.rules.pooling
     }
 
     /// Who shares what in each table; `specs` are those of the plan.

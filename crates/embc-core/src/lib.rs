@@ -10,6 +10,7 @@ pub mod budget;
 pub mod cancel;
 pub mod census;
 pub mod gather;
+pub mod graph;
 pub mod hash;
 pub mod init;
 pub mod kmeans;

@@ -1,11 +1,13 @@
 //! Models: the registry, and what a model must do. A model knows no scheme.
 
 use crate::batch::{Bag, Examples, Shape};
+use crate::graph::Graph;
 use crate::param::Param;
 use crate::rng::Rng;
 use crate::scheme::Knobs;
 use crate::state::State;
 use crate::task::LabelKind;
+use embc_device::program::{Node, Op};
 use serde::Serialize;
 
 mod dcn;
@@ -162,6 +164,8 @@ pub trait Model: Send {
     /// From the logits' gradient: writes that of each input's rows [B × width] and adds to the
     /// model's own. `x` is that of the last forward pass in training mode.
     fn backward(&mut self, x: &Features<'_>, dout: &[f32], drows: &mut [Vec<f32>]);
+    /// States the logits of an evaluation, which are those of `forward`.
+    fn graph<'a>(&'a self, g: &mut Graph<'a>) -> Node;
     /// Visits all parameters in a fixed order.
     fn params(&mut self, visit: &mut dyn FnMut(&mut Param));
     /// Visits everything a checkpoint needs.

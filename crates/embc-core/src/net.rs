@@ -2,6 +2,7 @@
 
 use crate::batch::{Batch, Data, Protocol, Shape, Split};
 use crate::cancel::Cancel;
+use crate::graph::{Graph, HashAs};
 use crate::layer::Layer;
 use crate::loss::{Loss, MISS, Sampled};
 use crate::metric::{Bucket, Metric, Ranking, RowMetrics, Values};
@@ -53,6 +54,20 @@ impl Net {
     pub fn params(&mut self, visit: &mut dyn FnMut(&mut Param)) {
         self.layer.params(visit);
         self.model.params(visit);
+    }
+
+    /// States what it computes: the lookups of all inputs that a score reads, and with `scores` the
+    /// model. In an evaluation [`Layer::prepare_unknown`] came before.
+    pub fn graph(&self, shape: &Shape, hash_as: HashAs, scores: bool) -> Graph<'_> {
+        let mut graph = Graph::new(hash_as);
+        graph.model(&self.layer.widths(), shape.dense, |g| self.model.graph(g));
+        let read = graph.read();
+        if !scores {
+            graph = Graph::new(hash_as);
+        }
+        self.layer.graph(&mut graph, shape);
+        graph.inputs.truncate(read);
+        graph
     }
 
     /// The logits of a batch [B × outputs], unless the step is one of a sampled softmax.

@@ -57,6 +57,16 @@ impl Packed {
         self.words[word] = self.words[word] & !(mask << shift) | u64::from(value) << shift;
     }
 
+    /// Bits of an integer.
+    pub fn bits(&self) -> u32 {
+        self.bits
+    }
+
+    /// The words.
+    pub fn words(&self) -> &[u64] {
+        &self.words
+    }
+
     /// The words, for checkpoints.
     pub fn tensor(&mut self) -> TensorMut<'_> {
         TensorMut::u64(&mut self.words)

@@ -6,10 +6,13 @@
 //! off by at most half a step. fp16 keeps no range. Where a parameter ends inside a group, the next
 //! one shares that group's range.
 
+use crate::graph::Graph;
 use crate::packed::Packed;
 use crate::param::Param;
 use crate::scheme::{Embedding, Footprint, Precision, Tape};
 use crate::state::{State, TensorMut, is_optimizer};
+use embc_device::program::Node;
+use embc_device::tensor::Stored;
 use half::{bf16, f16};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -196,7 +199,33 @@ impl Quantized {
     }
 }
 
+/// The codes of a table, where each of its parameters begins in them, and how they are to be read.
+#[derive(Clone, Copy)]
+pub(crate) struct Coded<'a> {
+    pub stored: Stored,
+    pub codes: &'a Packed,
+    pub ranges: &'a [u32],
+    places: &'a [(String, [u64; 2])],
+}
+
+impl Coded<'_> {
+    /// The place of the first code of a parameter.
+    pub fn first(&self, param: &str) -> u64 {
+        let place = self.places.iter().find(|(name, _)| name == param);
+        place.expect("every parameter is coded").1[0]
+    }
+}
+
 impl Embedding for Quantized {
+    fn graph<'a>(&'a self, g: &mut Graph<'a>, ids: Node) -> Node {
+        let Self { codes, ranges, places, group, .. } = self;
+        let stored = match self.storage {
+            Storage::Fp32 => unreachable!("something is quantised"),
+            Storage::Fp16 => Stored::Half,
+            other => Stored::Levels { bits: other.bits() as u8, group: *group as u32 },
+        };
+        g.coded(Coded { stored, codes, ranges, places }, |g| self.inner.graph(g, ids))
+    }
     fn gather(&self, ids: &[u32], out: &mut [f32], tape: &mut Tape) {
         self.inner.gather(ids, out, tape);
     }

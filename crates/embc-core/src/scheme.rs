@@ -7,12 +7,14 @@
 
 use crate::batch::Data;
 use crate::cancel::Cancel;
+use crate::graph::Graph;
 use crate::hash::HashFamily;
 use crate::init::Init;
 use crate::param::Param;
 use crate::quantize::Storage;
 use crate::rng::Rng;
 use crate::state::{State, Tensors};
+use embc_device::program::{Int, Node, Op};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::ops::ControlFlow;
@@ -388,6 +390,8 @@ pub trait Embedding: Send + Sync {
     fn state(&mut self, visit: State<'_>) {
         self.params(&mut |param| param.state(visit));
     }
+    /// States how rows come from ids [N × 1], which are those of `gather`.
+    fn graph<'a>(&'a self, g: &mut Graph<'a>, ids: Node) -> Node;
     /// The memory it holds.
     fn footprint(&self) -> Footprint;
     /// Called after every optimizer step; `rng` is a function of (seed, table, step). Once

@@ -1,6 +1,8 @@
 //! Ids that training does not have, and what stands for them.
 
+use crate::graph::Graph;
 use crate::scheme::{Embedding, Tape};
+use embc_device::program::{Node, Op};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
@@ -41,6 +43,21 @@ impl UntrainedIds {
             }
         }
         Self { field, runs, row: vec![0.0; width] }
+    }
+
+    /// True for the ids of the field that begins at `offset`.
+    pub(super) fn is_of(&self, offset: u32) -> bool {
+        self.field.start == offset
+    }
+
+    /// States the rows of ids, given those that the scheme has.
+    pub(super) fn graph<'a>(&'a self, g: &mut Graph<'a>, ids: Node, row: Node) -> Node {
+        let when = match &self.runs[..] {
+            [Range { start, end }] => g.op(Op::Within { x: ids, from: *start, to: *end }),
+            _ => g.listed("untrained", 2, 1, |id, _| u32::from(self.holds(id))),
+        };
+        let tensor = g.row(&format!("stand-in {}", self.field.start), &self.row);
+        g.op(Op::Replace { x: row, when, tensor })
     }
 
     fn holds(&self, id: u32) -> bool {

@@ -114,6 +114,19 @@ impl Model for Network {
         out.iter_mut().zip(&self.logits).for_each(|(out, logit)| *out += logit);
     }
 
+    fn graph<'a>(&'a self, g: &mut Graph<'a>) -> Node {
+        let features = g.features();
+        let first = g.concat(features);
+        let last = self.cross.iter().fold(first, |before, layer| {
+            let u = layer.graph(g, before, false);
+            let product = g.mul(first, u);
+            g.add(product, before)
+        });
+        let of_cross = self.of_cross.graph(g, last, false);
+        let body = self.body.graph(g, first);
+        let of_body = self.of_body.graph(g, body, false);
+        g.add(of_cross, of_body)
+    }
     fn backward(&mut self, x: &Features<'_>, dout: &[f32], drows: &mut [Vec<f32>]) {
         let Self { cross, body, of_cross, of_body, joined, x: xs, u, grads, dbody, .. } = self;
         let (first, dfirst) = joined.grads();

@@ -111,6 +111,32 @@ impl Model for Network {
         }
     }
 
+    fn graph<'a>(&'a self, g: &mut Graph<'a>) -> Node {
+        let features = g.features();
+        let joined = g.concat(features.clone());
+        let body = self.body.graph(g, joined);
+        let mut logit = self.output.graph(g, body, false);
+        let (rows, dense) = features.split_at(features.len() - usize::from(self.dense.is_some()));
+        if let Some(of_dense) = &self.dense {
+            let of_dense = of_dense.graph(g, dense[0], false);
+            logit = g.add(logit, of_dense);
+        }
+        let half_of_squares = |x: Node, sign: f32, g: &mut Graph<'a>| {
+            let x = g.op(Op::Slice { x, from: 1, width: self.width as u32 - 1 });
+            let squares = g.mul(x, x);
+            let sum = g.op(Op::Sum { x: squares });
+            g.scale(sum, sign * 0.5)
+        };
+        let sums = g.sum(rows.iter().copied());
+        for &row in rows {
+            let own = half_of_squares(row, -1.0, g);
+            logit = g.add(logit, own);
+        }
+        let first_order = g.op(Op::Slice { x: sums, from: 0, width: 1 });
+        let together = half_of_squares(sums, 1.0, g);
+        let pairs = g.add(first_order, together);
+        g.add(logit, pairs)
+    }
     fn backward(&mut self, x: &Features<'_>, dout: &[f32], drows: &mut [Vec<f32>]) {
         let Self { width, dense, body, output, joined, sums, dbody, .. } = self;
         let (first, dfirst) = joined.grads();

@@ -144,6 +144,15 @@ impl Model for Network {
         out.copy_from_slice(self.top.output());
     }
 
+    fn graph<'a>(&'a self, g: &mut Graph<'a>) -> Node {
+        let inputs = g.features();
+        let (rows, dense) = inputs.split_at(self.dots.vectors - usize::from(self.bottom.is_some()));
+        let bottom = self.bottom.as_ref().map(|bottom| bottom.graph(g, dense[0]));
+        let z = g.concat(bottom.iter().chain(rows).copied().collect());
+        let dots = g.op(Op::Dots { x: z, width: self.dots.width as u32 });
+        let joined = g.concat(bottom.into_iter().chain([dots]).collect());
+        self.top.graph(g, joined)
+    }
     fn backward(&mut self, x: &Features<'_>, dout: &[f32], drows: &mut [Vec<f32>]) {
         let Self { dots, first, .. } = *self;
         let (width, stride) = (dots.width, first + dots.pairs());

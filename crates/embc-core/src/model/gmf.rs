@@ -52,6 +52,11 @@ impl Model for Product {
             || out.iter_mut().zip(rows).for_each(|(out, (u, v))| *out = dot(u, v)),
         );
     }
+    fn graph<'a>(&'a self, g: &mut Graph<'a>) -> Node {
+        let (a, b) = (g.pooled(0), g.pooled(1));
+        let x = g.mul(a, b);
+        g.op(Op::Sum { x })
+    }
     fn backward(&mut self, x: &Features<'_>, dout: &[f32], drows: &mut [Vec<f32>]) {
         for (drow, other) in drows.iter_mut().zip([1, 0]) {
             let rows =

@@ -107,6 +107,12 @@ impl Model for Network {
         self.body.forward(x.batch, &self.joined.values, mode, x.key);
         self.output.forward(x.batch, self.body.output(), out, false);
     }
+    fn graph<'a>(&'a self, g: &mut Graph<'a>) -> Node {
+        let features = g.features();
+        let x = g.concat(features);
+        let x = self.body.graph(g, x);
+        self.output.graph(g, x, false)
+    }
     fn backward(&mut self, x: &Features<'_>, dout: &[f32], drows: &mut [Vec<f32>]) {
         let Self { body, output, joined, dbody } = self;
         let (first, dfirst) = joined.grads();

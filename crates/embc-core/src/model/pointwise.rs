@@ -106,6 +106,11 @@ impl Model for Network {
         self.body.forward(x.batch, &x.rows[0], mode, x.key);
         self.output.forward(x.batch, self.body.output(), x.sample, out);
     }
+    fn graph<'a>(&'a self, g: &mut Graph<'a>) -> Node {
+        let history = g.pooled(0);
+        let x = self.body.graph(g, history);
+        self.output.graph(g, x)
+    }
     fn backward(&mut self, x: &Features<'_>, dout: &[f32], drows: &mut [Vec<f32>]) {
         let Self { body, output, dbody, .. } = self;
         dbody.resize(x.batch * body.width(), 0.0);

@@ -96,6 +96,13 @@ impl Model for Network {
         out.copy_from_slice(scores);
         out.iter_mut().zip(others).for_each(|(out, other)| *out -= other);
     }
+    fn graph<'a>(&'a self, g: &mut Graph<'a>) -> Node {
+        let (history, item) = (g.pooled(0), g.pooled(1));
+        let product = g.mul(history, item);
+        let x = g.concat(vec![history, item, product]);
+        let x = self.body.graph(g, x);
+        self.output.graph(g, x, false)
+    }
     fn backward(&mut self, x: &Features<'_>, dout: &[f32], drows: &mut [Vec<f32>]) {
         let Self { width, body, output, joined, djoined, dbody, scores } = self;
         let (width, batch) = (*width, 2 * x.batch);

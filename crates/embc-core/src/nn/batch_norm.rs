@@ -1,8 +1,10 @@
 //! Batch normalisation (Ioffe and Szegedy 2015), with PyTorch's constants.
 
+use crate::graph::Graph;
 use crate::model::Mode;
 use crate::param::Param;
 use crate::state::{State, TensorMut};
+use embc_device::program::{Node, Op};
 
 /// Added to variances.
 const EPSILON: f32 = 1e-5;
@@ -79,6 +81,21 @@ impl BatchNorm {
                 x[i] = self.gamma.value()[i] * normal[i] + self.beta.value()[i];
             }
         }
+    }
+
+    /// States an evaluation: a scale and a shift of each column.
+    pub fn graph<'a>(&'a self, g: &mut Graph<'a>, x: Node) -> Node {
+        let deviation = self.running_variance.iter().map(|variance| (variance + EPSILON).sqrt());
+        let scale: Vec<f32> =
+            self.gamma.value().iter().zip(deviation).map(|(gamma, d)| gamma / d).collect();
+        let means = self.running_mean.iter().zip(&scale).map(|(mean, scale)| mean * scale);
+        let shift: Vec<f32> =
+            self.beta.value().iter().zip(means).map(|(beta, mean)| beta - mean).collect();
+        let (scale, shift) = [("scale", scale), ("shift", shift)]
+            .map(|(of, v)| g.row(&format!("{}.{of}", self.name), v))
+            .into();
+        let x = g.op(Op::MulRow { x, tensor: scale });
+        g.op(Op::AddRow { x, tensor: shift })
     }
 
     /// Turns dy [B × width] into dx, and adds the gradients of γ and β.

@@ -2,12 +2,14 @@
 //! dropout of its input.
 
 use super::{BatchNorm, Linear};
+use crate::graph::Graph;
 use crate::linalg::vectorised;
 use crate::model::Mode;
 use crate::param::Param;
 use crate::rng::Rng;
 use crate::scheme::Knobs;
 use crate::state::State;
+use embc_device::program::{Node, Op};
 use serde::{Deserialize, Serialize};
 
 /// The knobs of a model's body.
@@ -109,6 +111,18 @@ impl Body {
             }
             drop_out(self.dropout, mode, &rng.fork(i as u64), layer.outputs, y);
         }
+    }
+
+    /// States [`Body::output`] of an evaluation, which drops nothing.
+    pub fn graph<'a>(&'a self, g: &mut Graph<'a>, x: Node) -> Node {
+        self.layers.iter().enumerate().fold(x, |x, (i, layer)| match self.norms.get(i) {
+            None => layer.graph(g, x, true),
+            Some(norm) => {
+                let y = layer.graph(g, x, false);
+                let x = norm.graph(g, y);
+                g.op(Op::Relu { x })
+            }
+        })
     }
 
     /// The last layer's output [B × width].

@@ -1,10 +1,12 @@
 //! A logit per item: the output layer of models that choose among all items, with its weights
 //! stored row by item, so that a sampled softmax touches some rows only.
 
+use crate::graph::Graph;
 use crate::linalg::{Op, add_columns, axpy, dot, gemm, gemm_then};
 use crate::model::Sample;
 use crate::param::Param;
 use crate::rng::Rng;
+use embc_device::program::Node;
 
 /// W [items × width] and b [items]: logit(i) = ⟨x, W_i⟩ + b_i.
 pub struct ItemSoftmax {
@@ -72,6 +74,12 @@ impl ItemSoftmax {
                 *out = dot(x, weight.row(item)) + bias[item as usize];
             }
         }
+    }
+
+    /// States the logits of all items.
+    pub fn graph<'a>(&'a self, g: &mut Graph<'a>, x: Node) -> Node {
+        let weight = g.param(&self.weight, self.width);
+        g.linear(x, weight, Some(&self.bias), (false, true))
     }
 
     /// Adds the gradients of W and b; writes dx [B × width].

@@ -1,8 +1,10 @@
 //! y = x·W + b, with W stored [in × out].
 
+use crate::graph::Graph;
 use crate::linalg::{Op, add_columns, gemm, gemm_then};
 use crate::param::Param;
 use crate::rng::Rng;
+use embc_device::program::Node;
 
 /// A fully connected layer.
 pub struct Linear {
@@ -41,6 +43,12 @@ impl Linear {
             }
         };
         gemm_then(batch, self.outputs, self.inputs, x, Op::N, weight, Op::N, 0.0, y, finish);
+    }
+
+    /// States y.
+    pub fn graph<'a>(&'a self, g: &mut Graph<'a>, x: Node, relu: bool) -> Node {
+        let weight = g.param(&self.weight, self.outputs);
+        g.linear(x, weight, Some(&self.bias), (relu, false))
     }
 
     /// Adds the gradients of W and b; writes dx [B × in] where it is wanted, and where `relu` says

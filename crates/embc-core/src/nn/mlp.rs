@@ -1,8 +1,10 @@
 //! Fully connected layers with ReLU between them.
 
 use super::Linear;
+use crate::graph::Graph;
 use crate::param::Param;
 use crate::rng::Rng;
+use embc_device::program::Node;
 
 /// A stack of [`Linear`] layers; every one but the last, or all, is followed by a ReLU.
 pub struct Mlp {
@@ -43,6 +45,13 @@ impl Mlp {
             y.resize(batch * self.layers[i].outputs, 0.0);
             self.layers[i].forward(batch, done.last().map_or(x, |v| &v[..]), y, relu);
         }
+    }
+
+    /// States [`Mlp::output`].
+    pub fn graph<'a>(&'a self, g: &mut Graph<'a>, x: Node) -> Node {
+        let last = self.layers.len() - 1;
+        let layers = self.layers.iter().enumerate();
+        layers.fold(x, |x, (i, layer)| layer.graph(g, x, self.relu_last || i < last))
     }
 
     /// The last layer's output [B × out].

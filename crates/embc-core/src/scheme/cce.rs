@@ -346,6 +346,24 @@ impl Embedding for Clustered {
             table.scatter(&helpers[j], grad, piece, |_, grad| grad);
         }
     }
+    fn graph<'a>(&'a self, g: &mut Graph<'a>, ids: Node) -> Node {
+        let columns = self.tables.len();
+        let len = u64::from(self.vocab) * columns as u64;
+        let pointers = g.unpack(ids, "pointers", &self.pointers, (len, columns));
+        let column = |(j, table): (usize, &'a Param)| {
+            let at = g.op(Op::Column { x: pointers, at: j as u32 });
+            let pointed = g.gather(at, table, table.width());
+            if !self.has_helper() {
+                return pointed;
+            }
+            let helper = g.mix64(ids, &format!("helper{j}"), self.helper_keys[j], self.rows.into());
+            let helper = g.int(helper, Int::Add, self.rows);
+            let helper = g.gather(helper, table, table.width());
+            g.add(pointed, helper)
+        };
+        let columns = self.tables.iter().enumerate().map(column).collect();
+        g.concat(columns)
+    }
     fn params(&mut self, visit: &mut dyn FnMut(&mut Param)) {
         self.tables.iter_mut().for_each(visit);
     }

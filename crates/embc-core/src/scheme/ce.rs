@@ -103,6 +103,14 @@ impl Embedding for Columns {
             table.scatter(rows, grad, Piece::column(j, columns, table.width()), |_, grad| grad);
         }
     }
+    fn graph<'a>(&'a self, g: &mut Graph<'a>, ids: Node) -> Node {
+        let columns = self.0.iter().enumerate().map(|(j, (hash, table))| {
+            let rows = g.hash(ids, &format!("hash{j}"), hash);
+            g.gather(rows, table, table.width())
+        });
+        let columns = columns.collect();
+        g.concat(columns)
+    }
     fn params(&mut self, visit: &mut dyn FnMut(&mut Param)) {
         self.0.iter_mut().for_each(|(_, table)| visit(table));
     }

@@ -170,6 +170,15 @@ impl Embedding for Network {
             }
         }
     }
+    fn graph<'a>(&'a self, g: &mut Graph<'a>, ids: Node) -> Node {
+        let noise = g.noise(ids, self.key, self.hashes);
+        let (output, layers) = self.weights.split_last().expect("an output");
+        let last = layers.iter().fold(noise, |x, layer| {
+            let x = g.product(x, layer, self.hashes);
+            g.mish(x)
+        });
+        g.product(last, output, self.dim)
+    }
     fn params(&mut self, visit: &mut dyn FnMut(&mut Param)) {
         self.weights.iter_mut().for_each(visit);
     }

@@ -83,6 +83,10 @@ impl Embedding for Projected {
         gemm(n, rank, self.dim, grad, Op::N, self.projection.value(), Op::T, 0.0, drows);
         self.table.add_rows(ids, drows);
     }
+    fn graph<'a>(&'a self, g: &mut Graph<'a>, ids: Node) -> Node {
+        let rows = g.gather(ids, &self.table, self.table.width());
+        g.product(rows, &self.projection, self.dim)
+    }
     fn params(&mut self, visit: &mut dyn FnMut(&mut Param)) {
         visit(&mut self.table);
         visit(&mut self.projection);

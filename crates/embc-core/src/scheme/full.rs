@@ -47,6 +47,9 @@ impl Embedding for Table {
     fn scatter(&mut self, ids: &[u32], grad: &[f32], _: &mut Tape) {
         self.0.add_rows(ids, grad);
     }
+    fn graph<'a>(&'a self, g: &mut Graph<'a>, ids: Node) -> Node {
+        g.gather(ids, &self.0, self.0.width())
+    }
     fn params(&mut self, visit: &mut dyn FnMut(&mut Param)) {
         visit(&mut self.0);
     }

@@ -65,6 +65,10 @@ impl Embedding for Hashed {
     fn scatter(&mut self, _: &[u32], grad: &[f32], tape: &mut Tape) {
         self.table.add_rows(tape.first(), grad);
     }
+    fn graph<'a>(&'a self, g: &mut Graph<'a>, ids: Node) -> Node {
+        let rows = g.hash(ids, "hash", &self.hash);
+        g.gather(rows, &self.table, self.table.width())
+    }
     fn params(&mut self, visit: &mut dyn FnMut(&mut Param)) {
         visit(&mut self.table);
     }

@@ -210,6 +210,39 @@ impl Embedding for Weighted {
             }
         }
     }
+    fn graph<'a>(&'a self, g: &mut Graph<'a>, ids: Node) -> Node {
+        let (k, dim) = (self.hashes.len(), self.table.width());
+        let pick = |j: usize, g: &mut Graph<'a>| g.hash(ids, &format!("pick{j}"), &self.picks[j]);
+        let cell = |j: usize, param: &'a Param, g: &mut Graph<'a>| {
+            let cell = pick(j, g);
+            g.gather(cell, param, 1)
+        };
+        let weights = match self.weights {
+            Weights::PerId => g.gather(ids, &self.weight, k),
+            Weights::Original => {
+                let row = pick(0, g);
+                g.gather(row, &self.weight, k)
+            }
+            Weights::Table => g.each(k, |j, g| cell(j, &self.table, g)),
+            Weights::Flat => g.each(k, |j, g| cell(j, &self.weight, g)),
+            // Column j of a row of its own.
+            Weights::Independent => g.each(k, |j, g| {
+                let row = pick(j, g);
+                let row = g.gather(row, &self.weight, k);
+                g.op(Op::Slice { x: row, from: j as u32, width: 1 })
+            }),
+        };
+        let weights = g.scale(weights, self.scale);
+        let terms: Vec<Node> = (self.hashes.iter().enumerate())
+            .map(|(j, hash)| {
+                let rows = g.hash(ids, &format!("hash{j}"), hash);
+                let row = g.gather(rows, &self.table, dim);
+                let weight = g.op(Op::Slice { x: weights, from: j as u32, width: 1 });
+                g.mul(row, weight)
+            })
+            .collect();
+        g.sum(terms)
+    }
     fn params(&mut self, visit: &mut dyn FnMut(&mut Param)) {
         visit(&mut self.table);
         if self.weights != Weights::Table {

@@ -126,6 +126,7 @@ impl Scheme for Lma {
                         cells,
                         index,
                         slots,
+                        vocab,
                         seen,
                         footprint,
                     });
@@ -154,7 +155,7 @@ impl Scheme for Lma {
                 }
                 let footprint = memory(seen);
                 let cells = Param::rows("cells", 1, values);
-                Box::new(Shared { places, dim, block, cells, index, slots, seen, footprint })
+                Box::new(Shared { places, dim, block, cells, index, slots, vocab, seen, footprint })
             }),
         })
     }
@@ -211,7 +212,8 @@ struct Shared {
     index: Packed,
     /// First cells of the blocks of seen values, [seen × blocks].
     slots: Packed,
-    /// Values that have slots.
+    /// Values, and those that have slots.
+    vocab: u32,
     seen: u64,
     footprint: Footprint,
 }
@@ -263,6 +265,29 @@ impl Embedding for Shared {
                 self.cells.scatter_runs(&[first as u32], run.len(), &grad[run], |_, g| g);
             }
         });
+    }
+    fn graph<'a>(&'a self, g: &mut Graph<'a>, ids: Node) -> Node {
+        let (blocks, cells) = (self.places.dim, self.cells.value().len() as u64);
+        let unseen = match self.places.family {
+            Family::Mix64 => g.blocks(ids, "unseen", self.places.key, cells, blocks),
+            // The published families are no operators: what they come to is listed.
+            _ => g.listed("unseen", cells, blocks, |id, b| self.places.unseen(id, b)),
+        };
+        let firsts = match self.index.is_empty() {
+            true => unseen,
+            false => {
+                let vocab = self.vocab.into();
+                let row = g.unpack(ids, "index", &self.index, (vocab, 1));
+                let slot = g.int(row, Int::Max, 1);
+                let slot = g.int(slot, Int::Sub, 1);
+                let len = self.seen * blocks as u64;
+                let slots = g.unpack(slot, "slots", &self.slots, (len, blocks));
+                g.op(Op::Select { when: row, yes: slots, no: unseen })
+            }
+        };
+        let (width, block) = (self.dim as u32, self.block as u32);
+        let cells = g.op(Op::Runs { x: firsts, width, block, cells });
+        g.gather(cells, &self.cells, 1)
     }
     fn params(&mut self, visit: &mut dyn FnMut(&mut Param)) {
         visit(&mut self.cells);

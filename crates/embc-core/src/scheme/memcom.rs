@@ -152,6 +152,19 @@ impl Embedding for Weighted {
         }
         self.table.scatter(&rows[0], grad, Piece::whole(width), |i, grad| weight[i] * grad);
     }
+    fn graph<'a>(&'a self, g: &mut Graph<'a>, ids: Node) -> Node {
+        let rows = g.hash(ids, "hash", &self.hash);
+        let row = g.gather(rows, &self.table, self.table.width());
+        let weight = g.gather(ids, &self.weight, 1);
+        let weighted = g.mul(row, weight);
+        match &self.bias {
+            Some(bias) => {
+                let bias = g.gather(ids, bias, 1);
+                g.add(weighted, bias)
+            }
+            None => weighted,
+        }
+    }
     fn params(&mut self, visit: &mut dyn FnMut(&mut Param)) {
         visit(&mut self.table);
         visit(&mut self.weight);

@@ -75,7 +75,8 @@ impl Scheme for ProductQuantisation {
                     };
                     let books = (0..columns).map(book).collect();
                     let codes = Packed::zeros(u64::from(vocab) * columns as u64, k.into());
-                    return Box::new(Coded { books, codes, error, finetune, footprint });
+                    let ids = vocab.into();
+                    return Box::new(Coded { ids, books, codes, error, finetune, footprint });
                 }
                 let values = cx.init.table(vocab.into(), dim, dim, &mut cx.rng);
                 let table = Param::rows("table", dim, values);
@@ -101,6 +102,9 @@ impl Embedding for Training {
     }
     fn scatter(&mut self, ids: &[u32], grad: &[f32], _: &mut Tape) {
         self.table.add_rows(ids, grad);
+    }
+    fn graph<'a>(&'a self, g: &mut Graph<'a>, ids: Node) -> Node {
+        g.gather(ids, &self.table, self.table.width())
     }
     fn params(&mut self, visit: &mut dyn FnMut(&mut Param)) {
         visit(&mut self.table);
@@ -128,12 +132,15 @@ impl Embedding for Training {
         };
         let books = (0..self.columns).map(codebook).collect();
         let (finetune, footprint) = (self.finetune, self.footprint);
-        Some(Box::new(Coded { books, codes, error, finetune, footprint }))
+        let ids = vocab as u64;
+        Some(Box::new(Coded { ids, books, codes, error, finetune, footprint }))
     }
 }
 
 /// Codebooks and codes.
 struct Coded {
+    /// Number of ids.
+    ids: u64,
     books: Vec<Param>,
     codes: Packed,
     error: Error,
@@ -161,6 +168,16 @@ impl Embedding for Coded {
         for (j, (book, rows)) in self.books.iter_mut().zip(tape.rows(columns)).enumerate() {
             book.scatter(rows, grad, Piece::column(j, columns, book.width()), |_, grad| grad);
         }
+    }
+    fn graph<'a>(&'a self, g: &mut Graph<'a>, ids: Node) -> Node {
+        let columns = self.books.len();
+        let codes = g.unpack(ids, "codes", &self.codes, (self.ids * columns as u64, columns));
+        let column = |(j, book): (usize, &'a Param)| {
+            let code = g.op(Op::Column { x: codes, at: j as u32 });
+            g.gather(code, book, book.width())
+        };
+        let columns = self.books.iter().enumerate().map(column).collect();
+        g.concat(columns)
     }
     fn params(&mut self, visit: &mut dyn FnMut(&mut Param)) {
         self.books.iter_mut().for_each(visit);

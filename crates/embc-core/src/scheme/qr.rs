@@ -176,6 +176,17 @@ impl Embedding for Pair {
         self.quotient.gather(q, slope, whole, |_, q, grad| grad * q);
         self.remainder.add_rows(r, slope);
     }
+    fn graph<'a>(&'a self, g: &mut Graph<'a>, ids: Node) -> Node {
+        let q = g.int(ids, Int::Div, self.m);
+        let r = g.int(ids, Int::Mod, self.m);
+        let width = self.quotient.width();
+        let (q, r) = (g.gather(q, &self.quotient, width), g.gather(r, &self.remainder, width));
+        match self.combine {
+            Combine::Concat => g.concat(vec![q, r]),
+            Combine::Add => g.add(q, r),
+            Combine::Mult => g.mul(q, r),
+        }
+    }
     fn params(&mut self, visit: &mut dyn FnMut(&mut Param)) {
         visit(&mut self.remainder);
         visit(&mut self.quotient);

@@ -202,6 +202,18 @@ impl Embedding for Blocks {
             }
         });
     }
+    fn graph<'a>(&'a self, g: &mut Graph<'a>, ids: Node) -> Node {
+        let (dim, block, length) = (self.dim as u32, self.block as u32, self.cells.value().len());
+        let firsts = g.blocks(ids, "blocks", self.key, length as u64, self.blocks());
+        let cells = g.op(Op::Runs { x: firsts, width: dim, block, cells: length as u64 });
+        let row = g.gather(cells, &self.cells, 1);
+        if !self.signed {
+            return row;
+        }
+        let signs = g.block_signs(ids, "signs", self.key, self.blocks());
+        let signs = g.op(Op::Spread { x: signs, width: dim, block });
+        g.mul(row, signs)
+    }
     fn params(&mut self, visit: &mut dyn FnMut(&mut Param)) {
         visit(&mut self.cells);
     }

@@ -89,6 +89,19 @@ impl Embedding for SumOfRows {
             self.table.scatter(rows, grad, whole, |i, grad| factor(i) * grad);
         }
     }
+    fn graph<'a>(&'a self, g: &mut Graph<'a>, ids: Node) -> Node {
+        let terms: Vec<Node> = (self.hashes.iter().enumerate())
+            .map(|(j, hash)| {
+                let rows = g.hash(ids, &format!("hash{j}"), hash);
+                let row = g.gather(rows, &self.table, self.table.width());
+                let Some(&key) = self.signs.get(j) else { return g.scale(row, self.scale) };
+                let sign = g.signs(ids, &format!("sign{j}"), key);
+                let factor = g.scale(sign, self.scale);
+                g.mul(row, factor)
+            })
+            .collect();
+        g.sum(terms)
+    }
     fn params(&mut self, visit: &mut dyn FnMut(&mut Param)) {
         visit(&mut self.table);
     }

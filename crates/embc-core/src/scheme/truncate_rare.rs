@@ -79,6 +79,11 @@ impl Embedding for Truncated {
     fn scatter(&mut self, _: &[u32], grad: &[f32], tape: &mut Tape) {
         self.table.add_rows(tape.first(), grad);
     }
+    fn graph<'a>(&'a self, g: &mut Graph<'a>, ids: Node) -> Node {
+        let rank = if self.rank.is_empty() { ids } else { g.lookup(ids, "rank", &self.rank) };
+        let row = g.int(rank, Int::Min, self.last);
+        g.gather(row, &self.table, self.table.width())
+    }
     fn params(&mut self, visit: &mut dyn FnMut(&mut Param)) {
         visit(&mut self.table);
     }

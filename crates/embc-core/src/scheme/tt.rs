@@ -253,6 +253,20 @@ impl Embedding for Train {
             self.cores[0].add(self.shape.digit(id, 0), grad);
         }
     }
+    fn graph<'a>(&'a self, g: &mut Graph<'a>, ids: Node) -> Node {
+        let Shape { cores, base, .. } = self.shape;
+        let slice = |t: usize, g: &mut Graph<'a>| {
+            let place = base.pow((cores - 1 - t) as u32);
+            let digit = g.int(ids, Int::Div, u32::try_from(place).unwrap_or(u32::MAX));
+            let digit = g.int(digit, Int::Mod, base as u32);
+            g.gather(digit, &self.cores[t], self.cores[t].width())
+        };
+        let first = slice(0, g);
+        (1..cores).fold(first, |a, t| {
+            let b = slice(t, g);
+            g.contract(a, b, self.rank)
+        })
+    }
     fn params(&mut self, visit: &mut dyn FnMut(&mut Param)) {
         self.cores.iter_mut().for_each(visit);
     }

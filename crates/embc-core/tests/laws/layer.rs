@@ -19,22 +19,35 @@ fn layer(
     sharing: Sharing,
     (dim, init, seed): (usize, Init, u64),
 ) -> Layer {
-    let field = |(name, vocab): (&str, u32)| FieldShape {
-        name: name.into(),
-        vocab,
-        counts: vec![1; vocab as usize].into(),
+    let rules = LayerRules { init, ..Default::default() };
+    layer_of(scheme, knobs, vocabs, sharing, (dim, rules, seed), |_, _| 1).0
+}
+
+/// A layer of two fields whose ids have so many training rows.
+pub fn layer_of(
+    scheme: &dyn Scheme,
+    knobs: &Knobs,
+    vocabs: [u32; 2],
+    sharing: Sharing,
+    (dim, rules, seed): (usize, LayerRules, u64),
+    counts: impl Fn(usize, u32) -> u32,
+) -> (Layer, Shape) {
+    let field = |i: usize| FieldShape {
+        name: ["a", "b"][i].into(),
+        vocab: vocabs[i],
+        counts: (0..vocabs[i]).map(|id| counts(i, id)).collect(),
     };
-    let fields = ["a", "b"].into_iter().zip(vocabs).map(field).collect();
+    let fields = [0, 1].map(field).into();
     let shape = Shape { dense: 0, fields, classes: 2, train_rows: 1, items: None };
     let inputs = [0, 1].map(|field| Input { field, table: field, width: None });
     let spec = LayerSpec { dim, sharing, rules: Rules::default() };
     let budget = Budget::Compression(2.5);
     let plan = LayerPlan::new(scheme, knobs, &shape, &inputs, spec, budget).unwrap();
-    Layer::build(&plan, LayerRules { init, ..Default::default() }, seed, Origin::Nothing)
+    (Layer::build(&plan, rules, seed, Origin::Nothing), shape)
 }
 
 /// Bags of up to three ids, some of them empty, for two fields.
-fn bags(size: usize, vocabs: [u32; 2], mut rng: Rng) -> Batch {
+pub fn bags(size: usize, vocabs: [u32; 2], mut rng: Rng) -> Batch {
     let mut batch = Batch { size, fields: vec![Bag::default(); 2], ..Batch::default() };
     for (bag, vocab) in batch.fields.iter_mut().zip(vocabs) {
         bag.offsets.push(0);

@@ -10,6 +10,7 @@ use embc_core::scheme::*;
 use embc_core::state::{HasState, State, What, restore, save};
 
 mod budget;
+mod graph;
 mod layer;
 
 /// Every scheme with every value of its knobs that changes the arithmetic.
