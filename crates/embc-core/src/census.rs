@@ -221,9 +221,11 @@ fn load(param: &Param, counts: &[u32]) -> Load {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::graph::Graph;
     use crate::optim::{Kind, Optim, Touch};
     use crate::rng::Rng;
     use crate::scheme::{BuildCx, Knobs, Limit, TableSpec, find};
+    use embc_device::program::Node;
 
     /// The census of 1,000 ids, of which id i was looked up i times, within `params` parameters.
     fn of(scheme: &str, knobs: &str, params: u64) -> Census {
@@ -267,6 +269,9 @@ mod tests {
                 ids.iter().zip(out).for_each(|(id, out)| *out = (id % 3) as f32);
             }
             fn scatter(&mut self, _: &[u32], _: &[f32], _: &mut Tape) {}
+            fn graph<'a>(&'a self, _: &mut Graph<'a>, ids: Node) -> Node {
+                ids
+            }
             fn params(&mut self, _: &mut dyn FnMut(&mut Param)) {}
             fn footprint(&self) -> crate::scheme::Footprint {
                 Default::default()

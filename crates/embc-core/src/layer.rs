@@ -355,6 +355,17 @@ impl Layer {
         }
     }
 
+    /// The rows of ids of an input in an evaluation, `out` [ids × width].
+    pub fn rows_of(&self, input: usize, ids: &[u32], out: &mut [f32]) {
+        for table in &self.tables {
+            let of = table.inputs.iter().find(|(i, ..)| *i == input);
+            let Some((_, _, offset)) = of else { continue };
+            let ids: Vec<u32> = ids.iter().map(|id| id + offset).collect();
+            table.embedding.gather(&ids, out, &mut Tape::default());
+            table.unknown.iter().for_each(|unknown| unknown.stand_in(&ids, out));
+        }
+    }
+
     /// Width of each input's rows.
     pub fn widths(&self) -> Vec<usize> {
         let mut widths = vec![0; self.rows.len()];

@@ -104,6 +104,12 @@ impl BlockColumn {
         f64::from_le_bytes(self.numbers.as_chunks::<8>().0[row])
     }
 
+    /// The time of a row of a column of times.
+    pub fn time_of(&self, row: usize) -> Time {
+        let [whole @ .., a, b, c, d] = self.numbers.as_chunks::<12>().0[row];
+        (i64::from_le_bytes(whole), u32::from_le_bytes([a, b, c, d]))
+    }
+
     /// Bytes that it holds.
     pub fn bytes(&self) -> usize {
         self.numbers.len() + self.text.len() + 4 * self.ends.len()

@@ -25,6 +25,7 @@ pub mod registry;
 pub mod rows;
 pub mod split;
 pub mod synth;
+pub mod table;
 pub mod view;
 mod vocab;
 

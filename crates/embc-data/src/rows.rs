@@ -37,6 +37,16 @@ impl Reads {
 
     /// The entry of `files`, which hold the features of such names, and maybe more.
     pub fn entry(&self, files: &[PathBuf], features: &[&str]) -> Result<Entry> {
+        self.entry_of(files, features, false)
+    }
+
+    /// The entry of `files` of events: features of such names, and what tells and sorts events as it
+    /// did in training, a rating and a time.
+    pub fn events(&self, files: &[PathBuf], features: &[&str]) -> Result<Entry> {
+        self.entry_of(files, features, true)
+    }
+
+    fn entry_of(&self, files: &[PathBuf], features: &[&str], events: bool) -> Result<Entry> {
         let mut entry = Entry {
             title: "rows".into(),
             format: self.format.clone(),
@@ -58,9 +68,12 @@ impl Reads {
         }
         // What is to be predicted, and what sorted or weighed rows of training, need not be there.
         let wanted = |name: &String| features.contains(&&name[..]);
-        columns.label = raw::ALL_POSITIVE.into();
-        (columns.rating, columns.classes, columns.positive) = (false, false, None);
-        (columns.weight, columns.time) = (None, None);
+        if !events {
+            columns.label = raw::ALL_POSITIVE.into();
+            (columns.rating, columns.classes, columns.positive) = (false, false, None);
+            columns.time = None;
+        }
+        columns.weight = None;
         columns.dense.retain(wanted);
         columns.categorical.retain(|name| wanted(name) || self.side.iter().any(|s| s.of == *name));
         columns.multi.retain(|multi| wanted(&multi.name));

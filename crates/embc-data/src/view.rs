@@ -378,6 +378,11 @@ impl View {
         self.resolved.dense.of(self.cache.dense[feature].float(row.into()), standard)
     }
 
+    /// A dense feature of a row as the data has it; NaN where it is missing.
+    pub fn raw_dense(&self, feature: usize, row: u32) -> f64 {
+        self.cache.dense[feature].float(row.into())
+    }
+
     /// Shift and scale of each dense feature where they are standardised; else empty.
     pub fn standard(&self) -> &[(f64, f64)] {
         &self.standard

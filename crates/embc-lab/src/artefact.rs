@@ -3,12 +3,14 @@
 //!
 //! `model.json` has the format's version, the spec, the shape of the data, and the SHA-256 of each
 //! other file and of itself: `weights.safetensors`, `counts.safetensors` (training rows of each id, by field) and
-//! `vocab-FIELD.txt` (one JSON string a line in the order of ids, null for the unknown id). Beside
+//! `vocab-FIELD.txt` (one JSON string a line in the order of ids, null for the unknown id) and
+//! `sample.safetensors` (test rows, and what the model says of them). Beside
 //! them lies `trial.json`, the record. `model.json` is written last: without it there is no model.
 
 use crate::blueprint;
 use crate::provenance::program;
 use crate::record::{Program, Record};
+use crate::sample::Sample;
 use crate::spec::TrialSpec;
 use crate::tensors::{self, Stored};
 use anyhow::{Context, Result, bail};
@@ -32,6 +34,8 @@ const VERSION: u32 = 1;
 const MODEL: &str = "model.json";
 const WEIGHTS: &str = "weights.safetensors";
 const COUNTS: &str = "counts.safetensors";
+const TRIAL: &str = "trial.json";
+const SAMPLE: &str = "sample.safetensors";
 
 /// `model.json`.
 #[derive(Debug, Serialize, Deserialize)]
@@ -76,6 +80,9 @@ struct Field {
     /// Ids, and those that stand for one value: the unknown id follows them, where there is one.
     vocab: u32,
     known: u32,
+    /// True where an example has any number of ids.
+    #[serde(default)]
+    several: bool,
 }
 
 fn vocab_file(field: &str) -> String {
@@ -113,8 +120,10 @@ pub fn save(
     tensors::write(&folder.join(COUNTS), None, &mut |visit| {
         counts.iter().for_each(|(name, counts)| visit(name, counts.view()));
     })?;
-    write(folder, "trial.json", serde_json::to_string_pretty(record)?.as_bytes())?;
-    let mut names = vec![WEIGHTS.to_string(), COUNTS.into()];
+    write(folder, TRIAL, serde_json::to_string_pretty(record)?.as_bytes())?;
+    let sample = Sample::take(net, data, spec.data.view.dense);
+    sample.write(&folder.join(SAMPLE))?;
+    let mut names = vec![WEIGHTS.to_string(), COUNTS.into(), SAMPLE.into()];
     for (name, field) in by_name {
         let mut text = String::new();
         for value in embc_data::dataset::vocabulary(entry, data_dir, data, field)? {
@@ -128,7 +137,8 @@ pub fn save(
     let fields = shape.fields.iter().enumerate();
     let field = |(i, f): (usize, &FieldShape)| {
         let (name, vocab) = (f.name.clone(), f.vocab);
-        Field { name, vocab, known: data.known(i) }
+        let several = sample.fields.get(i).is_some_and(|bag| !bag.offsets.is_empty());
+        Field { name, vocab, known: data.known(i), several }
     };
     let mut description = Description {
         format: "embc model".into(),
@@ -213,6 +223,39 @@ impl Model {
     /// The logits of a batch [B × outputs].
     pub fn score(&mut self, batch: &Batch) -> &[f32] {
         self.net.score(batch, Mode::Eval)
+    }
+
+    /// The net.
+    pub fn net(&self) -> &Net {
+        &self.net
+    }
+
+    /// The record of its training.
+    pub fn record(&self) -> Result<Record> {
+        let path = self.folder.join(TRIAL);
+        let read =
+            || -> Result<Record> { Ok(serde_json::from_str(&std::fs::read_to_string(&path)?)?) };
+        read().with_context(|| path.display().to_string())
+    }
+
+    /// Test rows, and what it said of them after training.
+    pub fn sample(&self) -> Result<Sample> {
+        Sample::read(&self.folder.join(SAMPLE), &self.shape)
+    }
+
+    /// True where examples have any number of ids of a field.
+    pub fn several(&self, field: usize) -> bool {
+        self.fields[field].several
+    }
+
+    /// The name of a field.
+    pub fn field_of(&self, field: usize) -> String {
+        self.fields[field].name.clone()
+    }
+
+    /// Shift and scale of a dense feature, where they are standardised.
+    pub fn standard(&self, feature: usize) -> Option<(f64, f64)> {
+        self.standard.get(feature).copied()
     }
 
     /// How the files were read that it was trained on.
@@ -309,7 +352,7 @@ fn describe(text: &str) -> Result<Description> {
 impl Description {
     /// The shape of the data, with the counts of ids.
     fn shape(&self, counts: &Stored) -> Result<Shape> {
-        let field = |Field { name, vocab, known }: &Field| {
+        let field = |Field { name, vocab, known, .. }: &Field| {
             let Some(Tensor::U32(of)) = counts.tensor(name).filter(|_| known <= vocab) else {
                 bail!("{COUNTS} has no counts of {name}");
             };

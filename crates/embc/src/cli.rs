@@ -4,6 +4,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use embc_lab::axis::Bytes;
 use std::path::PathBuf;
 
+mod model;
+
+pub use model::{Export, HashAs, Part, Predict};
+
 /// Which embedding compression should I use on my data, at what budget, and what does it cost me?
 ///
 /// embc trains recommender models whose embedding tables are compressed in different ways, and
@@ -61,6 +65,7 @@ pub enum Command {
     Sweep(Sweep),
     Trial(Trial),
     Predict(Predict),
+    Export(Export),
     Report(Report),
     Compare(Compare),
     Recommend(Recommend),
@@ -210,31 +215,6 @@ pub struct Trial {
     pub threads: Option<usize>,
     #[command(flatten)]
     pub keep: Keep,
-}
-
-/// Score the rows of files with a model that `embc train --out` saved
-///
-/// Files may be of any form that `embc init` reads, with the columns that the model was trained on;
-/// a label need not be there. Prints row and score (a logit), or row, class and score; what the
-/// model does not know is counted.
-///
-///   embc train --config clicks.toml --out model
-///   embc predict model new.parquet --output scores.csv
-#[derive(Args)]
-#[command(verbatim_doc_comment)]
-pub struct Predict {
-    /// The model's folder
-    #[arg(value_name = "MODEL")]
-    pub model: PathBuf,
-    /// Files, folders or patterns: parts of one table
-    #[arg(value_name = "FILE", required = true)]
-    pub files: Vec<PathBuf>,
-    /// Write to a file instead of stdout
-    #[arg(long, value_name = "FILE")]
-    pub output: Option<PathBuf>,
-    /// The most memory to take for reading
-    #[arg(long, default_value = "1GiB", value_name = "SIZE")]
-    pub memory: Bytes,
 }
 
 /// Render tables from recorded trials; all experiments with results unless some are named.

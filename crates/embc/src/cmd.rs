@@ -26,6 +26,7 @@ use std::time::Duration;
 
 pub mod compare;
 pub mod data;
+pub mod export;
 pub mod init;
 pub mod list;
 pub mod predict;

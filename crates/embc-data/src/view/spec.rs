@@ -5,6 +5,7 @@ use crate::raw::{Field, Role};
 use crate::registry::Entry;
 use crate::split::SplitRule;
 use embc_core::batch::Examples;
+use embc_core::graph::device::Transform;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -423,20 +424,17 @@ impl Dense {
     /// What a model sees of a value; `standard` is its feature's (shift, scale). Missing ones are 0.
     #[inline]
     pub fn of(self, x: f64, standard: Option<(f64, f64)>) -> f32 {
-        if x.is_nan() {
-            return 0.0;
-        }
-        // Standardised before anything is lost; the others from single precision, as papers' code.
-        let single = x as f32;
+        let (shift, scale) = standard.unwrap_or((0.0, 1.0));
+        self.transform().of(x, shift, scale)
+    }
+
+    /// What it does, as an exported model does it.
+    pub fn transform(self) -> Transform {
         match self {
-            Dense::Raw => single,
-            Dense::Log1p => single.max(0.0).ln_1p(),
-            Dense::FloorLog2 if x > 2.0 => single.ln().powi(2).floor(),
-            Dense::FloorLog2 => single,
-            Dense::Standard => {
-                let (shift, scale) = standard.unwrap_or((0.0, 1.0));
-                ((x - shift) * scale) as f32
-            }
+            Dense::Raw => Transform::Raw,
+            Dense::Log1p => Transform::Log1p,
+            Dense::Standard => Transform::Standard,
+            Dense::FloorLog2 => Transform::FloorLog2,
         }
     }
 }

@@ -1,73 +1,75 @@
-//! `embc predict`: what a saved model says of the rows of any file.
+//! `embc predict`: what a saved model says of the rows of any file, or the best items of its users.
 
 use super::Outcome;
 use crate::cli::{Global, Predict as Args};
 use crate::progress::DataProgress;
 use anyhow::{Context, Result, bail};
+use embc_data::table::{Cell, Kind, Table};
 use embc_lab::artefact::Model;
 use embc_lab::predict::Predictor;
+use embc_lab::top::{Left, top};
 use embc_lab::units::count;
 use std::io::Write;
 use std::path::Path;
 use tempfile::NamedTempFile;
 
 pub fn run(args: &Args, global: &Global) -> Result<Outcome> {
-    let mut predictor = Predictor::new(Model::load(&args.model)?)?;
-    match &args.output {
-        None => {
-            score(args, global, &mut predictor, std::io::stdout())?;
-        }
-        Some(path) => {
-            if path.extension().is_some_and(|extension| extension != "csv") {
-                bail!("--output {}: scores are written as CSV; call it .csv", path.display());
-            }
-            let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-            let folder = folder.unwrap_or(Path::new("."));
-            let wrong = || format!("{}: cannot be written", path.display());
-            let file = NamedTempFile::new_in(folder).with_context(wrong)?;
-            score(args, global, &mut predictor, file.as_file())?;
-            file.as_file().sync_all().with_context(wrong)?;
-            file.persist(path).with_context(wrong)?;
-        }
-    }
-    for (name, all, unknown) in predictor.unknown().into_iter().filter(|(.., n)| *n > 0) {
-        let share = 100.0 * unknown as f64 / all as f64;
-        eprintln!(
-            "{name}: {} of {} values are unknown to the model, {share:.1} %",
-            count(unknown),
-            count(all)
-        );
-    }
+    let model = Model::load(&args.model)?;
+    let Some(path) = &args.output else {
+        write(model, args, global, std::io::stdout(), false)?;
+        return Ok(Outcome::Fine);
+    };
+    let parquet = match path.extension().and_then(|extension| extension.to_str()) {
+        None | Some("csv") => false,
+        Some("parquet") => true,
+        _ => bail!("--output {}: write .csv or .parquet", path.display()),
+    };
+    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let wrong = || format!("{}: cannot be written", path.display());
+    let file = NamedTempFile::new_in(folder.unwrap_or(Path::new("."))).with_context(wrong)?;
+    write(model, args, global, file.as_file(), parquet)?;
+    file.as_file().sync_all().with_context(wrong)?;
+    file.persist(path).with_context(wrong)?;
     Ok(Outcome::Fine)
 }
 
-/// Writes `row,score`, or `row,class,score`; rows count from 0.
-fn score(
+fn write(
+    model: Model,
     args: &Args,
     global: &Global,
-    predictor: &mut Predictor,
     out: impl Write + Send,
+    parquet: bool,
+) -> Result<()> {
+    match args.top {
+        Some(n) => best(model, n, args, global, out, parquet),
+        None => scores(Predictor::new(model)?, args, global, out, parquet),
+    }
+}
+
+/// Writes `row,score`, or `row,class,score`; rows count from 0.
+fn scores(
+    mut predictor: Predictor,
+    args: &Args,
+    global: &Global,
+    out: impl Write + Send,
+    parquet: bool,
 ) -> Result<()> {
     let outputs = predictor.outputs();
-    let mut out = csv::Writer::from_writer(out);
-    let classes = outputs > 1;
-    out.write_record(if classes { &["row", "class", "score"][..] } else { &["row", "score"] })?;
-    let mut row = 0u64;
-    let mut progress = DataProgress::new("predict", global.quiet);
-    let memory = args.memory.0;
+    let columns = [("row", Kind::Int), ("class", Kind::Int), ("score", Kind::Float)];
+    let wanted: Vec<_> = columns.into_iter().filter(|c| outputs > 1 || c.0 != "class").collect();
+    let mut table = Table::new(out, parquet, &wanted)?;
+    let (mut row, mut progress) = (0u64, DataProgress::new("predict", global.quiet));
     predictor.files(
         &args.files,
         &global.data_dir,
-        memory,
+        args.memory.0,
         &mut |at| progress.watch(at),
         &mut |scores, _| {
             for scores in scores.chunks_exact(outputs) {
-                for (class, score) in scores.iter().enumerate() {
-                    let (row, class, score) =
-                        (row.to_string(), class.to_string(), score.to_string());
-                    match classes {
-                        true => out.write_record([&row, &class, &score])?,
-                        false => out.write_record([&row, &score])?,
+                for (class, &score) in (0..).zip(scores) {
+                    match outputs {
+                        1 => table.row(&[Cell::Int(row), Cell::Float(score)])?,
+                        _ => table.row(&[Cell::Int(row), Cell::Int(class), Cell::Float(score)])?,
                     }
                 }
                 row += 1;
@@ -75,5 +77,58 @@ fn score(
             Ok(())
         },
     )?;
-    Ok(out.flush()?)
+    table.finish()?;
+    for (name, all, unknown) in predictor.unknown() {
+        say_unknown(&name, all, unknown);
+    }
+    Ok(())
+}
+
+fn say_unknown(name: &str, all: u64, unknown: u64) {
+    if unknown > 0 {
+        let share = 100.0 * unknown as f64 / all as f64;
+        let (unknown, all) = (count(unknown), count(all));
+        eprintln!("{name}: {unknown} of {all} values are unknown to the model, {share:.1} %");
+    }
+}
+
+/// Writes `user,rank,item,score`; ranks count from 1.
+fn best(
+    mut model: Model,
+    n: usize,
+    args: &Args,
+    global: &Global,
+    out: impl Write,
+    parquet: bool,
+) -> Result<()> {
+    if n == 0 {
+        bail!("--top 0: how many items of each user?");
+    }
+    let columns =
+        [("user", Kind::Text), ("rank", Kind::Int), ("item", Kind::Text), ("score", Kind::Float)];
+    let mut table = Table::new(out, parquet, &columns)?;
+    let mut progress = DataProgress::new("predict", global.quiet);
+    let left: Left = top(
+        &mut model,
+        &args.files,
+        &global.data_dir,
+        args.memory.0,
+        n,
+        &mut |at| progress.watch(at),
+        &mut |user, best| {
+            for (rank, &(item, score)) in (1..).zip(best) {
+                let cells =
+                    [Cell::Text(user), Cell::Int(rank), Cell::Text(item), Cell::Float(score)];
+                table.row(&cells)?;
+            }
+            Ok(())
+        },
+    )?;
+    table.finish()?;
+    say_unknown("items", left.events, left.unknown);
+    if left.blank > 0 {
+        let (blank, users) = (count(left.blank), count(left.users));
+        eprintln!("{blank} of {users} users have no item that the model knows: none is offered");
+    }
+    Ok(())
 }

@@ -2,6 +2,7 @@
 
 mod anywhere;
 mod cases;
+mod export;
 mod fetch;
 mod files;
 mod golden;

@@ -1,0 +1,85 @@
+//! Commands on a trained model.
+
+use clap::builder::PossibleValuesParser;
+use clap::{Args, ValueEnum};
+use embc_lab::axis::Bytes;
+use embc_lab::export::FORMATS;
+use std::path::PathBuf;
+
+/// Score the rows of files with a model that `embc train --out` saved
+///
+/// Files may be of any form that `embc init` reads, with the columns that the model was trained on;
+/// a label need not be there. Prints row and score (a logit), or row, class and score; what the
+/// model does not know is counted.
+///
+///   embc train --config clicks.toml --out model
+///   embc predict model new.parquet --output scores.csv
+#[derive(Args)]
+#[command(verbatim_doc_comment)]
+pub struct Predict {
+    /// The model's folder
+    #[arg(value_name = "MODEL")]
+    pub model: PathBuf,
+    /// Files, folders or patterns: parts of one table
+    #[arg(value_name = "FILE", required = true)]
+    pub files: Vec<PathBuf>,
+    /// For models of histories: the files are users' events, and the best N items of each user that
+    /// the user does not have are written as user,rank,item,score
+    #[arg(long, value_name = "N")]
+    pub top: Option<usize>,
+    /// Write to a file instead of stdout
+    #[arg(long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// The most memory to take for reading
+    #[arg(long, default_value = "1GiB", value_name = "SIZE")]
+    pub memory: Bytes,
+}
+
+/// Write a trained model for elsewhere: ONNX, one mapped file, or plain arrays
+///
+/// MODEL is a folder that `embc train --out` wrote. What is written is read again and compared with
+/// the model on test rows; every byte is listed beside what the trial's record promised.
+///
+///   embc export m                          m/onnx: for ONNX Runtime, in Python, on servers, in apps
+///   embc export m --format packed          m/packed/model.embc: mapped, from Rust or C
+///   embc export m --format npy             m/npy/FIELD.npy: the rows of all ids, not compressed
+///   embc export m --part embedding         the embeddings, without the model on top
+#[derive(Args)]
+#[command(verbatim_doc_comment)]
+pub struct Export {
+    /// The model's folder
+    #[arg(value_name = "MODEL")]
+    pub model: PathBuf,
+    /// What to write
+    #[arg(long, default_value = "onnx", value_parser = formats())]
+    pub format: String,
+    /// The folder to write to; MODEL/FORMAT by default
+    #[arg(long, value_name = "DIR")]
+    pub output: Option<PathBuf>,
+    /// The whole model, or the embeddings alone
+    #[arg(long, value_enum, default_value = "model")]
+    pub part: Part,
+    /// Where a hash picks the row: compute it, or list the row of every id, for runtimes without
+    /// 64-bit integers
+    #[arg(long, value_enum, default_value = "graph")]
+    pub hash_as: HashAs,
+    /// Leave out the values of ids: the caller knows them
+    #[arg(long)]
+    pub without_vocabulary: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Part {
+    Model,
+    Embedding,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum HashAs {
+    Graph,
+    Remap,
+}
+
+fn formats() -> PossibleValuesParser {
+    PossibleValuesParser::new(FORMATS.iter().map(|format| format.name()))
+}
