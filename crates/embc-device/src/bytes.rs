@@ -91,6 +91,22 @@ impl Field for String {
     }
 }
 
+/// Fields one after the other.
+macro_rules! record {
+    ($name:ident { $($field:ident),* }) => {
+        impl Field for $name {
+            fn put(&self, out: &mut Vec<u8>) {
+                $(self.$field.put(out);)*
+            }
+            fn get(from: &mut Read<'_>) -> Result<Self, Error> {
+                Ok(Self { $($field: Field::get(from)?),* })
+            }
+        }
+    };
+}
+
+pub(crate) use record;
+
 /// FNV-1a over words of 8 bytes, folded: it finds accidents, not attacks.
 pub fn checksum(bytes: &[u8]) -> u64 {
     let (words, rest) = bytes.as_chunks::<8>();

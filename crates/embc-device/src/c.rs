@@ -1,7 +1,8 @@
 //! The C interface, `include/embc.h`: five functions, and those that say what there is. A handle is
-//! a reader of its own: one a thread; what is mapped is shared.
+//! a reader of its own: one a thread; what is mapped is shared. Of pointers from C it is asked what
+//! embc.h says: handles are open and used by one thread, strings end in 0, arrays are as long as said.
 
-#![allow(unsafe_code)] // pointers from C, each with its contract in embc.h
+#![allow(unsafe_code, clippy::missing_safety_doc)]
 
 use crate::{Bag, Error, Model, Reader};
 use std::cell::RefCell;
@@ -35,9 +36,6 @@ unsafe fn slice_mut<'a, T>(from: *mut T, n: usize) -> &'a mut [T] {
 }
 
 /// Opens a file. Null where it cannot be; `embc_error` says why.
-///
-/// # Safety
-/// `path` is a string that ends in 0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn embc_open(path: *const c_char) -> *mut Reader {
     let path = unsafe { CStr::from_ptr(path) }.to_string_lossy();
@@ -52,9 +50,6 @@ pub unsafe extern "C" fn embc_open(path: *const c_char) -> *mut Reader {
 }
 
 /// Another handle on the same mapping, for another thread.
-///
-/// # Safety
-/// `reader` came from `embc_open` or from here, and was not closed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn embc_share(reader: *const Reader) -> *mut Reader {
     match Reader::new(unsafe { &*reader }.model().clone()) {
@@ -67,9 +62,6 @@ pub unsafe extern "C" fn embc_share(reader: *const Reader) -> *mut Reader {
 }
 
 /// Closes a handle.
-///
-/// # Safety
-/// `reader` came from `embc_open` or `embc_share`, or is null, and is not used again.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn embc_close(reader: *mut Reader) {
     if !reader.is_null() {
@@ -84,18 +76,12 @@ pub extern "C" fn embc_error() -> *const c_char {
 }
 
 /// Number of inputs.
-///
-/// # Safety
-/// `reader` is open.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn embc_inputs(reader: *const Reader) -> usize {
     unsafe { &*reader }.model().header().inputs.len()
 }
 
 /// The input called `name`, or -1.
-///
-/// # Safety
-/// `reader` is open, `name` is a string that ends in 0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn embc_input(reader: *const Reader, name: *const c_char) -> i64 {
     let name = unsafe { CStr::from_ptr(name) }.to_string_lossy();
@@ -103,45 +89,30 @@ pub unsafe extern "C" fn embc_input(reader: *const Reader, name: *const c_char) 
 }
 
 /// Number of ids of an input; 0 where there is no such input.
-///
-/// # Safety
-/// `reader` is open.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn embc_vocab(reader: *const Reader, input: usize) -> u32 {
     unsafe { &*reader }.model().header().inputs.get(input).map_or(0, |input| input.vocab)
 }
 
 /// Columns of an input's rows; 0 where there is no such input.
-///
-/// # Safety
-/// `reader` is open.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn embc_width(reader: *const Reader, input: usize) -> usize {
     unsafe { &*reader }.model().width(input)
 }
 
 /// Number of dense features.
-///
-/// # Safety
-/// `reader` is open.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn embc_dense(reader: *const Reader) -> usize {
     unsafe { &*reader }.model().header().features.len()
 }
 
 /// Logits an example; 0 where the file holds tables alone.
-///
-/// # Safety
-/// `reader` is open.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn embc_outputs(reader: *const Reader) -> usize {
     unsafe { &*reader }.model().outputs()
 }
 
 /// The id of a value of `length` bytes, or -1 where it has none.
-///
-/// # Safety
-/// `reader` is open, `value` has `length` bytes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn embc_id(
     reader: *const Reader,
@@ -154,9 +125,6 @@ pub unsafe extern "C" fn embc_id(
 }
 
 /// The rows of `n` ids of an input, to `out` [n × width]; 0, or -1.
-///
-/// # Safety
-/// `reader` is open and used by no other thread; the arrays are as long as said.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn embc_rows(
     reader: *mut Reader,
@@ -173,9 +141,6 @@ pub unsafe extern "C" fn embc_rows(
 /// The logits of `batch` examples, to `out` [batch × outputs]; 0, or -1. `ids` has for each input the
 /// ids of all examples; `offsets` has for each null, where an example has one id, or where its ids
 /// begin [batch + 1]. `dense` is [batch × dense], NaN where a value is missing.
-///
-/// # Safety
-/// `reader` is open and used by no other thread; the arrays are as long as said.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn embc_score(
     reader: *mut Reader,

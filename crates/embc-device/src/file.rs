@@ -5,7 +5,7 @@
 //! operating system reads what is asked for. Tables are in the order of their ids, which is that of
 //! their frequency. Everything is little-endian.
 
-use crate::bytes::{Field, Read, checksum};
+use crate::bytes::{Field, Read, checksum, record};
 use crate::program::{Op, Program, Scope};
 use crate::tensor::Tensor;
 use crate::{Error, Transform, wrong};
@@ -94,19 +94,6 @@ pub struct Header {
     pub model: Vec<Op>,
     /// Vocabularies, which inputs may share.
     pub vocabularies: Vec<Vocabulary>,
-}
-
-macro_rules! record {
-    ($name:ident { $($field:ident),* }) => {
-        impl Field for $name {
-            fn put(&self, out: &mut Vec<u8>) {
-                $(self.$field.put(out);)*
-            }
-            fn get(from: &mut Read<'_>) -> Result<Self, Error> {
-                Ok(Self { $($field: Field::get(from)?),* })
-            }
-        }
-    };
 }
 
 record!(Blob { offset, length });

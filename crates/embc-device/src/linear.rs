@@ -5,6 +5,9 @@ use crate::run::relu;
 use crate::tensor::{Stored, View};
 use crate::{Error, wrong};
 
+/// The bytes of floats.
+type Row<'a> = &'a [[u8; 4]];
+
 /// y [N × out] = x [N × in] · W + bias, through a ReLU where `then` .0 says so; W is [in × out], or
 /// [out × in] with `then` .1. `decoded` has room for a row of W.
 pub fn linear(
@@ -17,13 +20,29 @@ pub fn linear(
 ) -> Result<(), Error> {
     let (rows, width) = (weight.tensor.rows as usize, weight.tensor.width as usize);
     let (inputs, outputs) = if then.1 { (width, rows) } else { (rows, width) };
+    let plain = weight.tensor.stored == Stored::Float;
+    let all = if plain { weight.all() } else { None };
+    let decoded = &mut decoded[..if plain { 0 } else { width }];
     let done = x.chunks_exact(inputs).zip(to.chunks_exact_mut(outputs)).try_for_each(|(x, to)| {
-        match then.1 {
-            true => by_output(x, weight, decoded, to)?,
-            false => by_input(x, weight, decoded, to)?,
+        match all {
+            // A column lies in one piece, too.
+            Some(all) if then.1 || outputs == 1 => {
+                for (to, row) in to.iter_mut().zip(all.chunks_exact(inputs)) {
+                    *to = lanes(x, |i| f32::from_le_bytes(row[i]));
+                }
+            }
+            Some(all) => by_input(x, all, to),
+            None if then.1 => by_output(x, weight, decoded, to)?,
+            None => {
+                to.fill(0.0);
+                for (k, &x) in (0..).zip(x) {
+                    weight.floats(k, decoded)?;
+                    to.iter_mut().zip(&*decoded).for_each(|(to, w)| *to += x * w);
+                }
+            }
         }
         if let Some(bias) = bias {
-            to.iter_mut().zip(bias.plain(0)?).for_each(|(to, bias)| *to += bias);
+            to.iter_mut().zip(bias.bytes(0)?).for_each(|(to, b)| *to += f32::from_le_bytes(*b));
         }
         if then.0 {
             to.iter_mut().for_each(|to| *to = relu(*to));
@@ -35,53 +54,42 @@ pub fn linear(
 
 /// ⟨x, W_i⟩ for each row of W.
 fn by_output(x: &[f32], weight: View<'_>, decoded: &mut [f32], to: &mut [f32]) -> Option<()> {
-    let row = &mut decoded[..x.len()];
     for (i, to) in (0..).zip(to) {
-        weight.floats(i, row)?;
-        *to = dot(x, row);
+        weight.floats(i, decoded)?;
+        *to = dot(x, decoded);
     }
     Some(())
 }
+
+/// Values of x at a time.
+const PART: usize = 64;
 
 /// Rows of W, scaled and summed in their order, four at a time.
-fn by_input(x: &[f32], weight: View<'_>, decoded: &mut [f32], to: &mut [f32]) -> Option<()> {
+fn by_input(x: &[f32], all: Row<'_>, to: &mut [f32]) {
     to.fill(0.0);
-    let (mut four, mut n) = ([(0u32, 0.0f32); 4], 0);
-    for (k, &x) in (0..).zip(x).filter(|(_, x)| **x != 0.0) {
-        four[n] = (k, x);
-        n += 1;
-        if n == 4 {
-            add_rows(&four, weight, decoded, to)?;
-            n = 0;
-        }
-    }
-    add_rows(&four[..n], weight, decoded, to)
-}
-
-/// to += Σ x · W_k over up to four (k, x).
-fn add_rows(
-    terms: &[(u32, f32)],
-    weight: View<'_>,
-    decoded: &mut [f32],
-    to: &mut [f32],
-) -> Option<()> {
     let width = to.len();
-    if let (&[a, b, c, d], Stored::Float) = (terms, weight.tensor.stored) {
-        let rows = [a.0, b.0, c.0, d.0].map(|k| weight.bytes(k));
-        let [Some(i), Some(j), Some(k), Some(l)] = rows else { return None };
-        add_four([a.1, b.1, c.1, d.1], [i, j, k, l], to);
-        return Some(());
+    let row = |k: u32| &all[k as usize * width..][..width];
+    // Those that are not zero, gathered without a branch; up to three are left for the next part.
+    let (mut at, mut some, mut n) = ([0u32; PART + 4], [0.0f32; PART + 4], 0);
+    for (part, x) in x.chunks(PART).enumerate() {
+        for (k, &x) in (part * PART..).zip(x) {
+            (at[n], some[n]) = (k as u32, x);
+            n += usize::from(x != 0.0);
+        }
+        let whole = n / 4 * 4;
+        for i in (0..whole).step_by(4) {
+            let rows = [row(at[i]), row(at[i + 1]), row(at[i + 2]), row(at[i + 3])];
+            add_four([some[i], some[i + 1], some[i + 2], some[i + 3]], rows, to);
+        }
+        at.copy_within(whole..n, 0);
+        some.copy_within(whole..n, 0);
+        n -= whole;
     }
-    for &(k, x) in terms {
-        let row = &mut decoded[..width];
-        weight.floats(k, row)?;
-        to.iter_mut().zip(row).for_each(|(to, w)| *to += x * *w);
+    for i in 0..n {
+        let terms = to.iter_mut().zip(row(at[i]));
+        terms.for_each(|(to, w)| *to += some[i] * f32::from_le_bytes(*w));
     }
-    Some(())
 }
-
-/// The bytes of a row of floats.
-type Row<'a> = &'a [[u8; 4]];
 
 /// In the widest vectors that give the same bits everywhere: no fused multiply-add.
 fn add_four(x: [f32; 4], rows: [Row<'_>; 4], to: &mut [f32]) {
@@ -113,15 +121,21 @@ fn add_four_inline(x: [f32; 4], rows: [Row<'_>; 4], to: &mut [f32]) {
     }
 }
 
-/// ⟨x, y⟩, summed in eight lanes.
+/// ⟨x, y⟩.
 pub fn dot(x: &[f32], y: &[f32]) -> f32 {
-    let (xs, ys) = (x.as_chunks::<8>(), y.as_chunks::<8>());
-    let tail: f32 = xs.1.iter().zip(ys.1).map(|(x, y)| x * y).sum();
+    lanes(x, |i| y[i])
+}
+
+/// Σ x_i · y(i), summed in eight lanes.
+#[inline(always)]
+fn lanes(x: &[f32], y: impl Fn(usize) -> f32) -> f32 {
+    let (whole, tail) = x.as_chunks::<8>();
     let mut lanes = [0.0f32; 8];
-    for (x, y) in xs.0.iter().zip(ys.0) {
+    for (first, x) in (0..).step_by(8).zip(whole) {
         for i in 0..8 {
-            lanes[i] += x[i] * y[i];
+            lanes[i] += x[i] * y(first + i);
         }
     }
-    lanes.iter().sum::<f32>() + tail
+    let tail = (8 * whole.len()..).zip(tail).map(|(i, x)| x * y(i));
+    lanes.iter().sum::<f32>() + tail.sum::<f32>()
 }

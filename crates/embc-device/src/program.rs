@@ -134,23 +134,20 @@ ops! {
     31 Dense { width: u32 }
 }
 
-impl Field for Node {
-    fn put(&self, out: &mut Vec<u8>) {
-        self.0.put(out);
-    }
-    fn get(from: &mut Read<'_>) -> Result<Self, Error> {
-        Ok(Self(u32::get(from)?))
-    }
+macro_rules! places {
+    ($($name:ident),*) => {
+        $(impl Field for $name {
+            fn put(&self, out: &mut Vec<u8>) {
+                self.0.put(out);
+            }
+            fn get(from: &mut Read<'_>) -> Result<Self, Error> {
+                Ok(Self(u32::get(from)?))
+            }
+        })*
+    };
 }
 
-impl Field for TensorId {
-    fn put(&self, out: &mut Vec<u8>) {
-        self.0.put(out);
-    }
-    fn get(from: &mut Read<'_>) -> Result<Self, Error> {
-        Ok(Self(u32::get(from)?))
-    }
-}
+places!(Node, TensorId);
 
 impl Field for Int {
     fn put(&self, out: &mut Vec<u8>) {

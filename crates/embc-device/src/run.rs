@@ -76,18 +76,19 @@ impl Scratch {
         let last = program.ops.len() - 1;
         for (i, op) in program.ops.iter().enumerate() {
             let shape = program.shapes[i];
-            let size = n * shape.width as usize;
+            let width = shape.width as usize;
+            let size = n * width;
             if shape.floats {
                 let (before, rest) = floats.split_at_mut(at[i] * *rows);
                 let values =
                     Values { ints, floats: before, at, rows: *rows, n, shapes: &program.shapes };
                 let to = if i == last { &mut out[..size] } else { &mut rest[..size] };
-                compute_floats(op, values, views, reads, decoded, to)?;
+                compute_floats(op, values, views, reads, decoded, to, width)?;
             } else {
                 let (before, rest) = ints.split_at_mut(at[i] * *rows);
                 let values =
                     Values { ints: before, floats, at, rows: *rows, n, shapes: &program.shapes };
-                compute_ints(op, values, views, reads.ids, &mut rest[..size])?;
+                compute_ints(op, values, views, reads.ids, &mut rest[..size], width)?;
             }
         }
         Ok(())
@@ -142,14 +143,30 @@ fn of_block(x: u32, key: u64, block: usize) -> u64 {
     mix64(mix64(u64::from(x) ^ key) ^ block as u64)
 }
 
+/// Rows of a width, one after the other: chunks without the division that takes longer than a row.
+fn cut<T>(mut all: &[T], width: usize) -> impl Iterator<Item = &[T]> {
+    std::iter::from_fn(move || {
+        let (row, rest) = all.split_at_checked(width).filter(|_| !all.is_empty())?;
+        all = rest;
+        Some(row)
+    })
+}
+
+fn cut_mut<T>(mut all: &mut [T], width: usize) -> impl Iterator<Item = &mut [T]> {
+    std::iter::from_fn(move || {
+        let (row, rest) = std::mem::take(&mut all).split_at_mut_checked(width)?;
+        all = rest;
+        (!row.is_empty()).then_some(row)
+    })
+}
+
 fn map<A: Copy, B>(from: &[A], to: &mut [B], f: impl Fn(A) -> B) {
     to.iter_mut().zip(from).for_each(|(to, &from)| *to = f(from));
 }
 
 /// to [N × width] from x [N × 1].
-fn spread<B>(x: &[u32], to: &mut [B], f: impl Fn(u32, usize) -> B) {
-    let width = to.len() / x.len().max(1);
-    for (&x, to) in x.iter().zip(to.chunks_exact_mut(width)) {
+fn spread<B>(x: &[u32], to: &mut [B], width: usize, f: impl Fn(u32, usize) -> B) {
+    for (&x, to) in x.iter().zip(cut_mut(to, width)) {
         to.iter_mut().enumerate().for_each(|(b, to)| *to = f(x, b));
     }
 }
@@ -160,6 +177,7 @@ fn compute_ints<'v>(
     views: &impl Fn(TensorId) -> View<'v>,
     ids: &[u32],
     to: &mut [u32],
+    width: usize,
 ) -> Result<(), Error> {
     match *op {
         Op::Ids {} => to.copy_from_slice(ids),
@@ -182,24 +200,23 @@ fn compute_ints<'v>(
             map(of.ints(x), to, |x| (key.wrapping_mul(u64::from(x)) % 0x7FFF_FFFF % rows) as u32)
         }
         Op::Blocks { x, key, rows, .. } => {
-            spread(of.ints(x), to, |x, b| scaled(of_block(x, key, b), rows));
+            spread(of.ints(x), to, width, |x, b| scaled(of_block(x, key, b), rows));
         }
         Op::Unpack { x, tensor } => {
             let view = views(tensor);
             let width = view.tensor.width as usize;
-            for (&row, to) in of.ints(x).iter().zip(to.chunks_exact_mut(width)) {
+            for (&row, to) in of.ints(x).iter().zip(cut_mut(to, width)) {
                 view.ints(row, to).ok_or_else(|| outside(row, &view))?;
             }
         }
         Op::Column { x, at } => {
-            let rows = of.ints(x).chunks_exact(of.width(x));
+            let rows = cut(of.ints(x), of.width(x));
             to.iter_mut().zip(rows).for_each(|(to, row)| *to = row[at as usize]);
         }
         Op::Select { when, yes, no } => {
-            let width = of.width(yes);
-            let sides = of.ints(yes).chunks_exact(width).zip(of.ints(no).chunks_exact(width));
+            let sides = cut(of.ints(yes), width).zip(cut(of.ints(no), width));
             let sides = sides.zip(of.ints(when));
-            for (to, ((yes, no), &when)) in to.chunks_exact_mut(width).zip(sides) {
+            for (to, ((yes, no), &when)) in cut_mut(to, width).zip(sides) {
                 to.copy_from_slice(if when != 0 { yes } else { no });
             }
         }
@@ -208,8 +225,8 @@ fn compute_ints<'v>(
         }
         Op::Runs { x, width, block, cells } => {
             let (width, block) = (width as usize, block as usize);
-            let firsts = of.ints(x).chunks_exact(of.width(x));
-            for (to, firsts) in to.chunks_exact_mut(width).zip(firsts) {
+            let firsts = cut(of.ints(x), of.width(x));
+            for (to, firsts) in cut_mut(to, width).zip(firsts) {
                 for (to, &first) in to.chunks_mut(block).zip(firsts) {
                     for (c, to) in to.iter_mut().enumerate() {
                         *to = ((u64::from(first) + c as u64) % cells) as u32;
@@ -235,21 +252,22 @@ fn compute_floats<'v>(
     reads: Reads<'_>,
     decoded: &mut [f32],
     to: &mut [f32],
+    width: usize,
 ) -> Result<(), Error> {
     let sign = |hash: u64| if hash & 1 == 1 { -1.0 } else { 1.0 };
     match *op {
         Op::Signs { x, key } => map(of.ints(x), to, |x| sign(mix64(u64::from(x) ^ key))),
         Op::BlockSigns { x, key, .. } => {
-            spread(of.ints(x), to, |x, b| sign(of_block(x, key, b)));
+            spread(of.ints(x), to, width, |x, b| sign(of_block(x, key, b)));
         }
-        Op::Noise { x, key, .. } => spread(of.ints(x), to, |x, k| {
+        Op::Noise { x, key, .. } => spread(of.ints(x), to, width, |x, k| {
             let bits = of_block(x, key, k) >> 40;
             (bits as f32 / (1u32 << 23) as f32 - 1.0) * 3f32.sqrt()
         }),
         Op::Gather { x, tensor } => {
             let view = views(tensor);
             let width = view.tensor.width as usize;
-            for (&row, to) in of.ints(x).iter().zip(to.chunks_exact_mut(width)) {
+            for (&row, to) in of.ints(x).iter().zip(cut_mut(to, width)) {
                 view.floats(row, to).ok_or_else(|| outside(row, &view))?;
             }
         }
@@ -259,20 +277,18 @@ fn compute_floats<'v>(
         }
         Op::Contract { a, b, rank } => {
             let (a, b) = (rows(of, a), rows(of, b));
-            let width = to.len() / of.n.max(1);
-            for (to, (a, b)) in to.chunks_exact_mut(width).zip(a.zip(b)) {
+            for (to, (a, b)) in cut_mut(to, width).zip(a.zip(b)) {
                 contract(a, b, rank as usize, to);
             }
         }
-        Op::Dots { x, width } => {
-            let pairs = to.len() / of.n.max(1);
-            for (to, z) in to.chunks_exact_mut(pairs).zip(rows(of, x)) {
-                dots(z, width as usize, to);
+        Op::Dots { x, width: of_vector } => {
+            for (to, z) in cut_mut(to, width).zip(rows(of, x)) {
+                dots(z, of_vector as usize, to);
             }
         }
         Op::Input { input, .. } => to.copy_from_slice(&reads.pooled[input as usize][..to.len()]),
         Op::Dense { .. } => to.copy_from_slice(reads.dense),
-        ref other => return elementwise(other, of, views, to),
+        ref other => return elementwise(other, of, views, to, width),
     }
     Ok(())
 }
@@ -283,11 +299,11 @@ fn elementwise<'v>(
     of: Values<'_>,
     views: &impl Fn(TensorId) -> View<'v>,
     to: &mut [f32],
+    width: usize,
 ) -> Result<(), Error> {
-    let width = to.len() / of.n.max(1);
     match *op {
         Op::Spread { x, block, .. } => {
-            for (to, x) in to.chunks_exact_mut(width).zip(rows(of, x)) {
+            for (to, x) in cut_mut(to, width).zip(rows(of, x)) {
                 to.chunks_mut(block as usize).zip(x).for_each(|(to, &x)| to.fill(x));
             }
         }
@@ -300,7 +316,7 @@ fn elementwise<'v>(
         Op::MulRow { x, tensor } => with_row(of, x, &views(tensor), to, |x, r| x * r)?,
         Op::Replace { x, when, tensor } => {
             let view = views(tensor);
-            for ((to, x), &when) in to.chunks_exact_mut(width).zip(rows(of, x)).zip(of.ints(when)) {
+            for ((to, x), &when) in cut_mut(to, width).zip(rows(of, x)).zip(of.ints(when)) {
                 match when {
                     0 => to.copy_from_slice(x),
                     _ => view.floats(0, to).ok_or_else(|| outside(0, &view))?,
@@ -311,14 +327,14 @@ fn elementwise<'v>(
             let mut first = 0;
             for &part in parts {
                 let own = of.width(part);
-                for (to, x) in to.chunks_exact_mut(width).zip(rows(of, part)) {
+                for (to, x) in cut_mut(to, width).zip(rows(of, part)) {
                     to[first..first + own].copy_from_slice(x);
                 }
                 first += own;
             }
         }
         Op::Slice { x, from, .. } => {
-            for (to, x) in to.chunks_exact_mut(width).zip(rows(of, x)) {
+            for (to, x) in cut_mut(to, width).zip(rows(of, x)) {
                 to.copy_from_slice(&x[from as usize..][..width]);
             }
         }
@@ -331,8 +347,8 @@ fn elementwise<'v>(
 }
 
 /// The rows of a value.
-fn rows(of: Values<'_>, node: Node) -> std::slice::ChunksExact<'_, f32> {
-    of.floats(node).chunks_exact(of.width(node))
+fn rows(of: Values<'_>, node: Node) -> impl Iterator<Item = &[f32]> {
+    cut(of.floats(node), of.width(node))
 }
 
 fn binary(of: Values<'_>, a: Node, b: Node, to: &mut [f32], f: impl Fn(f32, f32) -> f32) {
@@ -341,7 +357,7 @@ fn binary(of: Values<'_>, a: Node, b: Node, to: &mut [f32], f: impl Fn(f32, f32)
         to.iter_mut().zip(x.iter().zip(y)).for_each(|(to, (x, y))| *to = f(*x, *y));
         return;
     }
-    for (to, (x, &y)) in to.chunks_exact_mut(width).zip(x.chunks_exact(width).zip(y)) {
+    for (to, (x, &y)) in cut_mut(to, width).zip(cut(x, width).zip(y)) {
         map(x, to, |x| f(x, y));
     }
 }
@@ -354,7 +370,7 @@ fn with_row(
     f: impl Fn(f32, f32) -> f32,
 ) -> Result<(), Error> {
     let row = row.bytes(0).ok_or_else(|| outside(0, row))?;
-    for (to, x) in to.chunks_exact_mut(row.len()).zip(rows(of, x)) {
+    for (to, x) in cut_mut(to, row.len()).zip(rows(of, x)) {
         let parts = x.iter().zip(row);
         to.iter_mut().zip(parts).for_each(|(to, (x, r))| *to = f(*x, f32::from_le_bytes(*r)));
     }
@@ -377,9 +393,9 @@ fn mish(x: f32) -> f32 {
 /// a [p × rank] · b [rank × q].
 fn contract(a: &[f32], b: &[f32], rank: usize, to: &mut [f32]) {
     let q = b.len() / rank;
-    for (to, a) in to.chunks_exact_mut(q).zip(a.chunks_exact(rank)) {
+    for (to, a) in cut_mut(to, q).zip(cut(a, rank)) {
         to.fill(0.0);
-        for (&a, b) in a.iter().zip(b.chunks_exact(q)) {
+        for (&a, b) in a.iter().zip(cut(b, q)) {
             to.iter_mut().zip(b).for_each(|(to, b)| *to += a * b);
         }
     }

@@ -1,7 +1,7 @@
 //! Tensors as they lie in the file: floats, codes with ranges, or packed integers. Rows are decoded
 //! where they are read; a table is never decoded as a whole.
 
-use crate::bytes::{Field, Read};
+use crate::bytes::{Field, Read, record};
 use crate::{Error, wrong};
 
 /// How a tensor's values are stored.
@@ -66,28 +66,7 @@ impl Field for Stored {
     }
 }
 
-impl Field for Tensor {
-    fn put(&self, out: &mut Vec<u8>) {
-        self.name.put(out);
-        self.rows.put(out);
-        self.width.put(out);
-        self.stored.put(out);
-        self.first.put(out);
-        self.values.put(out);
-        self.ranges.put(out);
-    }
-    fn get(from: &mut Read<'_>) -> Result<Self, Error> {
-        Ok(Self {
-            name: Field::get(from)?,
-            rows: Field::get(from)?,
-            width: Field::get(from)?,
-            stored: Field::get(from)?,
-            first: Field::get(from)?,
-            values: Field::get(from)?,
-            ranges: Field::get(from)?,
-        })
-    }
-}
+record!(Tensor { name, rows, width, stored, first, values, ranges });
 
 impl Tensor {
     /// True for floats, however they are stored.
@@ -140,7 +119,10 @@ impl View<'_> {
     pub fn floats(&self, row: u32, out: &mut [f32]) -> Option<()> {
         let at = self.start(row)?;
         match self.tensor.stored {
-            Stored::Float => out.iter_mut().zip(self.plain(row)?).for_each(|(to, x)| *to = x),
+            Stored::Float => {
+                let values = self.bytes(row)?.iter();
+                out.iter_mut().zip(values).for_each(|(x, bytes)| *x = f32::from_le_bytes(*bytes));
+            }
             Stored::Half => {
                 let bytes = self.values.get(2 * at..2 * (at + out.len()))?;
                 let values = bytes.as_chunks().0.iter();
@@ -154,10 +136,11 @@ impl View<'_> {
         Some(())
     }
 
-    /// Row `row` of plain floats, as it lies in the file.
-    #[inline]
-    pub fn plain(&self, row: u32) -> Option<impl Iterator<Item = f32>> {
-        Some(self.bytes(row)?.iter().map(|bytes| f32::from_le_bytes(*bytes)))
+    /// The bytes of all plain floats, row after row.
+    pub fn all(&self) -> Option<&[[u8; 4]]> {
+        let (first, values) = (self.tensor.first as usize, self.tensor.rows as usize);
+        let values = values * self.tensor.width as usize;
+        Some(self.values.get(4 * first..4 * (first + values))?.as_chunks().0)
     }
 
     /// The bytes of row `row` of plain floats.
@@ -179,7 +162,12 @@ impl View<'_> {
     #[inline]
     fn levels<const BITS: usize>(&self, at: usize, group: u32, out: &mut [f32]) -> Option<()> {
         let (group, per_byte) = (group as usize, 8 / BITS);
-        let (mut range, mut left) = (at / group, group - at % group);
+        // Groups are mostly powers of two, and a division takes longer than a short row.
+        let (mut range, inside) = match group.is_power_of_two() {
+            true => (at >> group.trailing_zeros(), at & (group - 1)),
+            false => (at / group, at % group),
+        };
+        let mut left = group - inside;
         let (mut at, mut out) = (at, out);
         while !out.is_empty() {
             let (now, rest) = out.split_at_mut(left.min(out.len()));

@@ -240,7 +240,12 @@ impl Model {
 
     /// Test rows, and what it said of them after training.
     pub fn sample(&self) -> Result<Sample> {
-        Sample::read(&self.folder.join(SAMPLE), &self.shape)
+        Sample::read(&self.sample_path(), &self.shape)
+    }
+
+    /// Where these lie.
+    pub fn sample_path(&self) -> PathBuf {
+        self.folder.join(SAMPLE)
     }
 
     /// True where examples have any number of ids of a field.

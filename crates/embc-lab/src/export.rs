@@ -13,7 +13,7 @@ use std::path::Path;
 
 mod arrays;
 mod onnx;
-mod packed;
+pub mod packed;
 
 /// All formats. A new one is a file and a line here.
 pub static FORMATS: &[&dyn Format] =

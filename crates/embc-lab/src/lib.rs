@@ -15,6 +15,7 @@ pub mod blueprint;
 pub mod checkpoint;
 pub mod config;
 pub mod desk;
+pub mod device;
 pub mod difference;
 pub mod estimate;
 pub mod executor;

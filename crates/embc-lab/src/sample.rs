@@ -111,6 +111,14 @@ impl Sample {
 
     /// Reads what [`Sample::write`] wrote, for a model of such a shape.
     pub fn read(path: &Path, shape: &Shape) -> Result<Self> {
+        let sample = Self::open(path)?;
+        let fits = || sample.fits(shape).then_some(()).context("it is of another model");
+        fits().with_context(|| path.display().to_string())?;
+        Ok(sample)
+    }
+
+    /// Reads it without a look at the model.
+    pub fn open(path: &Path) -> Result<Self> {
         let read = || -> Result<Self> {
             let stored = Stored::open(path)?;
             let tensor = |name: &str| stored.tensor(name).with_context(|| format!("no {name}"));
@@ -131,14 +139,14 @@ impl Sample {
             let bag = |i: usize| -> Result<Bag> {
                 Ok(Bag { ids: u32s(&format!("ids{i}"))?, offsets: u32s(&format!("offsets{i}"))? })
             };
-            let sample = Self {
+            let fields = stored.names().iter().filter(|name| name.starts_with("ids")).count();
+            Ok(Self {
                 size: *u64s("size")?.first().context("no size")? as usize,
-                fields: (0..shape.fields.len()).map(bag).collect::<Result<_>>()?,
+                fields: (0..fields).map(bag).collect::<Result<_>>()?,
                 dense: u64s("dense")?.into_iter().map(f64::from_bits).collect(),
                 labels: f32s("labels")?,
                 scores: f32s("scores")?,
-            };
-            sample.fits(shape).then_some(sample).context("its sizes contradict each other")
+            })
         };
         read().with_context(|| path.display().to_string())
     }
@@ -157,7 +165,8 @@ impl Sample {
             };
             places && bag.ids.iter().all(|&id| id < field.vocab)
         };
-        self.dense.len() == self.size * shape.dense
+        self.fields.len() == shape.fields.len()
+            && self.dense.len() == self.size * shape.dense
             && self.fields.iter().zip(&shape.fields).all(bag)
             && (self.labels.is_empty() || self.labels.len() == self.size)
     }

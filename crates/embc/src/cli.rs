@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 mod model;
 
-pub use model::{Export, HashAs, Part, Predict};
+pub use model::{Bench, Export, HashAs, PageCache, Part, Predict};
 
 /// Which embedding compression should I use on my data, at what budget, and what does it cost me?
 ///
@@ -66,6 +66,7 @@ pub enum Command {
     Trial(Trial),
     Predict(Predict),
     Export(Export),
+    Bench(Bench),
     Report(Report),
     Compare(Compare),
     Recommend(Recommend),

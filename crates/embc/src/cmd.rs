@@ -24,6 +24,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
+pub mod bench;
 pub mod compare;
 pub mod data;
 pub mod export;

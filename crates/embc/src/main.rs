@@ -50,6 +50,7 @@ fn main() -> ExitCode {
         Command::Sweep(args) => cmd::sweep::run(args, &cli.global),
         Command::Trial(args) => cmd::trial::run(args, &cli.global),
         Command::Predict(args) => cmd::predict::run(args, &cli.global),
+        Command::Bench(args) => cmd::bench::run(args),
         Command::Export(args) => cmd::export::run(args, &cli.global),
         Command::Report(args) => cmd::report::run(args, &cli.global),
         Command::Compare(args) => cmd::compare::run(args, &cli.global),

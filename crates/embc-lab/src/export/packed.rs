@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 pub(super) struct Packed;
 
-const FILE: &str = "model.embc";
+/// The name of the file.
+pub const FILE: &str = "model.embc";
 
 impl Format for Packed {
     fn name(&self) -> &'static str {
@@ -57,7 +58,7 @@ pub fn bags(sample: &Sample, inputs: usize) -> Vec<Bag<'_>> {
 }
 
 /// The largest difference of two lists, over 1 + size.
-fn worst(ours: &[f32], theirs: &[f32]) -> f64 {
+pub fn worst(ours: &[f32], theirs: &[f32]) -> f64 {
     let off = |(a, b): (&f32, &f32)| f64::from((a - b).abs()) / (1.0 + f64::from(a.abs()));
     ours.iter().zip(theirs).map(off).fold(0.0, f64::max)
 }

@@ -6,6 +6,8 @@ use embc_lab::axis::Bytes;
 use embc_lab::export::FORMATS;
 use std::path::PathBuf;
 
+use super::Json;
+
 /// Score the rows of files with a model that `embc train --out` saved
 ///
 /// Files may be of any form that `embc init` reads, with the columns that the model was trained on;
@@ -78,6 +80,36 @@ pub enum Part {
 pub enum HashAs {
     Graph,
     Remap,
+}
+
+/// Measure what trained models cost where they run: file, memory, page faults, latencies
+///
+/// Each model is packed, and read in a process of its own by the reader that apps have: cold, its
+/// pages dropped from the page cache, and warm. Ids are those of real test rows: one at a time, a
+/// session of 100, whole examples, and 4,096 at once.
+///
+///   embc bench m
+///   embc bench full memcom --format json
+#[derive(Args)]
+#[command(verbatim_doc_comment)]
+pub struct Bench {
+    /// Folders of models
+    #[arg(value_name = "MODEL", required = true)]
+    pub models: Vec<PathBuf>,
+    #[command(flatten)]
+    pub json: Json,
+    /// A packed file that this process measures, MODEL its sample of rows
+    #[arg(long, hide = true, value_name = "FILE")]
+    pub measure: Option<PathBuf>,
+    /// The state of the page cache in which it is measured
+    #[arg(long, hide = true, value_enum, default_value = "warm")]
+    pub state: PageCache,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum PageCache {
+    Cold,
+    Warm,
 }
 
 fn formats() -> PossibleValuesParser {
