@@ -1,12 +1,14 @@
-//! A training step allocates nothing once its buffers have grown.
+//! A training step allocates nothing once its buffers have grown, a reader of the packed net nothing
+//! after it was made.
 //!
 //! Steps run on a thread of the pool, as in training: handing work to the pool from outside
 //! allocates now and then.
 
 use embc_core::batch::{Bag, Batch, Examples, FieldShape, Shape};
 use embc_core::budget::Budget;
+use embc_core::graph::{HashAs, device};
 use embc_core::init::Init;
-use embc_core::layer::{Layer, LayerPlan, LayerRules, LayerSpec};
+use embc_core::layer::{Layer, LayerPlan, LayerRules, LayerSpec, Pooling};
 use embc_core::loss::Loss;
 use embc_core::model;
 use embc_core::net::Net;
@@ -14,6 +16,7 @@ use embc_core::optim::{Kind, Optim, Touch};
 use embc_core::rng::Rng;
 use embc_core::scheme::{Knobs, SCHEMES};
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Counts allocations.
@@ -132,7 +135,32 @@ fn steps(model: &str, knobs: &str, schemes: &[&str]) {
                     let allocated = ALLOCATIONS.load(Ordering::Relaxed) - before;
                     (step, quiet) = (step + 1, if allocated == 0 { quiet + 1 } else { 0 });
                 }
+                if touch == Touch::All {
+                    scores(&net, &batch, shape);
+                }
             }
         }
     }
+}
+
+/// A reader of the packed net allocates nothing after it was made.
+fn scores(net: &Net, batch: &Batch, shape: &Shape) {
+    let graph = net.graph(shape, HashAs::Graph, true);
+    let mut header = graph.header("alloc".into(), Pooling::Mean).unwrap();
+    let blobs: Vec<&[u8]> = graph.blobs.iter().map(|(_, bytes)| &bytes[..]).collect();
+    let mut bytes = Vec::new();
+    device::file::write(&mut header, &blobs, &mut bytes).unwrap();
+    let model = Arc::new(device::Model::from_bytes(bytes).unwrap());
+    let mut reader = device::Reader::new(model.clone()).unwrap();
+    let bags: Vec<device::Bag<'_>> = (batch.fields[..header.inputs.len()].iter())
+        .map(|bag| device::Bag { ids: &bag.ids, offsets: &bag.offsets })
+        .collect();
+    let dense: Vec<f64> = batch.dense.iter().map(|&x| x.into()).collect();
+    let mut logits = vec![0.0; batch.size * model.outputs()];
+    let ids = &batch.fields[0].ids;
+    let mut rows = vec![0.0; ids.len() * model.width(0)];
+    let before = ALLOCATIONS.load(Ordering::Relaxed);
+    reader.score(&bags, &dense, &mut logits).unwrap();
+    reader.rows(0, ids, &mut rows).unwrap();
+    assert_eq!(ALLOCATIONS.load(Ordering::Relaxed), before);
 }
