@@ -13,7 +13,8 @@ train() { # data config compression scheme storage
     [ "$4" != memcom_bias ] || sets+=(--set scheme.bias=true)
     [ "$4" != hash ] || sets+=(--set scheme.hash=mod)
     [ -f "$out/model.json" ] || "$embc" train --config "configs/$2.toml" --seed 1 "${sets[@]}" \
-        --results "$folder/results" --data-dir "$folder/data" --out "$out" --quiet > /dev/null || return 0
+        --results "$folder/results" --data-dir "$folder/data" --out "$out" --quiet > /dev/null 2> "$out.log" \
+        || { cat "$out.log" >&2; grep -q 'cannot reach' "$out.log" && return 0; exit 1; }
     echo "$out"
 }
 models=()

@@ -248,8 +248,7 @@ def main():
     for scheme in ["hash", "lma", "truncate_rare"]:
         train(scheme=scheme, sharing="global", storage="int4")
         check(f"one memory, {scheme}", scheme)
-    for error, of in tract_refused.items():
-        print(f"tract refuses {len(of)}: {error}\n  {', '.join(of)}")
+    assert not tract_refused, "\n".join(f"tract refuses {of}: {error}" for error, of in tract_refused.items())
 
 
 main()

@@ -184,16 +184,17 @@ impl<'a> Graph<'a> {
         format!("{}/{name}", self.prefix)
     }
 
-    /// A parameter as rows of `width` values; as codes where its table is quantised.
-    pub fn param(&mut self, param: &'a Param, width: usize) -> TensorId {
+    /// A parameter as rows of `width` values, from the row `from` on; as codes where its table is
+    /// quantised.
+    pub fn param(&mut self, param: &'a Param, width: usize, from: usize) -> TensorId {
         let (name, values) = (self.named(param.name()), param.value());
-        let rows = (values.len() / width) as u64;
+        let (rows, first) = ((values.len() / width - from) as u64, (from * width) as u64);
         let mut tensor = Tensor {
             name: name.clone(),
             rows,
             width: width as u32,
             stored: Stored::Float,
-            first: 0,
+            first,
             values: 0,
             ranges: None,
         };
@@ -201,7 +202,7 @@ impl<'a> Graph<'a> {
             tensor.values = self.blob(name, || bytemuck::cast_slice(values).into());
             return self.tensor(tensor);
         };
-        tensor.first = coded.first(param.name());
+        tensor.first += coded.first(param.name());
         tensor.stored = coded.stored;
         let codes = self.named("quantized_values");
         tensor.values = self.blob(codes, || bytemuck::cast_slice(coded.codes.words()).into());
@@ -275,7 +276,9 @@ impl<'a> Graph<'a> {
     ) -> Node {
         let Reads::Ids { offset, vocab } = self.reads else { panic!("{name}: no ids") };
         let len = u64::from(vocab) * width as u64;
-        let mut packed = Packed::zeros(len, bound);
+        // In whole bytes, so that nothing has to be shifted, but for single bits.
+        let bound = [2, 1 << 8, 1 << 16, 1 << 32].into_iter().find(|&most| bound <= most);
+        let mut packed = Packed::zeros(len, bound.expect("rows are below 2^32"));
         for id in 0..vocab {
             for j in 0..width {
                 packed.set(id as usize * width + j, of(id + offset, j));
@@ -325,7 +328,12 @@ impl<'a> Graph<'a> {
 
     /// Rows x of a parameter that is `width` wide, side by side.
     pub fn gather(&mut self, x: Node, param: &'a Param, width: usize) -> Node {
-        let tensor = self.param(param, width);
+        self.gather_from(x, param, width, 0)
+    }
+
+    /// Rows `from` + x of a parameter.
+    pub fn gather_from(&mut self, x: Node, param: &'a Param, width: usize, from: usize) -> Node {
+        let tensor = self.param(param, width, from);
         self.op(Op::Gather { x, tensor })
     }
 
@@ -416,7 +424,7 @@ impl<'a> Graph<'a> {
 
     /// x · W of a parameter [in × out].
     pub fn product(&mut self, x: Node, weight: &'a Param, outputs: usize) -> Node {
-        let weight = self.param(weight, outputs);
+        let weight = self.param(weight, outputs, 0);
         self.linear(x, weight, None, (false, false))
     }
 
@@ -476,13 +484,17 @@ impl<'a> Graph<'a> {
     }
 }
 
-/// Names of a model's inputs: those of their fields; a candidate's is that of the history, whose
-/// name it does not take.
+/// Names of a model's inputs, each once: those of their fields; a candidate's field is that of the
+/// history, whose name it does not take.
 pub fn names(shape: &Shape, fields: impl Iterator<Item = usize>) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
     for field in fields {
         let name = &shape.fields[field].name;
-        names.push(if names.contains(name) { "candidate".into() } else { name.clone() });
+        let mut own = if names.contains(name) { "candidate".into() } else { name.clone() };
+        while names.contains(&own) {
+            own.push('_');
+        }
+        names.push(own);
     }
     names
 }

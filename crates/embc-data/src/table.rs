@@ -1,6 +1,5 @@
 //! A table on its way out: rows of numbers and texts as CSV, or as Parquet.
 
-use crate::error::{Error, Result};
 use polars_arrow::array::{Array, Float32Array, Int64Array, Utf8ViewArray};
 use polars_arrow::datatypes::{ArrowDataType, ArrowSchema, Field};
 use polars_arrow::record_batch::RecordBatchT;
@@ -9,7 +8,7 @@ use polars_parquet::write::{
     CompressionOptions, FileWriter, RowGroupIterator, StatisticsOptions, Version, WriteOptions,
     get_dtype_encoding,
 };
-use std::io::Write;
+use std::io::{self, Write};
 use std::sync::Arc;
 
 /// What a column holds.
@@ -97,8 +96,12 @@ impl Values {
     }
 }
 
-fn failed(error: &PolarsError) -> Error {
-    Error::Data(error.to_string())
+/// Errors keep what they are, as that of a pipe which nobody reads.
+fn failed(error: PolarsError) -> io::Error {
+    match error {
+        PolarsError::IO { error, .. } => io::Error::new(error.kind(), error.to_string()),
+        other => io::Error::other(other.to_string()),
+    }
 }
 
 fn options() -> WriteOptions {
@@ -112,7 +115,7 @@ fn options() -> WriteOptions {
 
 impl<W: Write> Table<W> {
     /// Begins a table of such columns in `out`.
-    pub fn new(out: W, parquet: bool, columns: &[(&str, Kind)]) -> Result<Self> {
+    pub fn new(out: W, parquet: bool, columns: &[(&str, Kind)]) -> io::Result<Self> {
         if !parquet {
             let mut writer = Box::new(csv::Writer::from_writer(out));
             writer.write_record(columns.iter().map(|(name, _)| name)).map_err(of_csv)?;
@@ -123,13 +126,13 @@ impl<W: Write> Table<W> {
             (name.clone(), Field::new(name, kind.arrow(), false))
         };
         let schema: ArrowSchema = columns.iter().map(field).collect();
-        let writer = FileWriter::try_new(out, schema.clone(), options()).map_err(|e| failed(&e))?;
+        let writer = FileWriter::try_new(out, schema.clone(), options()).map_err(failed)?;
         let columns = columns.iter().map(|(_, kind)| kind.empty()).collect();
         Ok(Table::Parquet(Box::new(Groups { writer, schema, columns, rows: 0 })))
     }
 
     /// Writes a row, a cell a column.
-    pub fn row(&mut self, cells: &[Cell<'_>]) -> Result<()> {
+    pub fn row(&mut self, cells: &[Cell<'_>]) -> io::Result<()> {
         match self {
             Table::Csv(writer) => {
                 for cell in cells {
@@ -151,27 +154,28 @@ impl<W: Write> Table<W> {
     }
 
     /// Writes what is left.
-    pub fn finish(self) -> Result<()> {
+    pub fn finish(self) -> io::Result<()> {
         match self {
-            Table::Csv(mut writer) => {
-                writer.flush().map_err(|error| Error::Data(error.to_string()))
-            }
+            Table::Csv(mut writer) => writer.flush(),
             Table::Parquet(mut groups) => {
                 groups.flush()?;
-                groups.writer.end(None).map_err(|e| failed(&e))?;
+                groups.writer.end(None).map_err(failed)?;
                 Ok(())
             }
         }
     }
 }
 
-fn of_csv(error: csv::Error) -> Error {
-    Error::Data(error.to_string())
+fn of_csv(error: csv::Error) -> io::Error {
+    match error.into_kind() {
+        csv::ErrorKind::Io(error) => error,
+        other => io::Error::other(format!("{other:?}")),
+    }
 }
 
 impl<W: Write> Groups<W> {
     /// Writes the rows as a group.
-    fn flush(&mut self) -> Result<()> {
+    fn flush(&mut self) -> io::Result<()> {
         let arrays: Vec<Box<dyn Array>> = self.columns.iter_mut().map(Values::take).collect();
         let rows = std::mem::take(&mut self.rows);
         let write = || -> PolarsResult<()> {
@@ -185,6 +189,6 @@ impl<W: Write> Groups<W> {
             }
             Ok(())
         };
-        write().map_err(|e| failed(&e))
+        write().map_err(failed)
     }
 }

@@ -383,6 +383,14 @@ impl View {
         self.cache.dense[feature].float(row.into())
     }
 
+    /// True where examples have any number of ids of a field: a history, or a list of values.
+    pub fn several(&self, field: usize) -> bool {
+        match self.examples {
+            Examples::Rows => !self.cache.coded[&self.fields[field].column].offsets.is_empty(),
+            _ => field == 0,
+        }
+    }
+
     /// Shift and scale of each dense feature where they are standardised; else empty.
     pub fn standard(&self) -> &[(f64, f64)] {
         &self.standard

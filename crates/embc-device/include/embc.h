@@ -1,7 +1,8 @@
 /* Reads models that embc packed: `embc export MODEL --format packed` writes model.embc.
  *
  * A handle maps a file and has buffers of its own: one a thread. What is mapped is shared by all
- * handles of a file, and by all processes. Nothing is allocated after embc_open and embc_share.
+ * handles of a file, and by all processes. After embc_open and embc_share nothing is allocated but
+ * the text of an error.
  * Functions that return int return 0, or -1; embc_error says what went wrong in this thread.
  * The file must not change while it is open.
  *
@@ -21,7 +22,7 @@ typedef struct embc_reader embc_reader;
 
 /* Opens a file; NULL where it cannot be opened, or is no good file. */
 embc_reader *embc_open(const char *path);
-/* Another handle on the same mapping, for another thread. */
+/* Another handle on the same mapping, for another thread; the thread of `reader` asks for it. */
 embc_reader *embc_share(const embc_reader *reader);
 void embc_close(embc_reader *reader);
 /* The last error of this thread, until its next one. */

@@ -38,8 +38,12 @@ unsafe fn slice_mut<'a, T>(from: *mut T, n: usize) -> &'a mut [T] {
 /// Opens a file. Null where it cannot be; `embc_error` says why.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn embc_open(path: *const c_char) -> *mut Reader {
-    let path = unsafe { CStr::from_ptr(path) }.to_string_lossy();
-    let reader = Model::open(Path::new(&*path)).and_then(|model| Reader::new(Arc::new(model)));
+    let path = unsafe { CStr::from_ptr(path) };
+    #[cfg(unix)]
+    let path = <std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(path.to_bytes());
+    #[cfg(not(unix))]
+    let path = &*path.to_string_lossy();
+    let reader = Model::open(Path::new(path)).and_then(|model| Reader::new(Arc::new(model)));
     match reader {
         Ok(reader) => Box::into_raw(Box::new(reader)),
         Err(error) => {

@@ -21,7 +21,7 @@ const PAGE: u64 = 4096;
 /// All others begin at a line of the cache.
 const LINE: u64 = 64;
 /// No header is longer.
-const LONGEST: u64 = 1 << 28;
+const LONGEST: u64 = 1 << 22;
 
 /// Bytes of the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -145,7 +145,11 @@ impl Header {
             return wrong("not a model that embc packed");
         }
         let version = u32::get(&mut from)?;
-        if version != VERSION || u32::get(&mut from)? != 0 {
+        let reserved = u32::get(&mut from)?;
+        if version == VERSION && reserved != 0 {
+            return wrong("its header is damaged");
+        }
+        if version != VERSION {
             return wrong(format!(
                 "of format version {version}; this reader knows version {VERSION}"
             ));
@@ -215,6 +219,9 @@ pub fn write(
     header.place(&blobs.iter().map(|blob| blob.len() as u64).collect::<Vec<u64>>());
     let sums: Vec<u8> = blobs.iter().flat_map(|blob| checksum(blob).to_le_bytes()).collect();
     let start = header.start(checksum(&sums));
+    if start.len() as u64 > LONGEST {
+        return Err(std::io::Error::other("a header of more than 4 MiB: too many inputs to pack"));
+    }
     out.write_all(&start)?;
     let mut at = start.len() as u64;
     for (blob, place) in blobs.iter().zip(&header.blobs) {

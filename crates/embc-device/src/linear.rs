@@ -27,9 +27,7 @@ pub fn linear(
         match all {
             // A column lies in one piece, too.
             Some(all) if then.1 || outputs == 1 => {
-                for (to, row) in to.iter_mut().zip(all.chunks_exact(inputs)) {
-                    *to = lanes(x, |i| f32::from_le_bytes(row[i]));
-                }
+                products(x, all, to);
             }
             Some(all) => by_input(x, all, to),
             None if then.1 => by_output(x, weight, decoded, to)?,
@@ -91,19 +89,50 @@ fn by_input(x: &[f32], all: Row<'_>, to: &mut [f32]) {
     }
 }
 
-/// In the widest vectors that give the same bits everywhere: no fused multiply-add.
-fn add_four(x: [f32; 4], rows: [Row<'_>; 4], to: &mut [f32]) {
-    #[cfg(target_arch = "x86_64")]
-    if std::arch::is_x86_feature_detected!("avx2") {
-        #[target_feature(enable = "avx2")]
-        fn wide(x: [f32; 4], rows: [Row<'_>; 4], to: &mut [f32]) {
-            add_four_inline(x, rows, to);
+/// Compiles a function twice, and runs it in the widest vectors that give the same bits everywhere: no
+/// fused multiply-add.
+macro_rules! wide {
+    ($(#[$doc:meta])* $name:ident, $inline:ident($($x:ident: $type:ty),*)) => {
+        $(#[$doc])*
+        fn $name($($x: $type),*) {
+            #[cfg(target_arch = "x86_64")]
+            if std::arch::is_x86_feature_detected!("avx2") {
+                #[target_feature(enable = "avx2")]
+                fn wide($($x: $type),*) {
+                    $inline($($x),*);
+                }
+                // SAFETY: this machine has AVX2.
+                #[allow(unsafe_code)]
+                return unsafe { wide($($x),*) };
+            }
+            $inline($($x),*);
         }
-        // SAFETY: this machine has AVX2.
-        #[allow(unsafe_code)]
-        return unsafe { wide(x, rows, to) };
+    };
+}
+
+wide!(
+    /// to += Σ x_k · row k.
+    add_four, add_four_inline(x: [f32; 4], rows: [Row<'_>; 4], to: &mut [f32])
+);
+
+wide!(
+    /// to_i = ⟨x, row i⟩.
+    products, products_inline(x: &[f32], all: Row<'_>, to: &mut [f32])
+);
+
+/// Four rows at a time: the sums of one would wait for each other.
+#[inline(always)]
+fn products_inline(x: &[f32], all: Row<'_>, to: &mut [f32]) {
+    let n = x.len();
+    let read = |bytes: &[u8; 4]| f32::from_le_bytes(*bytes);
+    let (fours, rest) = to.as_chunks_mut::<4>();
+    let (rows, last) = all.split_at(4 * n * fours.len());
+    for (to, rows) in fours.iter_mut().zip(rows.chunks_exact(4 * n)) {
+        *to = lanes(x, [0, 1, 2, 3].map(|r| &rows[r * n..][..n]), read);
     }
-    add_four_inline(x, rows, to);
+    for (to, row) in rest.iter_mut().zip(last.chunks_exact(n)) {
+        [*to] = lanes(x, [row], read);
+    }
 }
 
 #[inline(always)]
@@ -123,19 +152,26 @@ fn add_four_inline(x: [f32; 4], rows: [Row<'_>; 4], to: &mut [f32]) {
 
 /// ⟨x, y⟩.
 pub fn dot(x: &[f32], y: &[f32]) -> f32 {
-    lanes(x, |i| y[i])
+    let [sum] = lanes(x, [y], |y| *y);
+    sum
 }
 
-/// Σ x_i · y(i), summed in eight lanes.
+/// ⟨x, row⟩ for R rows as long as x, each summed in eight lanes.
 #[inline(always)]
-fn lanes(x: &[f32], y: impl Fn(usize) -> f32) -> f32 {
+fn lanes<const R: usize, T>(x: &[f32], rows: [&[T]; R], read: impl Fn(&T) -> f32) -> [f32; R] {
     let (whole, tail) = x.as_chunks::<8>();
-    let mut lanes = [0.0f32; 8];
-    for (first, x) in (0..).step_by(8).zip(whole) {
-        for i in 0..8 {
-            lanes[i] += x[i] * y(first + i);
+    let rows = rows.map(|row| row.as_chunks::<8>());
+    let mut lanes = [[0.0f32; 8]; R];
+    for (at, x) in whole.iter().enumerate() {
+        for (lanes, (row, _)) in lanes.iter_mut().zip(&rows) {
+            let row = &row[at];
+            for i in 0..8 {
+                lanes[i] += x[i] * read(&row[i]);
+            }
         }
     }
-    let tail = (8 * whole.len()..).zip(tail).map(|(i, x)| x * y(i));
-    lanes.iter().sum::<f32>() + tail.sum::<f32>()
+    std::array::from_fn(|r| {
+        let tail = tail.iter().zip(rows[r].1).map(|(x, y)| x * read(y));
+        lanes[r].iter().sum::<f32>() + tail.sum::<f32>()
+    })
 }

@@ -3,7 +3,7 @@
 use crate::bytes::checksum;
 use crate::file::{Header, Input, Programs, Vocabulary};
 use crate::program::TensorId;
-use crate::run::{Reads, Scratch};
+use crate::run::{MOST, Reads, Scratch};
 use crate::tensor::View;
 use crate::{Error, wrong};
 use memmap2::Mmap;
@@ -174,13 +174,18 @@ impl Reader {
     /// Buffers for a model. An error says that it would need too much memory.
     pub fn new(model: Arc<Model>) -> Result<Self, Error> {
         let tensors = &model.header.tensors;
-        let tables = model.programs.tables.iter().map(|table| Scratch::new(table, tensors));
+        let mut left = MOST;
+        let mut scratch = |program| Scratch::new(program, tensors, &mut left);
+        let tables = model.programs.tables.iter().map(&mut scratch);
         let tables: Vec<Scratch> = tables.collect::<Result<_, _>>()?;
-        let head = model.programs.model.as_ref().map(|model| Scratch::new(model, tensors));
-        let head = head.transpose()?;
+        let head = model.programs.model.as_ref().map(scratch).transpose()?;
         let widths = (0..tables.len()).map(|input| model.width(input));
         let rows = tables.iter().zip(widths.clone()).map(|(t, width)| t.rows * width);
         let examples = head.as_ref().map_or(0, |head| head.rows);
+        let each = widths.clone().sum::<usize>() + model.header.features.len();
+        if head.is_some() && examples.checked_mul(each).is_none_or(|all| all > left) {
+            return wrong("it would take too much memory to compute");
+        }
         Ok(Self {
             rows: vec![0.0; rows.max().unwrap_or(0)],
             pooled: widths.map(|width| vec![0.0; examples * width]).collect(),

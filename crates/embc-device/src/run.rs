@@ -10,8 +10,8 @@ use crate::{Error, wrong};
 const ROWS: usize = 64;
 /// Values of all operators at a time, about: what the caches hold.
 const VALUES: usize = 1 << 16;
-/// The most values of one row: what a file may ask for.
-const MOST: usize = 1 << 26;
+/// The most values of all buffers: what a file may ask for.
+pub const MOST: usize = 1 << 26;
 
 /// Buffers of one program.
 #[derive(Debug)]
@@ -38,8 +38,8 @@ pub struct Reads<'a> {
 }
 
 impl Scratch {
-    /// Buffers for a program.
-    pub fn new(program: &Program, tensors: &[Tensor]) -> Result<Self, Error> {
+    /// Buffers for a program, of the values that are `left`.
+    pub fn new(program: &Program, tensors: &[Tensor], left: &mut usize) -> Result<Self, Error> {
         let (mut ints, mut floats) = (0usize, 0usize);
         let mut at = Vec::with_capacity(program.shapes.len());
         // The result goes where the caller wants it.
@@ -55,10 +55,13 @@ impl Scratch {
             _ => 0,
         });
         let decoded = weights.max().unwrap_or(0);
-        if ints + floats + decoded > MOST {
-            return wrong("it would take too much memory to compute");
-        }
-        let rows = (VALUES / (ints + floats).max(1)).clamp(1, ROWS);
+        // The result is kept, too, where it is pooled.
+        let each = ints.saturating_add(floats).saturating_add(program.width() as usize);
+        let rows = (VALUES / each).clamp(1, ROWS);
+        let all = each.checked_mul(2 * rows).and_then(|all| all.checked_add(decoded));
+        *left = all
+            .and_then(|all| left.checked_sub(all))
+            .map_or_else(|| wrong("it would take too much memory to compute"), Ok)?;
         let (ints, floats) = (vec![0; ints * rows], vec![0.0; floats * rows]);
         Ok(Self { rows, ints, floats, at, decoded: vec![0.0; decoded] })
     }

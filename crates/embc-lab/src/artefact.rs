@@ -81,12 +81,13 @@ struct Field {
     vocab: u32,
     known: u32,
     /// True where an example has any number of ids.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     several: bool,
 }
 
 fn vocab_file(field: &str) -> String {
-    format!("vocab-{field}.txt")
+    // A name is no path.
+    format!("vocab-{}.txt", field.replace('/', "%2F").replace('\\', "%5C"))
 }
 
 /// Writes a trained net and all that it needs, each file whole or not at all.
@@ -137,8 +138,7 @@ pub fn save(
     let fields = shape.fields.iter().enumerate();
     let field = |(i, f): (usize, &FieldShape)| {
         let (name, vocab) = (f.name.clone(), f.vocab);
-        let several = sample.fields.get(i).is_some_and(|bag| !bag.offsets.is_empty());
-        Field { name, vocab, known: data.known(i), several }
+        Field { name, vocab, known: data.known(i), several: data.several(i) }
     };
     let mut description = Description {
         format: "embc model".into(),
@@ -240,7 +240,14 @@ impl Model {
 
     /// Test rows, and what it said of them after training.
     pub fn sample(&self) -> Result<Sample> {
-        Sample::read(&self.sample_path(), &self.shape)
+        let path = self.sample_path();
+        if !path.exists() {
+            bail!(
+                "{}: a model of an embc that kept no test rows with it: train it again",
+                path.display()
+            );
+        }
+        Sample::read(&path, &self.shape)
     }
 
     /// Where these lie.

@@ -103,7 +103,9 @@ pub fn measure(path: &Path, sample: &Sample, cold: bool) -> Result<(State, Reade
     let width = model.width(input);
     let mut out = vec![0.0; MANY * width];
     if !cold {
-        reader.rows(input, &ids[..ids.len().min(MANY)], &mut out[..ids.len().min(MANY) * width])?;
+        for ids in ids.chunks(MANY) {
+            reader.rows(input, ids, &mut out[..ids.len() * width])?;
+        }
     }
     state.id = calls(ids.len().max(if cold { 0 } else { CALLS }), |call| {
         reader.rows(input, &[ids[call % ids.len()]], &mut out[..width])
@@ -207,6 +209,8 @@ pub fn quality(reader: &mut Reader, sample: &Sample) -> Result<(f64, Option<[f64
     };
     let by_row = outputs == 1 && !sample.labels.is_empty();
     let both = by_row.then(|| [auc(&sample.scores), auc(&scores)]);
+    // Of one class there is none.
+    let both = both.filter(|both| both.iter().all(|auc| auc.is_finite()));
     Ok((worst(&sample.scores, &scores), both))
 }
 

@@ -4,6 +4,7 @@
 use crate::tensors::{self, Stored};
 use anyhow::{Context, Result, bail};
 use embc_core::batch::{Bag, Batch, Data, Protocol, Shape, Split};
+use embc_core::hash::mix64;
 use embc_core::model::Mode;
 use embc_core::net::Net;
 use embc_core::state::Tensor;
@@ -15,7 +16,7 @@ use std::path::Path;
 const EXAMPLES: usize = 4096;
 const LOGITS: usize = 1 << 20;
 
-/// Test examples, evenly taken.
+/// Test examples, drawn evenly.
 #[derive(Debug, Default)]
 pub struct Sample {
     /// How many.
@@ -30,28 +31,43 @@ pub struct Sample {
     pub scores: Vec<f32>,
 }
 
+/// An example that may stay: by the least hashes of their places, whatever stands beside them.
+struct Drawn {
+    hash: u64,
+    place: u64,
+    fields: Vec<Vec<u32>>,
+    dense: Vec<f64>,
+    label: f32,
+}
+
 impl Sample {
-    /// Takes a sample of the test split, and scores it.
+    /// Draws a sample of the test split, and scores it.
     pub fn take(net: &mut Net, data: &View, dense: Dense) -> Self {
         let by_row = data.has(Split::Test, Protocol::Rows);
         let protocol = if by_row { Protocol::Rows } else { Protocol::Ranking };
         let most = EXAMPLES.min(LOGITS / net.model.outputs()).max(1);
-        let mut all = 0usize;
-        let each = |visit: &mut dyn FnMut(&Batch)| {
-            data.eval(Split::Test, protocol, EXAMPLES, &mut |batch| {
-                visit(batch);
-                ControlFlow::Continue(())
-            });
-        };
-        each(&mut |batch| all += batch.size);
-        let (step, mut at) = (all.div_ceil(most).max(1), 0);
-        let mut sample = Self::default();
-        each(&mut |batch| {
-            for i in (0..batch.size).filter(|i| (at + i).is_multiple_of(step)) {
-                sample.add(batch, i, by_row, data);
+        let (mut drawn, mut place): (Vec<Drawn>, u64) = (Vec::new(), 0);
+        let mut bound = u64::MAX;
+        data.eval(Split::Test, protocol, EXAMPLES, &mut |batch| {
+            for i in 0..batch.size {
+                let hash = mix64(place);
+                if hash <= bound {
+                    drawn.push(Drawn::of(batch, i, by_row, data, (hash, place)));
+                }
+                place += 1;
             }
-            at += batch.size;
+            // Twice as many as wanted at the most.
+            if drawn.len() >= 2 * most {
+                drawn.select_nth_unstable_by_key(most, |one| one.hash);
+                drawn.truncate(most);
+                bound = drawn.iter().map(|one| one.hash).max().unwrap_or(bound);
+            }
+            ControlFlow::Continue(())
         });
+        drawn.sort_unstable_by_key(|one| one.hash);
+        drawn.truncate(most);
+        drawn.sort_unstable_by_key(|one| one.place);
+        let mut sample = Self::of(drawn, by_row, data);
         let batch = sample
             .batch(data.shape(), |feature, x| dense.of(x, data.standard().get(feature).copied()));
         if sample.size > 0 {
@@ -61,23 +77,27 @@ impl Sample {
         sample
     }
 
-    fn add(&mut self, batch: &Batch, i: usize, by_row: bool, data: &View) {
-        self.fields.resize(batch.fields.len(), Bag::default());
-        for (to, from) in self.fields.iter_mut().zip(&batch.fields) {
-            to.ids.extend_from_slice(&from.ids[from.range(i)]);
-            if !from.offsets.is_empty() {
-                if to.offsets.is_empty() {
-                    to.offsets.push(0);
+    /// Examples side by side.
+    fn of(drawn: Vec<Drawn>, by_row: bool, data: &View) -> Self {
+        let bag = |field| {
+            let offsets = if data.several(field) { vec![0] } else { Vec::new() };
+            Bag { ids: Vec::new(), offsets }
+        };
+        let fields = (0..data.shape().fields.len()).map(bag).collect();
+        let mut sample = Self { size: drawn.len(), fields, ..Self::default() };
+        for one in drawn {
+            for (bag, ids) in sample.fields.iter_mut().zip(one.fields) {
+                bag.ids.extend(ids);
+                if !bag.offsets.is_empty() {
+                    bag.offsets.push(bag.ids.len() as u32);
                 }
-                to.offsets.push(to.ids.len() as u32);
+            }
+            sample.dense.extend(one.dense);
+            if by_row {
+                sample.labels.push(one.label);
             }
         }
-        let row = |feature: usize| data.raw_dense(feature, batch.rows[i]);
-        self.dense.extend((0..data.shape().dense).map(row));
-        if by_row {
-            self.labels.push(batch.labels[i]);
-        }
-        self.size += 1;
+        sample
     }
 
     /// All of it as a batch; `transform` is what the model sees of a dense feature's value.
@@ -161,7 +181,7 @@ impl Sample {
                         && bag.offsets.len() == self.size + 1
                         && bag.offsets.is_sorted()
                 }
-                [_] => false,
+                [first] => first == 0 && self.size == 0 && bag.ids.is_empty(),
             };
             places && bag.ids.iter().all(|&id| id < field.vocab)
         };
@@ -169,5 +189,14 @@ impl Sample {
             && self.dense.len() == self.size * shape.dense
             && self.fields.iter().zip(&shape.fields).all(bag)
             && (self.labels.is_empty() || self.labels.len() == self.size)
+    }
+}
+
+impl Drawn {
+    fn of(batch: &Batch, i: usize, by_row: bool, data: &View, (hash, place): (u64, u64)) -> Self {
+        let fields = batch.fields.iter().map(|bag| bag.ids[bag.range(i)].to_vec()).collect();
+        let dense = (0..data.shape().dense).map(|f| data.raw_dense(f, batch.rows[i])).collect();
+        let label = if by_row { batch.labels[i] } else { 0.0 };
+        Self { hash, place, fields, dense, label }
     }
 }

@@ -9,7 +9,7 @@ use embc_data::ingest::Watch;
 use embc_data::raw::{self, Role};
 use embc_data::rows::stream;
 use embc_data::view::HadRule;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 /// Logits at a time.
@@ -55,20 +55,21 @@ pub fn top(
             "--top is of models of histories; this one scores rows: list the candidates as rows, and sort their scores"
         );
     }
-    let (users, events, mut left) = read(model, files, data_dir, memory, watch)?;
+    let Read { users, events, mut left, rated } = read(model, files, data_dir, memory, watch)?;
     let names = model.values(0)?;
     let name = |item: u32| names[item as usize].as_deref().unwrap_or_default();
     let items = model.shape.items.context("a model of items")?;
     let view = &model.spec.data.view;
     let most = view.history.map_or(usize::MAX, |n| n as usize);
-    let all_rows = view.had == Some(HadRule::Rows);
+    // As in training: what a user rated low is had, too.
+    let all_rows = view.had.map_or(rated, |had| had == HadRule::Rows);
     let mut queries = Vec::new();
     for (user, mut events) in users.iter().zip(events) {
         events.sort_by_key(|event| event.time);
-        let mut history: Vec<u32> = Vec::new();
-        let mut had: Vec<u32> = Vec::new();
+        let (mut history, mut had) = (Vec::new(), Vec::new());
+        let mut seen = HashSet::new();
         for event in events.into_iter().filter(|event| event.item < items.known) {
-            if event.positive && !history.contains(&event.item) {
+            if event.positive && seen.insert(event.item) {
                 history.push(event.item);
             }
             if event.positive || all_rows {
@@ -119,12 +120,17 @@ fn logits(model: &mut Model, by: Examples, histories: &[&[u32]], items: Items) -
     if by == Examples::Pairs {
         let mut all = Vec::with_capacity(histories.len() * known);
         for history in histories {
-            let (size, ids) = (known, (0..items.known).collect::<Vec<u32>>());
-            let offsets = (0..=size).map(|i| (i * history.len()) as u32).collect();
-            let of_each = Bag { ids: history.repeat(size), offsets };
-            let one = Bag { ids, offsets: Vec::new() };
-            batch = Batch { size, fields: vec![of_each, one.clone(), one], ..batch };
-            all.extend_from_slice(model.score(&batch));
+            // Each candidate comes with the history: so many at a time as fit.
+            let at_once = (LOGITS / history.len().max(1)).max(1);
+            for first in (0..known).step_by(at_once) {
+                let ids: Vec<u32> = (first..known.min(first + at_once)).map(|i| i as u32).collect();
+                let size = ids.len();
+                let offsets = (0..=size).map(|i| (i * history.len()) as u32).collect();
+                let of_each = Bag { ids: history.repeat(size), offsets };
+                let one = Bag { ids, offsets: Vec::new() };
+                batch = Batch { size, fields: vec![of_each, one.clone(), one], ..batch };
+                all.extend_from_slice(model.score(&batch));
+            }
         }
         return all;
     }
@@ -139,14 +145,24 @@ fn logits(model: &mut Model, by: Examples, histories: &[&[u32]], items: Items) -
     logits.chunks_exact(outputs).flat_map(|of| of[..known].iter().copied()).collect()
 }
 
-/// The users of the files in the order in which they come, and their events in the order of the files.
+/// What the files hold.
+struct Read {
+    /// Users in the order in which they come, and their events in the order of the files.
+    users: Vec<String>,
+    events: Vec<Vec<Event>>,
+    left: Left,
+    /// True where events are ratings.
+    rated: bool,
+}
+
+/// All events of the files, which are held in memory.
 fn read(
     model: &Model,
     files: &[PathBuf],
     data_dir: &Path,
     memory: u64,
     watch: Watch<'_>,
-) -> Result<(Vec<String>, Vec<Vec<Event>>, Left)> {
+) -> Result<Read> {
     let view = &model.spec.data.view;
     let (user, item) = view.pair.clone().context("a model of users and items")?;
     let entry = model.reads()?.events(files, &[&user, &item])?;
@@ -159,6 +175,7 @@ fn read(
     let (user, item) = (named(&user)?, named(&item)?);
     let time = place(&|field| field.role == Role::Time);
     let label = place(&|field| matches!(field.role, Role::Rating | Role::Label));
+    let rated = fields.iter().any(|field| field.role == Role::Rating);
     let ids: Ids = model.ids(0)?;
     let known = model.shape.items.context("a model of items")?.known;
     let rule = view.label.clone();
@@ -167,9 +184,9 @@ fn read(
     let mut take = |columns: &[BlockColumn], rows: usize| {
         for row in 0..rows {
             let stars = label.map_or(1.0, |label| columns[label].number_of(row));
-            let (least, dropped) = match &rule {
-                Some(rule) => (rule.positive_min, rule.drop.contains(&stars)),
-                None => (0.5, false),
+            let (positive, dropped) = match &rule {
+                Some(rule) => (stars >= rule.positive_min, rule.drop.contains(&stars)),
+                None => (rated || stars > 0.5, false),
             };
             if dropped {
                 continue;
@@ -185,11 +202,11 @@ fn read(
             left.events += 1;
             left.unknown += u64::from(item >= known);
             let time = time.map_or((0, 0), |time| columns[time].time_of(row));
-            events[number].push(Event { time, item, positive: stars >= least });
+            events[number].push(Event { time, item, positive });
         }
         Ok(())
     };
     stream(&entry, data_dir, memory, watch, &mut take)?;
     left.users = users.len() as u64;
-    Ok((users, events, left))
+    Ok(Read { users, events, left, rated })
 }

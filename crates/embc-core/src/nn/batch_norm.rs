@@ -83,19 +83,21 @@ impl BatchNorm {
         }
     }
 
-    /// States an evaluation: a scale and a shift of each column.
+    /// States an evaluation, step by step: folded into one scale and shift, large means would cancel
+    /// in other digits.
     pub fn graph<'a>(&'a self, g: &mut Graph<'a>, x: Node) -> Node {
-        let deviation = self.running_variance.iter().map(|variance| (variance + EPSILON).sqrt());
-        let scale: Vec<f32> =
-            self.gamma.value().iter().zip(deviation).map(|(gamma, d)| gamma / d).collect();
-        let means = self.running_mean.iter().zip(&scale).map(|(mean, scale)| mean * scale);
-        let shift: Vec<f32> =
-            self.beta.value().iter().zip(means).map(|(beta, mean)| beta - mean).collect();
-        let (scale, shift) = [("scale", scale), ("shift", shift)]
-            .map(|(of, v)| g.row(&format!("{}.{of}", self.name), v))
-            .into();
-        let x = g.op(Op::MulRow { x, tensor: scale });
-        g.op(Op::AddRow { x, tensor: shift })
+        let named = |of: &str| format!("{}.{of}", self.name);
+        let mean: Vec<f32> = self.running_mean.iter().map(|mean| -mean).collect();
+        let inverse = self.running_variance.iter().map(|v| 1.0 / (v + EPSILON).sqrt());
+        let inverse: Vec<f32> = inverse.collect();
+        let (mean, inverse) =
+            (g.row(&named("statistics/mean"), mean), g.row(&named("statistics/inverse"), inverse));
+        let gamma = g.row(&named("gamma"), self.gamma.value());
+        let beta = g.row(&named("beta"), self.beta.value());
+        let x = g.op(Op::AddRow { x, tensor: mean });
+        let x = g.op(Op::MulRow { x, tensor: inverse });
+        let x = g.op(Op::MulRow { x, tensor: gamma });
+        g.op(Op::AddRow { x, tensor: beta })
     }
 
     /// Turns dy [B × width] into dx, and adds the gradients of γ and β.

@@ -78,7 +78,7 @@ impl ItemSoftmax {
 
     /// States the logits of all items.
     pub fn graph<'a>(&'a self, g: &mut Graph<'a>, x: Node) -> Node {
-        let weight = g.param(&self.weight, self.width);
+        let weight = g.param(&self.weight, self.width, 0);
         g.linear(x, weight, Some(&self.bias), (false, true))
     }
 

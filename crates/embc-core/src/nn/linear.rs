@@ -47,7 +47,7 @@ impl Linear {
 
     /// States y.
     pub fn graph<'a>(&'a self, g: &mut Graph<'a>, x: Node, relu: bool) -> Node {
-        let weight = g.param(&self.weight, self.outputs);
+        let weight = g.param(&self.weight, self.outputs, 0);
         g.linear(x, weight, Some(&self.bias), (relu, false))
     }
 

@@ -357,8 +357,7 @@ impl Embedding for Clustered {
                 return pointed;
             }
             let helper = g.mix64(ids, &format!("helper{j}"), self.helper_keys[j], self.rows.into());
-            let helper = g.int(helper, Int::Add, self.rows);
-            let helper = g.gather(helper, table, table.width());
+            let helper = g.gather_from(helper, table, table.width(), self.rows as usize);
             g.add(pointed, helper)
         };
         let columns = self.tables.iter().enumerate().map(column).collect();

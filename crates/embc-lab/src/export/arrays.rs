@@ -48,6 +48,9 @@ impl Format for Npy {
         for (i, input) in stated.header.inputs.iter().enumerate() {
             let [rows, width] = shape(stated, i);
             let name = format!("{}.npy", input.name.replace(['/', '\\'], "_"));
+            if files.contains(&name) {
+                anyhow::bail!("two fields would be {name}: use --format safetensors");
+            }
             let path = folder.join(&name);
             embc_data::atomic::write(&path, |file| {
                 let mut put = |bytes: &[u8]| {

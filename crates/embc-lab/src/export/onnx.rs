@@ -3,7 +3,8 @@
 //!
 //! An input is int64 ids: [batch], or [batch × most] with −1 for none where an example has several;
 //! `dense` is double [batch × features] as the data has them, NaN where a value is missing. The
-//! output is `logits`, or with `--part embedding` a `FIELD_row` each.
+//! output is `logits`, or with `--part embedding` a `FIELD_row` each; where a field has such a name
+//! already, theirs ends in `_`.
 
 mod lower;
 mod proto;
@@ -42,8 +43,12 @@ impl Format for Onnx {
         let first = header.blobs.first().map_or(0, |blob| blob.offset / 4096 * 4096);
         let offsets: Vec<u64> = header.blobs.iter().map(|blob| blob.offset - first).collect();
         let model = model(&header, &offsets)?;
+        // What was there stays, until what takes its place has been checked: its programs are those of
+        // a packed file, which is run.
+        let scratch = tempfile::tempdir_in(folder)?;
+        let checked = super::packed::pack(stated, &scratch.path().join(super::packed::FILE))?;
         let write = |name: &str, content: &dyn Fn(&mut dyn Write) -> std::io::Result<()>| {
-            let path = folder.join(name);
+            let path = scratch.path().join(name);
             embc_data::atomic::write(&path, |file| {
                 content(file).map_err(|error| embc_data::Error::io(&path, &error))
             })
@@ -57,19 +62,33 @@ impl Format for Onnx {
             }
             Ok(())
         })?;
-        write("model.onnx", &|file| file.write_all(&model.encode_to_vec()))?;
-        // The programs are run as a packed file has them: they are the same.
-        let scratch = tempfile::tempdir_in(folder)?;
-        let checked = super::packed::Packed.write(stated, scratch.path())?.checked;
-        Ok(Exported { files: vec!["model.onnx".into(), DATA.into()], checked })
+        write(MODEL, &|file| file.write_all(&model.encode_to_vec()))?;
+        // An old graph must not meet new tensors.
+        let _ = std::fs::remove_file(folder.join(MODEL));
+        for name in [DATA, MODEL] {
+            std::fs::rename(scratch.path().join(name), folder.join(name))?;
+        }
+        embc_data::atomic::sync_folder(folder)?;
+        Ok(Exported { files: vec![MODEL.into(), DATA.into()], checked: Some(checked) })
     }
 }
+
+/// The name of the file of the graph.
+const MODEL: &str = "model.onnx";
 
 /// The messages of a model whose blobs begin at `offsets` of the data file.
 fn model(header: &Header, offsets: &[u64]) -> Result<Model> {
     let tensors = Tensors { tensors: &header.tensors, offsets };
     let programs = header.programs()?;
     let mut to = Writer::default();
+    let taken: Vec<&str> = header.inputs.iter().map(|input| &input.name[..]).collect();
+    let free = |name: &str| {
+        let mut name = name.to_string();
+        while taken.contains(&&name[..]) {
+            name.push('_');
+        }
+        name
+    };
     let mut pooled = Vec::new();
     for (input, program) in header.inputs.iter().zip(&programs.tables) {
         pooled.push(pooled_row(&mut to, &tensors, input, program, header.mean));
@@ -77,14 +96,15 @@ fn model(header: &Header, offsets: &[u64]) -> Result<Model> {
     match &programs.model {
         None => {
             for ((row, input), program) in pooled.iter().zip(&header.inputs).zip(&programs.tables) {
-                to.output(row, &format!("{}_row", input.name), program.width());
+                to.output(row, &free(&format!("{}_row", input.name)), program.width());
             }
         }
         Some(program) => {
-            let dense = (!header.features.is_empty()).then(|| dense(&mut to, header));
+            let dense =
+                (!header.features.is_empty()).then(|| dense(&mut to, header, &free("dense")));
             let reads = Reads { ids: None, pooled: &pooled, dense };
             let logits = run(&mut to, &tensors, program, reads);
-            to.output(&logits, "logits", program.width());
+            to.output(&logits, &free("logits"), program.width());
         }
     }
     let mut graph = to.graph;
@@ -133,7 +153,8 @@ fn pooled_row(
     let rows = row(to, &known);
     let (shape, width) = (to.node("Shape", &[&ids]), to.i64s(&[program.width().into()], &[1]));
     let shape = to.with("Concat", &[&shape, &width], vec![number("axis", 0)]);
-    let rows = to.node("Reshape", &[&rows, &shape]);
+    // An example without ids may have no column at all: 0 is then no copy of a dimension.
+    let rows = to.with("Reshape", &[&rows, &shape], vec![number("allowzero", 1)]);
     let axis = to.i64s(&[1], &[1]);
     if mean {
         let n = to.with("ReduceSum", &[&share, &axis], vec![number("keepdims", 1)]);
@@ -148,11 +169,11 @@ fn pooled_row(
 }
 
 /// What the model sees of the dense features [batch × features].
-fn dense(to: &mut Writer, header: &Header) -> Name {
+fn dense(to: &mut Writer, header: &Header, name: &str) -> Name {
     let n = header.features.len() as i64;
     let names: Vec<&str> = header.features.iter().map(|feature| &feature.name[..]).collect();
     let dims = [Size::Named("batch".into()), Size::Known(n)];
-    let x = to.input("dense", Kind::F64, &dims, &format!("{}; NaN for none", names.join(", ")));
+    let x = to.input(name, Kind::F64, &dims, &format!("{}; NaN for none", names.join(", ")));
     let single = to.cast(&x, Kind::F32);
     // In double precision, but of the single one, as in training.
     let seen = match header.transform {

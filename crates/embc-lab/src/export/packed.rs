@@ -2,7 +2,7 @@
 
 use super::{BOUND, Checked, Exported, Format, Stated};
 use crate::sample::Sample;
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use embc_core::graph::device::{Bag, Model, Reader, file};
 use std::path::Path;
 use std::sync::Arc;
@@ -20,15 +20,23 @@ impl Format for Packed {
         "model.embc, one mapped file for embc-device: Rust, C, and what calls C"
     }
     fn write(&self, stated: &Stated<'_>, folder: &Path) -> Result<Exported> {
-        let path = folder.join(FILE);
-        let (mut header, blobs) = (stated.header.clone(), stated.blobs().collect::<Vec<&[u8]>>());
-        embc_data::atomic::write(&path, |out| {
-            file::write(&mut header, &blobs, out)
-                .map_err(|error| embc_data::Error::io(&path, &error))
-        })?;
-        let checked = check(&path, stated).with_context(|| path.display().to_string())?;
+        // What was there stays, until what takes its place has been checked.
+        let scratch = tempfile::tempdir_in(folder)?;
+        let path = scratch.path().join(FILE);
+        let checked = pack(stated, &path)?;
+        std::fs::rename(&path, folder.join(FILE))?;
+        embc_data::atomic::sync_folder(folder)?;
         Ok(Exported { files: vec![FILE.into()], checked: Some(checked) })
     }
+}
+
+/// Writes a packed file and checks it.
+pub fn pack(stated: &Stated<'_>, path: &Path) -> Result<Checked> {
+    let (mut header, blobs) = (stated.header.clone(), stated.blobs().collect::<Vec<&[u8]>>());
+    embc_data::atomic::write(path, |out| {
+        file::write(&mut header, &blobs, out).map_err(|error| embc_data::Error::io(path, &error))
+    })?;
+    check(path, stated)
 }
 
 /// Reads the file again, and compares what it says of the model's test rows.
@@ -47,7 +55,9 @@ fn check(path: &Path, stated: &Stated<'_>) -> Result<Checked> {
         }
     };
     if worst > BOUND {
-        bail!("what was written says other things than the model: a value is off by {worst:.1e}");
+        bail!(
+            "what was packed says other things than the model: a value is off by {worst:.1e} of 1 + its size, more than {BOUND:.0e}"
+        );
     }
     Ok(Checked { rows: sample.size, worst })
 }
@@ -57,10 +67,15 @@ pub fn bags(sample: &Sample, inputs: usize) -> Vec<Bag<'_>> {
     sample.fields[..inputs].iter().map(|bag| Bag { ids: &bag.ids, offsets: &bag.offsets }).collect()
 }
 
-/// The largest difference of two lists, over 1 + size.
+/// The largest difference of two lists, over 1 + size; infinite where only one of two is a number.
 pub fn worst(ours: &[f32], theirs: &[f32]) -> f64 {
-    let off = |(a, b): (&f32, &f32)| f64::from((a - b).abs()) / (1.0 + f64::from(a.abs()));
-    ours.iter().zip(theirs).map(off).fold(0.0, f64::max)
+    let off = |(a, b): (&f32, &f32)| match f64::from((a - b).abs()) / (1.0 + f64::from(a.abs())) {
+        _ if a == b || a.is_nan() && b.is_nan() => 0.0,
+        off if off.is_finite() => off,
+        _ => f64::INFINITY,
+    };
+    let missing = if ours.len() == theirs.len() { 0.0 } else { f64::INFINITY };
+    ours.iter().zip(theirs).map(off).fold(missing, f64::max)
 }
 
 /// The same of the rows of each input's ids.

@@ -39,8 +39,8 @@ pub struct Predict {
 
 /// Write a trained model for elsewhere: ONNX, one mapped file, or plain arrays
 ///
-/// MODEL is a folder that `embc train --out` wrote. What is written is read again and compared with
-/// the model on test rows; every byte is listed beside what the trial's record promised.
+/// MODEL is a folder that `embc train --out` wrote. What is written computes is run on test rows, and
+/// compared with the model; every byte is listed beside what the trial's record promised.
 ///
 ///   embc export m                          m/onnx: for ONNX Runtime, in Python, on servers, in apps
 ///   embc export m --format packed          m/packed/model.embc: mapped, from Rust or C
@@ -61,8 +61,8 @@ pub struct Export {
     /// The whole model, or the embeddings alone
     #[arg(long, value_enum, default_value = "model")]
     pub part: Part,
-    /// Where a hash picks the row: compute it, or list the row of every id, for runtimes without
-    /// 64-bit integers
+    /// Where a hash picks the row: compute it, or list the row of every id, for runtimes that do not
+    /// multiply unsigned 64-bit integers
     #[arg(long, value_enum, default_value = "graph")]
     pub hash_as: HashAs,
     /// Leave out the values of ids: the caller knows them

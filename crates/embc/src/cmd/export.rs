@@ -3,7 +3,7 @@
 use super::Outcome;
 use crate::cli::{Export as Args, Global, HashAs, Part};
 use crate::table::text_table;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use embc_core::graph;
 use embc_lab::artefact::Model;
 use embc_lab::export::{self, Asked, Exported, Stated};
@@ -12,7 +12,18 @@ use std::path::Path;
 
 pub fn run(args: &Args, global: &Global) -> Result<Outcome> {
     let format = export::find(&args.format).expect("clap knows the formats");
+    let arrays = ["npy", "safetensors"].contains(&format.name());
+    if args.without_vocabulary && format.name() != "packed" {
+        bail!(
+            "--without-vocabulary is of --format packed: {} holds no values of ids",
+            format.name()
+        );
+    }
+    if arrays && args.hash_as == HashAs::Remap {
+        bail!("--hash-as is of programs: {} holds the rows of all ids, and no hash", format.name());
+    }
     let model = Model::load(&args.model)?;
+    model.sample()?;
     let record = model.record()?;
     let asked = Asked {
         embedding: args.part == Part::Embedding,

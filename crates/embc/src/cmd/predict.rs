@@ -3,15 +3,13 @@
 use super::Outcome;
 use crate::cli::{Global, Predict as Args};
 use crate::progress::DataProgress;
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use embc_data::table::{Cell, Kind, Table};
 use embc_lab::artefact::Model;
 use embc_lab::predict::Predictor;
 use embc_lab::top::{Left, top};
 use embc_lab::units::count;
 use std::io::Write;
-use std::path::Path;
-use tempfile::NamedTempFile;
 
 pub fn run(args: &Args, global: &Global) -> Result<Outcome> {
     let model = Model::load(&args.model)?;
@@ -24,12 +22,17 @@ pub fn run(args: &Args, global: &Global) -> Result<Outcome> {
         Some("parquet") => true,
         _ => bail!("--output {}: write .csv or .parquet", path.display()),
     };
-    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    let wrong = || format!("{}: cannot be written", path.display());
-    let file = NamedTempFile::new_in(folder.unwrap_or(Path::new("."))).with_context(wrong)?;
-    write(model, args, global, file.as_file(), parquet)?;
-    file.as_file().sync_all().with_context(wrong)?;
-    file.persist(path).with_context(wrong)?;
+    let mut failed = None;
+    let written = embc_data::atomic::write(path, |file| {
+        write(model, args, global, file.as_file(), parquet).map_err(|error| {
+            failed = Some(error);
+            embc_data::Error::Cancelled
+        })
+    });
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    written?;
     Ok(Outcome::Fine)
 }
 

@@ -214,3 +214,29 @@ fn the_best_items_of_users_are_those_of_the_training() {
         assert!(users > 20, "{users}");
     }
 }
+
+/// What a user rated low is no history, and is not offered either, as in training.
+#[test]
+fn what_a_user_rated_low_is_not_offered() {
+    let sandbox = Sandbox::new();
+    let row = |i: usize| format!("u{},i{},{}\n", i % 40, (i * i + i / 40) % 37, 1 + i * 7 % 5);
+    let rows: Vec<String> = (0..600).map(row).collect();
+    sandbox.write("likes.csv", "user,item,rating\n".to_string() + &rows.concat());
+    sandbox.write("data.toml", PAIRS.replace("pairs-csv", "ratings-csv"));
+    for rule in ["label = { positive_min = 4 }", ""] {
+        let config =
+            CONFIG.replace("KIND", "pointwise").replace("[data]", &format!("[data]\n{rule}"));
+        sandbox.write("c.toml", config);
+        let train = ["train", "--config", "c.toml", "--datasets", "data.toml", "--out", "m"];
+        sandbox.run(&train).fine();
+        let best = sandbox.run(&["predict", "m", "likes.csv", "--top", "40"]).fine().stdout;
+        assert!(best.lines().count() > 200, "{best}");
+        for line in best.lines().skip(1) {
+            let [user, _, item, _] = line.split(',').collect::<Vec<_>>()[..] else {
+                panic!("{line}")
+            };
+            let had = |row: &String| row.starts_with(&format!("{user},{item},"));
+            assert!(!rows.iter().any(had), "{rule}: {line}");
+        }
+    }
+}

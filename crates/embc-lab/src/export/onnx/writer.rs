@@ -65,7 +65,7 @@ impl Writer {
         if let Some(known) = self.nodes.get(&of) {
             return known.clone();
         }
-        node.name = format!("{}_{}", op.to_lowercase(), self.nodes.len());
+        node.name = format!("embc/{}_{}", op.to_lowercase(), self.nodes.len());
         let name = node.name.clone();
         node.output = vec![name.clone()];
         self.graph.node.push(node);
@@ -114,7 +114,7 @@ impl Writer {
         if let Some(known) = self.constants.get(&key) {
             return known.clone();
         }
-        let name = format!("constant_{}", self.constants.len());
+        let name = format!("embc/constant_{}", self.constants.len());
         self.graph.initializer.push(Tensor {
             dims: dims.to_vec(),
             data_type: kind as i32,
@@ -177,7 +177,7 @@ impl Writer {
         if let Some(known) = self.external.get(&key) {
             return known.clone();
         }
-        let name = format!("{name} ({})", self.external.len());
+        let name = format!("embc/{name} ({})", self.external.len());
         let length = dims.iter().product::<i64>() as u64 * kind.bytes();
         let entry = |key: &str, value: String| Entry { key: key.into(), value };
         self.graph.initializer.push(Tensor {
