@@ -174,6 +174,18 @@ fn spread<B>(x: &[u32], to: &mut [B], width: usize, f: impl Fn(u32, usize) -> B)
     }
 }
 
+fn with_constant(kind: Int, x: &[u32], by: u32, to: &mut [u32]) {
+    match kind {
+        Int::Add => map(x, to, |x| x.wrapping_add(by)),
+        Int::Sub => map(x, to, |x| x.wrapping_sub(by)),
+        Int::Mul => map(x, to, |x| x.wrapping_mul(by)),
+        Int::Div => map(x, to, |x| x / by),
+        Int::Mod => map(x, to, |x| x % by),
+        Int::Min => map(x, to, |x| x.min(by)),
+        Int::Max => map(x, to, |x| x.max(by)),
+    }
+}
+
 fn compute_ints<'v>(
     op: &Op,
     of: Values<'_>,
@@ -185,16 +197,7 @@ fn compute_ints<'v>(
     match *op {
         Op::Ids {} => to.copy_from_slice(ids),
         Op::Int { x, kind, by } => {
-            let x = of.ints(x);
-            match kind {
-                Int::Add => map(x, to, |x| x.wrapping_add(by)),
-                Int::Sub => map(x, to, |x| x.wrapping_sub(by)),
-                Int::Mul => map(x, to, |x| x.wrapping_mul(by)),
-                Int::Div => map(x, to, |x| x / by),
-                Int::Mod => map(x, to, |x| x % by),
-                Int::Min => map(x, to, |x| x.min(by)),
-                Int::Max => map(x, to, |x| x.max(by)),
-            }
+            with_constant(kind, of.ints(x), by, to);
         }
         Op::Mix64 { x, key, rows } => {
             map(of.ints(x), to, |x| scaled(mix64(u64::from(x) ^ key), rows));

@@ -2,7 +2,7 @@
 //! uint64: both wrap, and are exact in every engine. Every value is [N × width].
 
 use super::writer::{Kind, Name, Writer, list, number, string};
-use embc_core::graph::device::program::{Int, Node, Op, Shape, TensorId};
+use embc_core::graph::device::program::{Node, Op, Shape, TensorId};
 use embc_core::graph::device::tensor::{Stored, Tensor};
 
 /// Where the tensors lie.
@@ -61,16 +61,9 @@ impl Lower<'_> {
         Some(match *op {
             Op::Int { x, kind, by } => {
                 let (x, by) = (self.of(x), self.to.i64(by.into()));
-                let op = match kind {
-                    Int::Add => "Add",
-                    Int::Sub => "Sub",
-                    Int::Mul => "Mul",
-                    Int::Div => "Div",
-                    Int::Mod => "Mod",
-                    Int::Min => "Min",
-                    Int::Max => "Max",
-                };
-                self.to.node(op, &[&x, &by])
+                // ONNX calls them the same.
+                let op = format!("{kind:?}");
+                self.to.node(&op, &[&x, &by])
             }
             Op::Mix64 { x, key, rows } => {
                 let hash = self.mixed(x, key);
