@@ -7,6 +7,7 @@
 //! (which the system may have back). A latency is one call's, less what the clock itself takes.
 
 use crate::export::packed::{bags, worst};
+use crate::record::{Host, Program};
 use crate::sample::Sample;
 use anyhow::{Context, Result};
 use embc_core::graph::device::{Bag, Model, Reader};
@@ -72,6 +73,12 @@ pub struct State {
 /// What was measured of a model.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Measured {
+    /// The trial that trained it.
+    pub trial: String,
+    /// Where and by what it was measured.
+    pub host: Host,
+    /// See `host`.
+    pub embc: Program,
     /// Bytes of the file.
     pub file: u64,
     /// The input that is looked up: the one with most ids.

@@ -8,6 +8,7 @@ use embc_core::graph::HashAs;
 use embc_lab::artefact::Model;
 use embc_lab::device::{self, Measured, State};
 use embc_lab::export::{self, Asked, Stated, packed};
+use embc_lab::provenance::{host, program};
 use embc_lab::sample::Sample;
 use embc_lab::units::bytes;
 use serde::{Deserialize, Serialize};
@@ -61,6 +62,7 @@ fn bench(folder: &Path) -> Result<Measured> {
         .with_context(|| format!("{}: cannot be written to", folder.display()))?;
     let format = export::find("packed").expect("registered");
     format.write(&Stated::new(&model, asked)?, scratch.path())?;
+    let trial = model.spec.id();
     let (file, sample) = (scratch.path().join(packed::FILE), model.sample_path());
     drop(model);
     let one = |state: &str| -> Result<One> {
@@ -75,7 +77,8 @@ fn bench(folder: &Path) -> Result<Measured> {
     let size = file.metadata()?.len();
     let (cold, warm) = (one("cold")?, one("warm")?);
     let One { input, state, drift, auc } = warm;
-    Ok(Measured { file: size, input, cold: cold.state, warm: state, drift, auc })
+    let (cold, warm) = (cold.state, state);
+    Ok(Measured { trial, host: host(), embc: program(), file: size, input, cold, warm, drift, auc })
 }
 
 /// A row a model.

@@ -90,6 +90,32 @@ fn a_packed_file_scores_rows_by_their_names() {
     }
 }
 
+/// Every model is measured in processes of its own; nothing is left beside it.
+#[test]
+fn what_a_model_costs_is_measured_cold_and_warm() {
+    let (sandbox, _) = trained(&["scheme.kind=hash"]);
+    let files = || std::fs::read_dir(sandbox.path("m")).unwrap().count();
+    let before = files();
+    let ran = sandbox.run(&["bench", "m", "--format", "json"]).fine();
+    assert_eq!(files(), before);
+    let line: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    let measured = &line["measured"];
+    assert_eq!(measured["input"], "user", "the field with most ids");
+    assert!(measured["drift"].as_f64().unwrap() < 1e-5);
+    let auc = &measured["auc"];
+    assert!((auc[0].as_f64().unwrap() - auc[1].as_f64().unwrap()).abs() < 1e-6, "{auc}");
+    for state in ["cold", "warm"] {
+        let at = |p: &str| measured[state]["id"][p].as_f64().unwrap();
+        assert!(at("p50") > 0.0 && at("p50") <= at("p95") && at("p99") <= at("p999"), "{line}");
+        assert!(measured[state]["score"]["p50"].as_f64().unwrap() > 0.0);
+        // Opening takes less than 4 MB of the process's own.
+        assert!(measured[state]["open_anonymous"].as_u64().unwrap() < 4 << 20);
+    }
+    let table = sandbox.run(&["bench", "m"]).fine().stdout;
+    assert_eq!(table.lines().count(), 2, "{table}");
+    sandbox.run(&["bench", "m", "nothing"]).refuses("no model here");
+}
+
 /// The area under the ROC curve, pair by pair.
 fn auc(scored: &[(f32, bool)]) -> f64 {
     let (mut won, mut pairs) = (0.0, 0.0);
