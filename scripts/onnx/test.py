@@ -16,7 +16,7 @@ import onnxruntime
 import tract
 from safetensors.numpy import load_file
 
-EMBC, RATINGS, SCRATCH = sys.argv[1], sys.argv[2], Path(sys.argv[3])
+EMBC, RATINGS, SCRATCH = (Path(word).resolve() for word in sys.argv[1:4])
 ONLY = sys.argv[4:]
 ROWS = 1000
 BOUND = 1e-5
