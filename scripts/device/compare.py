@@ -217,10 +217,28 @@ def main():
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["data", "model", "table_bytes", "file_bytes", "engine", "id_us", "session_us", "score_us", "metric", "value"])
         writer.writerows([[f"{x:.4f}" if isinstance(x, float) else x for x in line] for line in lines])
-    write_markdown(costs, others)
+    write_markdown(costs, others, lines)
 
 
-def write_markdown(costs, others):
+def answer(lines):
+    """What the table says, in a sentence for each data set."""
+    said, number = [], lambda x: f"{x:,.0f}" if x >= 100 else f"{x:.2g}"
+    for data, title in [("ml1m", "MovieLens-1M"), ("criteo", "Criteo")]:
+        parts = []
+        for place, what in [(5, "the row of one id"), (7, "a whole score")]:
+            spans = []
+            for engine in ["embc-device", "ONNX Runtime", "tract", "PyTorch", "one-hot product"]:
+                times = [line[place] for line in lines if line[0] == data and line[4] == engine and line[place] is not None]
+                if times:
+                    low, high = min(times), max(times)
+                    span = number(low) + (f" to {number(high)}" if high > 1.05 * low else "")
+                    spans.append(f"{span} by {engine.replace('one-hot', 'a one-hot')}")
+            parts.append(f"{what} takes " + ", ".join(spans))
+        said.append(f"**{title}**, microseconds at p50 over these models: " + "; ".join(parts) + ".")
+    return said
+
+
+def write_markdown(costs, others, lines):
     cpu = next(line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name"))
     wide = "AVX-512" if "avx512f" in open("/proc/cpuinfo").read() else "AVX2"
     out = [
@@ -229,6 +247,7 @@ def write_markdown(costs, others):
         "`embc bench` packs each model and reads it in a process of its own; ids are those of real test rows. "
         "*Cold*: the file was dropped from the page cache before. Times are microseconds, p50 and p99; "
         "made by `scripts/device/compare.sh`, values in `device.csv`.",
+        *answer(lines),
     ]
     header = ["model", "file KiB", "open ms", "own memory KiB at opening", "file in memory KiB", "major faults, cold", "one id", "p99", "p99, cold", "100 ids", "a score", "p99", "ns an id at 4,096", "drift"]
     titles = {"ml1m": "Pointwise model on MovieLens-1M, tables 16x smaller", "criteo": "DLRM on the Criteo sample of 117,335 rows, tables 4x smaller"}
