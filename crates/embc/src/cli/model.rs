@@ -1,9 +1,9 @@
 //! Commands on a trained model.
 
-use clap::builder::PossibleValuesParser;
+use clap::builder::{PossibleValue, PossibleValuesParser};
 use clap::{Args, ValueEnum};
 use embc_lab::axis::Bytes;
-use embc_lab::export::FORMATS;
+use embc_lab::export::{FORMATS, Format};
 use std::path::PathBuf;
 
 use super::Json;
@@ -113,5 +113,6 @@ pub enum PageCache {
 }
 
 fn formats() -> PossibleValuesParser {
-    PossibleValuesParser::new(FORMATS.iter().map(|format| format.name()))
+    let value = |format: &&dyn Format| PossibleValue::new(format.name()).help(format.doc());
+    PossibleValuesParser::new(FORMATS.iter().map(value).collect::<Vec<_>>())
 }

@@ -64,6 +64,12 @@ fn sizes(parts: &[export::Part], exported: &Exported, folder: &Path) -> Result<S
         rows.push(vec![path.display().to_string(), size.to_string(), String::new()]);
         all += size;
     }
+    if !parts.is_empty() {
+        let of_parts: u64 = parts.iter().map(|part| part.bytes).sum();
+        let rest = all.saturating_sub(of_parts);
+        let what = "names, programs, alignment".to_string();
+        rows.insert(parts.len(), vec![what, rest.to_string(), "-".into()]);
+    }
     rows.push(vec!["all files".into(), all.to_string(), bytes(all)]);
     Ok(text_table(&["part", "bytes", "as recorded"], rows.into_iter()))
 }
