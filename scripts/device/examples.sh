@@ -20,7 +20,7 @@ trap 'rm -rf "$scratch"' EXIT
 model=$scratch/model.embc
 value=$(sed -n '8s/"//gp' "$scratch/m/vocab-user.txt")
 
-cargo build --release --quiet -p embc-device --examples
+cargo build --release --quiet -p embc-device --lib --examples
 library=$PWD/target/release/libembc_device.so
 size=$(stat -c %s "$library")
 [ "$size" -lt 1000000 ] || { echo "$library has $size bytes" >&2; exit 1; }
