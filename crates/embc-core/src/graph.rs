@@ -6,16 +6,17 @@
 //! model's gives the logits of its `forward` but for the order of sums.
 
 use crate::batch::Shape;
-use crate::hash::{Hash, HashFamily};
 use crate::layer::Pooling;
 use crate::packed::Packed;
 use crate::param::Param;
-use crate::quantize::Coded;
+use crate::quantize::{Coded, Codes};
 use embc_device::file::{Feature, Header, Input};
 use embc_device::program::{Int, Node, Op, Scope, TensorId, shape};
 use embc_device::tensor::{Stored, Tensor};
 use embc_device::{Error, Transform};
 use std::borrow::Cow;
+
+mod hashed;
 
 pub use embc_device as device;
 
@@ -203,12 +204,12 @@ impl<'a> Graph<'a> {
             return self.tensor(tensor);
         };
         tensor.first += coded.first(param.name());
-        tensor.stored = coded.stored;
+        tensor.stored = coded.codes.stored();
         let codes = self.named("quantized_values");
         tensor.values = self.blob(codes, || bytemuck::cast_slice(coded.codes.words()).into());
-        if !coded.ranges.is_empty() {
-            let ranges = self.named("quantized_ranges");
-            tensor.ranges = Some(self.blob(ranges, || bytemuck::cast_slice(coded.ranges).into()));
+        if !coded.codes.ranges().is_empty() {
+            let (name, of) = (self.named("quantized_ranges"), coded.codes.ranges());
+            tensor.ranges = Some(self.blob(name, || bytemuck::cast_slice(of).into()));
         }
         self.tensor(tensor)
     }
@@ -266,64 +267,6 @@ impl<'a> Graph<'a> {
         self.op(Op::Unpack { x, tensor })
     }
 
-    /// What each id comes to, `width` integers below `bound`, listed for all ids.
-    pub fn listed(
-        &mut self,
-        name: &str,
-        bound: u64,
-        width: usize,
-        of: impl Fn(u32, usize) -> u32,
-    ) -> Node {
-        let Reads::Ids { offset, vocab } = self.reads else { panic!("{name}: no ids") };
-        let len = u64::from(vocab) * width as u64;
-        // In whole bytes, so that nothing has to be shifted, but for single bits.
-        let bound = [2, 1 << 8, 1 << 16, 1 << 32].into_iter().find(|&most| bound <= most);
-        let mut packed = Packed::zeros(len, bound.expect("rows are below 2^32"));
-        for id in 0..vocab {
-            for j in 0..width {
-                packed.set(id as usize * width + j, of(id + offset, j));
-            }
-        }
-        // Inputs on one table list ids of their own.
-        let name = format!("{name}/of {offset}..{}", offset + vocab);
-        let tensor = self.packed(&name, len, width, Cow::Owned(packed));
-        self.op(Op::Unpack { x: Node(0), tensor })
-    }
-
-    /// The rows that a hash sends ids to.
-    pub fn hash(&mut self, ids: Node, name: &str, hash: &Hash) -> Node {
-        let (family, key, rows) = hash.parts();
-        match (family, self.hash_as) {
-            (HashFamily::Mod, _) => match u32::try_from(rows) {
-                Ok(rows) => self.int(ids, Int::Mod, rows),
-                Err(_) => ids,
-            },
-            (_, HashAs::Remap) => self.listed(name, rows, 1, |id, _| hash.row(id)),
-            (HashFamily::Mix64, _) => self.op(Op::Mix64 { x: ids, key, rows }),
-            (HashFamily::Poly31, _) => self.op(Op::Poly31 { x: ids, key, rows }),
-        }
-    }
-
-    /// A keyed hash of ids below `rows`.
-    pub fn mix64(&mut self, ids: Node, name: &str, key: u64, rows: u64) -> Node {
-        match self.hash_as {
-            HashAs::Graph => self.op(Op::Mix64 { x: ids, key, rows }),
-            HashAs::Remap => self.listed(name, rows, 1, |id, _| {
-                crate::hash::scaled(crate::hash::mix64(u64::from(id) ^ key), rows)
-            }),
-        }
-    }
-
-    /// Keyed hashes of ids and blocks, below `rows` [N × blocks].
-    pub fn blocks(&mut self, ids: Node, name: &str, key: u64, rows: u64, blocks: usize) -> Node {
-        match self.hash_as {
-            HashAs::Graph => self.op(Op::Blocks { x: ids, key, rows, width: blocks as u32 }),
-            HashAs::Remap => self.listed(name, rows, blocks, |id, b| {
-                crate::hash::scaled(crate::hash::of_block(id, key, b), rows)
-            }),
-        }
-    }
-
     // Floats.
 
     /// Rows x of a parameter that is `width` wide, side by side.
@@ -337,40 +280,22 @@ impl<'a> Graph<'a> {
         self.op(Op::Gather { x, tensor })
     }
 
-    /// −1 or 1 of each id, as a keyed hash says.
-    pub fn signs(&mut self, ids: Node, name: &str, key: u64) -> Node {
-        match self.hash_as {
-            HashAs::Graph => self.op(Op::Signs { x: ids, key }),
-            HashAs::Remap => {
-                self.listed_signs(name, 1, |id, _| crate::hash::mix64(u64::from(id) ^ key))
-            }
-        }
-    }
-
-    /// −1 or 1 of each id and block [N × blocks].
-    pub fn block_signs(&mut self, ids: Node, name: &str, key: u64, blocks: usize) -> Node {
-        match self.hash_as {
-            HashAs::Graph => self.op(Op::BlockSigns { x: ids, key, width: blocks as u32 }),
-            HashAs::Remap => {
-                self.listed_signs(name, blocks, |id, b| crate::hash::of_block(id, key, b))
-            }
-        }
-    }
-
-    fn listed_signs(&mut self, name: &str, width: usize, of: impl Fn(u32, usize) -> u64) -> Node {
-        let x = self.listed(name, 2, width, |id, b| (of(id, b) & 1) as u32);
-        let tensor = self.floats("signs", 2, vec![1.0, -1.0].into());
+    /// Rows x of values that are codes, `width` a row.
+    pub fn decode(&mut self, x: Node, name: &str, of: &'a Codes, width: usize) -> Node {
+        let name = self.named(name);
+        let values = self.blob(name.clone(), || bytemuck::cast_slice(of.words()).into());
+        let ranged = !of.ranges().is_empty();
+        let ranges = format!("{name}/ranges");
+        let ranges = ranged.then(|| self.blob(ranges, || bytemuck::cast_slice(of.ranges()).into()));
+        let (rows, width, stored) = (of.len() / width as u64, width as u32, of.stored());
+        let tensor = self.tensor(Tensor { name, rows, width, stored, first: 0, values, ranges });
         self.op(Op::Gather { x, tensor })
     }
 
-    /// Numbers of mean 0 and variance 1 of each id [N × width].
-    pub fn noise(&mut self, ids: Node, key: u64, width: usize) -> Node {
-        if self.hash_as == HashAs::Remap {
-            self.refuse(format!(
-                "the input of dhe is {width} hashes of an id, as floats: listed for all ids they would be larger than the full table; use --hash-as graph"
-            ));
-        }
-        self.op(Op::Noise { x: ids, key, width: width as u32 })
+    /// x · W of plain floats [in × out].
+    pub fn transform(&mut self, x: Node, name: &str, weight: &'a [f32]) -> Node {
+        let weight = self.floats(name, self.width(x), weight.into());
+        self.linear(x, weight, None, (false, false))
     }
 
     /// a + b.

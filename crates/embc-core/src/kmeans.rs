@@ -236,6 +236,20 @@ pub fn kmeans(
         }
         Start::PlusPlus => plus_plus(points, dim, k, &weight, lloyd, rng),
     };
+    refine(points, dim, &mut centroids, weights, lloyd);
+    centroids
+}
+
+/// Lloyd's iterations from the centroids [k × dim] that are there, of n ≥ 1 points.
+pub fn refine(
+    points: &[f32],
+    dim: usize,
+    centroids: &mut [f32],
+    weights: Option<&[f32]>,
+    lloyd: Lloyd<'_>,
+) {
+    let (n, k) = (points.len() / dim, centroids.len() / dim);
+    let weight = |i: usize| f64::from(weights.map_or(1.0, |w| w[i]));
     let mut nearest = vec![0; n];
     let pruned = pruned(dim, k) && tame(points);
     for iteration in 0..lloyd.iterations {
@@ -243,8 +257,8 @@ pub fn kmeans(
             break;
         }
         let mut distances = match iteration > 0 && pruned {
-            true => improve(points, dim, &centroids, &mut nearest),
-            false => assign(points, dim, &centroids, &mut nearest),
+            true => improve(points, dim, centroids, &mut nearest),
+            false => assign(points, dim, centroids, &mut nearest),
         };
         let mut sums = vec![0f64; k * dim];
         let mut mass = vec![0f64; k];
@@ -268,7 +282,6 @@ pub fn kmeans(
             distances[far] = 0.0;
         }
     }
-    centroids
 }
 
 fn plus_plus(

@@ -6,9 +6,11 @@
 //! environment, no printing.
 
 pub mod batch;
+pub mod books;
 pub mod budget;
 pub mod cancel;
 pub mod census;
+mod codebook;
 pub mod gather;
 pub mod graph;
 pub mod hash;

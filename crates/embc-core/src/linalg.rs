@@ -4,7 +4,7 @@
 //! blocks that depend on the shape alone, so every thread count gives the same bits.
 
 use faer::reborrow::ReborrowMut;
-use faer::{Accum, MatMut, MatRef, Par, linalg::matmul::matmul};
+use faer::{Accum, Mat, MatMut, MatRef, Par, Side, linalg::matmul::matmul};
 
 /// Products of fewer multiply-adds stay on the calling thread.
 const PARALLEL_WORK: usize = 1 << 22;
@@ -153,6 +153,42 @@ impl<F: Fn(usize, usize, &mut [f32]) + Sync> Product<'_, F> {
             );
         }
     }
+}
+
+/// Eigenvalues of a symmetric matrix [n × n], the greatest first, and the eigenvector of each as a row
+/// [n × n]; zeros where the matrix holds NaN.
+pub fn eigen(n: usize, a: &[f32]) -> (Vec<f32>, Vec<f32>) {
+    let Ok(of) = double(n, n, a).self_adjoint_eigen(Side::Lower) else {
+        return (vec![0.0; n], vec![0.0; n * n]);
+    };
+    let values = (0..n).rev().map(|j| of.S()[j] as f32).collect();
+    // Signs are as they come out; the largest component is positive here, so that they do not depend
+    // on the kind of machine.
+    let axis = |j: usize| {
+        let axis: Vec<f64> = (0..n).map(|i| of.U()[(i, j)]).collect();
+        let largest =
+            axis.iter().copied().fold(0.0, |a: f64, b| if b.abs() > a.abs() { b } else { a });
+        axis.into_iter().map(move |x| (x * largest.signum()) as f32)
+    };
+    (values, (0..n).rev().flat_map(axis).collect())
+}
+
+/// The orthogonal matrix that is nearest to a [n × n]: U·Vᵀ of its singular vectors.
+pub fn polar(n: usize, a: &[f32]) -> Vec<f32> {
+    let Ok(of) = double(n, n, a).svd() else { return a.to_vec() };
+    let product = of.U() * of.V().transpose();
+    (0..n * n).map(|at| product[(at / n, at % n)] as f32).collect()
+}
+
+/// x [n × m] of a · x = b, a [n × n] symmetric and positive; none where it is not.
+pub fn solve(n: usize, m: usize, a: &[f32], b: &[f32]) -> Option<Vec<f32>> {
+    use faer::linalg::solvers::Solve;
+    let x = double(n, n, a).llt(Side::Lower).ok()?.solve(double(n, m, b));
+    Some((0..n * m).map(|at| x[(at / m, at % m)] as f32).collect())
+}
+
+fn double(rows: usize, columns: usize, a: &[f32]) -> Mat<f64> {
+    Mat::from_fn(rows, columns, |i, j| f64::from(a[i * columns + j]))
 }
 
 /// sums [n] += the columns' sums of x [m × n], four rows at a time from the first to the last.

@@ -89,6 +89,9 @@ pub fn group(dim: usize) -> usize {
     dim * 16usize.div_ceil(dim.max(1))
 }
 
+/// Narrower ranges that are tried.
+const NARROWER: usize = 24;
+
 /// Least value and step of a group, two bfloat16 in a word.
 #[derive(Clone, Copy)]
 struct Range {
@@ -107,6 +110,33 @@ impl Range {
         let most = values.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         let least = -up(-least);
         Self { least, step: up((most - least) / levels) }
+    }
+
+    /// The range of least squared error among that of all values and narrower ones.
+    fn best(values: &[f32], levels: f32) -> Self {
+        let whole = Self::of(values, levels);
+        let (middle, span) = (whole.least + 0.5 * levels * whole.step, levels * whole.step);
+        let narrower = (1..NARROWER).map(|i| {
+            let span = span * (1.0 - i as f32 / NARROWER as f32);
+            let least = -up(-(middle - 0.5 * span));
+            Self { least, step: up(span / levels) }
+        });
+        let mut best = (whole.lost(values, levels), whole);
+        for range in narrower {
+            let lost = range.lost(values, levels);
+            if lost < best.0 {
+                best = (lost, range);
+            } else if lost > 2.0 * best.0 {
+                break;
+            }
+        }
+        best.1
+    }
+
+    /// The sum of squared errors.
+    fn lost(self, values: &[f32], levels: f32) -> f32 {
+        let square = |x: &f32| (self.decode(self.encode(*x, levels)) - x).powi(2);
+        values.iter().map(square).sum()
     }
 
     fn pack(self) -> u32 {
@@ -140,15 +170,96 @@ fn up(x: f32) -> f32 {
     bf16::from_bits(if x < 0.0 { bits - 1 } else { bits + 1 }).to_f32()
 }
 
+/// How the range of a group is chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fit {
+    /// All values lie in it.
+    Whole,
+    /// It may be narrower, where that makes the sum of squared errors less.
+    LeastSquares,
+}
+
+/// A list of values as codes, and a range a group but for fp16.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Codes {
+    storage: Storage,
+    group: usize,
+    len: u64,
+    codes: Packed,
+    ranges: Vec<u32>,
+}
+
+impl Codes {
+    /// Room for `len` values in groups of `group`. `storage` is not fp32.
+    pub fn zeros(storage: Storage, len: u64, group: usize) -> Self {
+        assert!(storage != Storage::Fp32 && group > 0, "something to quantise");
+        let ranges = if storage == Storage::Fp16 { 0 } else { len.div_ceil(group as u64) as usize };
+        let codes = Packed::zeros(len, 1 << storage.bits());
+        Self { storage, group, len, codes, ranges: vec![0; ranges] }
+    }
+
+    /// Encodes values from the `first`th on, with which a group begins.
+    pub fn write(&mut self, first: usize, values: &[f32], fit: Fit) {
+        let Self { storage, group, codes, ranges, .. } = self;
+        for (first, values) in (first..).step_by(*group).zip(values.chunks(*group)) {
+            if *storage == Storage::Fp16 {
+                let half = |x: &f32| u32::from(f16::from_f32(*x).to_bits());
+                (first..).zip(values).for_each(|(at, x)| codes.set(at, half(x)));
+                continue;
+            }
+            let levels = storage.levels();
+            let range = match fit {
+                Fit::Whole => Range::of(values, levels),
+                Fit::LeastSquares => Range::best(values, levels),
+            };
+            ranges[first / *group] = range.pack();
+            (first..).zip(values).for_each(|(at, &x)| codes.set(at, range.encode(x, levels)));
+        }
+    }
+
+    /// What the code at `at` stands for.
+    pub fn get(&self, at: usize) -> f32 {
+        match self.storage {
+            Storage::Fp16 => f16::from_bits(self.codes.get(at) as u16).to_f32(),
+            _ => Range::unpack(self.ranges[at / self.group]).decode(self.codes.get(at)),
+        }
+    }
+
+    /// Number of values.
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// True if it holds nothing.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The codes, packed.
+    pub fn words(&self) -> &[u64] {
+        self.codes.words()
+    }
+
+    /// A range a group; none for fp16.
+    pub fn ranges(&self) -> &[u32] {
+        &self.ranges
+    }
+
+    /// How they are to be read.
+    pub fn stored(&self) -> Stored {
+        match self.storage {
+            Storage::Fp32 => unreachable!("something is quantised"),
+            Storage::Fp16 => Stored::Half,
+            other => Stored::Levels { bits: other.bits() as u8, group: self.group as u32 },
+        }
+    }
+}
+
 /// An embedding whose values are codes; the decoded values that it reads are kept beside them.
 pub struct Quantized {
     inner: Box<dyn Embedding>,
-    storage: Storage,
-    group: usize,
-    /// Codes of all parameters, one after the other in the order of `params`.
-    codes: Packed,
-    /// A range a group; none for fp16.
-    ranges: Vec<u32>,
+    /// Those of all parameters, one after the other in the order of `params`.
+    codes: Codes,
     /// Each parameter's name, first value and number of values: the codes stand for it in saved
     /// weights.
     places: Vec<(String, [u64; 2])>,
@@ -157,54 +268,36 @@ pub struct Quantized {
 impl Quantized {
     /// Quantises the parameters of `inner` in groups of `group` values. `storage` is not fp32.
     pub fn new(mut inner: Box<dyn Embedding>, storage: Storage, group: usize) -> Self {
-        assert!(storage != Storage::Fp32 && group > 0, "something to quantise");
         let (mut values, mut places) = (Vec::new(), Vec::new());
         inner.params(&mut |param| {
             places
                 .push((param.name().into(), [values.len(), param.value().len()].map(|n| n as u64)));
             values.extend_from_slice(param.value());
         });
-        let mut codes = Packed::zeros(values.len() as u64, 1 << storage.bits());
-        let mut ranges = Vec::new();
-        for (first, values) in (0..).step_by(group).zip(values.chunks(group)) {
-            if storage == Storage::Fp16 {
-                let half = |x: &f32| u32::from(f16::from_f32(*x).to_bits());
-                (first..).zip(values).for_each(|(at, x)| codes.set(at, half(x)));
-                continue;
-            }
-            let range = Range::of(values, storage.levels());
-            ranges.push(range.pack());
-            (first..)
-                .zip(values)
-                .for_each(|(at, &x)| codes.set(at, range.encode(x, storage.levels())));
-        }
-        let mut quantized = Self { inner, storage, group, codes, ranges, places };
+        let mut codes = Codes::zeros(storage, values.len() as u64, group);
+        codes.write(0, &values, Fit::Whole);
+        let mut quantized = Self { inner, codes, places };
         quantized.decode();
         quantized
     }
 
     /// Writes the values that the codes stand for into the parameters.
     fn decode(&mut self) {
-        let Self { inner, storage, group, codes, ranges, .. } = self;
+        let Self { inner, codes, .. } = self;
         let mut at = 0;
         inner.params(&mut |param| {
             for value in param.value_mut() {
-                *value = match storage {
-                    Storage::Fp16 => f16::from_bits(codes.get(at) as u16).to_f32(),
-                    _ => Range::unpack(ranges[at / *group]).decode(codes.get(at)),
-                };
+                *value = codes.get(at);
                 at += 1;
             }
         });
     }
 }
 
-/// The codes of a table, where each of its parameters begins in them, and how they are to be read.
+/// The codes of a table, and where each of its parameters begins in them.
 #[derive(Clone, Copy)]
 pub(crate) struct Coded<'a> {
-    pub stored: Stored,
-    pub codes: &'a Packed,
-    pub ranges: &'a [u32],
+    pub codes: &'a Codes,
     places: &'a [(String, [u64; 2])],
 }
 
@@ -218,13 +311,8 @@ impl Coded<'_> {
 
 impl Embedding for Quantized {
     fn graph<'a>(&'a self, g: &mut Graph<'a>, ids: Node) -> Node {
-        let Self { codes, ranges, places, group, .. } = self;
-        let stored = match self.storage {
-            Storage::Fp32 => unreachable!("something is quantised"),
-            Storage::Fp16 => Stored::Half,
-            other => Stored::Levels { bits: other.bits() as u8, group: *group as u32 },
-        };
-        g.coded(Coded { stored, codes, ranges, places }, |g| self.inner.graph(g, ids))
+        let Self { codes, places, .. } = self;
+        g.coded(Coded { codes, places }, |g| self.inner.graph(g, ids))
     }
     fn gather(&self, ids: &[u32], out: &mut [f32], tape: &mut Tape) {
         self.inner.gather(ids, out, tape);
@@ -242,15 +330,17 @@ impl Embedding for Quantized {
             None if is_optimizer(name) => {}
             None => visit(name, tensor),
         });
-        visit("quantized_values", self.codes.tensor());
-        if !self.ranges.is_empty() {
-            visit("quantized_ranges", TensorMut::u32(&mut self.ranges));
+        visit("quantized_values", self.codes.codes.tensor());
+        if !self.codes.ranges.is_empty() {
+            visit("quantized_ranges", TensorMut::u32(&mut self.codes.ranges));
         }
         // The visitor may have restored other codes.
         self.decode();
     }
     fn footprint(&self) -> Footprint {
-        self.inner.footprint().stored(Precision { storage: self.storage, group: self.group })
+        self.inner
+            .footprint()
+            .stored(Precision { storage: self.codes.storage, group: self.codes.group })
     }
     fn figures(&self) -> Vec<(&'static str, f64)> {
         self.inner.figures()

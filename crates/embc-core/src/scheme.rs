@@ -23,7 +23,7 @@ use std::sync::Arc;
 mod bloom;
 mod cce;
 mod ce;
-mod codebook;
+mod coded;
 mod cqr;
 mod dhe;
 mod double_hash;
@@ -35,10 +35,12 @@ mod hashednet;
 mod lma;
 mod memcom;
 mod mixed_dim;
+mod opq;
 mod pq;
 mod qr;
 mod reduce_dim;
 mod robe;
+mod rq;
 mod signed_hash;
 mod sum;
 mod truncate_rare;
@@ -67,6 +69,8 @@ pub static SCHEMES: &[&dyn Scheme] = &[
     &dhe::DeepHash,
     &lma::Lma,
     &pq::ProductQuantisation,
+    &opq::OptimisedProduct,
+    &rq::ResidualQuantisation,
 ];
 
 /// The scheme called `name`.
@@ -211,7 +215,7 @@ pub struct Footprint {
     pub params: u64,
     /// Bytes of parameters at the width they are stored in.
     pub param_bytes: u64,
-    /// Bytes of pointers, codes, remaps and signatures at their packed width.
+    /// Bytes of pointers, codes, remaps and signatures at their packed width, and of rotations.
     pub index_bytes: u64,
     /// Bytes held in training, before gradients and optimizer state.
     pub train_bytes: u64,

@@ -6,8 +6,8 @@
 //! centroids, points every id at its nearest, and starts the helper anew under a fresh hash.
 
 use super::ce::check_columns;
-use super::codebook::{Error, Lloyd, quantise};
 use super::*;
+use crate::codebook::{Error, Lloyd, quantise};
 use crate::gather::Piece;
 use crate::hash::{Hash, HashFamily, scaled};
 use crate::kmeans::Start;

@@ -48,6 +48,8 @@ fn variants() -> Vec<(&'static dyn Scheme, Knobs)> {
                 r#"{"hash":"linear"}"#,
             ],
             "pq" => &[r#"{"columns":2,"start":"plusplus"}"#],
+            "opq" => &[r#"{"columns":2,"rotations":3}"#],
+            "rq" => &[r#"{"stages":2,"beam":1}"#, r#"{"stages":3,"rounds":0}"#],
             "hashednet" => &[r#"{"signed":true}"#],
             "robe" => &[r#"{"block":3,"signed":true}"#],
             "tt" => &[r#"{"cores":2}"#, r#"{"cores":4}"#],
@@ -216,6 +218,8 @@ fn footprints_equal_the_real_buffers() {
                     U64(x) => (x.len(), 8 * x.len() as u64),
                 };
                 match tensor {
+                    // Not trained.
+                    F32(_) if name == "rotation" => index += bytes,
                     F32(_) => params += bytes,
                     _ if packed => params += bytes,
                     // Seeds and counters, a few words a table, are not memory to speak of.
