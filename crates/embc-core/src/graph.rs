@@ -282,14 +282,25 @@ impl<'a> Graph<'a> {
 
     /// Rows x of values that are codes, `width` a row.
     pub fn decode(&mut self, x: Node, name: &str, of: &'a Codes, width: usize) -> Node {
+        let tensor = self.codes(name, of, width);
+        self.op(Op::Gather { x, tensor })
+    }
+
+    fn codes(&mut self, name: &str, of: &'a Codes, width: usize) -> TensorId {
         let name = self.named(name);
         let values = self.blob(name.clone(), || bytemuck::cast_slice(of.words()).into());
         let ranged = !of.ranges().is_empty();
         let ranges = format!("{name}/ranges");
         let ranges = ranged.then(|| self.blob(ranges, || bytemuck::cast_slice(of.ranges()).into()));
         let (rows, width, stored) = (of.len() / width as u64, width as u32, of.stored());
-        let tensor = self.tensor(Tensor { name, rows, width, stored, first: 0, values, ranges });
-        self.op(Op::Gather { x, tensor })
+        self.tensor(Tensor { name, rows, width, stored, first: 0, values, ranges })
+    }
+
+    /// x · W of values that are codes [in × out].
+    pub fn transform_coded(&mut self, x: Node, name: &str, weight: &'a Codes) -> Node {
+        let outputs = weight.len() as usize / self.width(x);
+        let weight = self.codes(name, weight, outputs);
+        self.linear(x, weight, None, (false, false))
     }
 
     /// x · W of plain floats [in × out].

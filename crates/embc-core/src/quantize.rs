@@ -217,6 +217,13 @@ impl Codes {
         }
     }
 
+    /// Encodes all values, in ranges that begin at `least` with such a step, both exact in bfloat16.
+    pub fn write_as(&mut self, values: &[f32], least: f32, step: f32) {
+        let (range, levels) = (Range { least, step }, self.storage.levels());
+        self.ranges.fill(range.pack());
+        (0..).zip(values).for_each(|(at, &x)| self.codes.set(at, range.encode(x, levels)));
+    }
+
     /// What the code at `at` stands for.
     pub fn get(&self, at: usize) -> f32 {
         match self.storage {

@@ -26,6 +26,7 @@ pub(crate) mod records;
 pub(crate) mod side;
 mod steam;
 mod text;
+pub mod vectors;
 pub(crate) mod words;
 
 pub(crate) use csv::{ALL_POSITIVE, layout};

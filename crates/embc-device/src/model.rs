@@ -102,6 +102,11 @@ impl Model {
         self.programs.model.as_ref().map_or(0, |model| model.width() as usize)
     }
 
+    /// The bytes of all blobs, in the order of the header.
+    pub fn blobs(&self) -> Vec<&[u8]> {
+        (0..self.header.blobs.len() as u32).map(|i| self.blob(i)).collect()
+    }
+
     fn blob(&self, i: u32) -> &[u8] {
         let blob = self.header.blobs[i as usize];
         &of(&self.bytes)[blob.offset as usize..][..blob.length as usize]

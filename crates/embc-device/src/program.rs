@@ -132,6 +132,8 @@ ops! {
     30 Input { input: u32, width: u32 }
     /// The dense features.
     31 Dense { width: u32 }
+    /// `yes` where `when` [N × 1] is not 0, else `no`; floats of one width.
+    32 Either { when: Node, yes: Node, no: Node }
 }
 
 macro_rules! places {
@@ -296,6 +298,11 @@ impl Check<'_> {
                 ok(inside, floats(*width), "there are no such columns")
             }
             Op::Sum { x } => self.floats(*x).map(|_| floats(1)),
+            Op::Either { when, yes, no } => {
+                self.column(*when)?;
+                let width = self.floats(*yes)?;
+                ok(self.floats(*no)? == width, floats(width), "two widths")
+            }
             other => self.of_products(other),
         }
     }

@@ -329,6 +329,12 @@ fn elementwise<'v>(
                 }
             }
         }
+        Op::Either { when, yes, no } => {
+            let each = cut_mut(to, width).zip(rows(of, yes).zip(rows(of, no)));
+            for ((to, (yes, no)), &when) in each.zip(of.ints(when)) {
+                to.copy_from_slice(if when == 0 { no } else { yes });
+            }
+        }
         Op::Concat { ref parts } => {
             let mut first = 0;
             for &part in parts {

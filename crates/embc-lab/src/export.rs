@@ -11,8 +11,8 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-mod arrays;
-mod onnx;
+pub mod arrays;
+pub mod onnx;
 pub mod packed;
 
 /// All formats. A new one is a file and a line here.
@@ -160,29 +160,34 @@ fn features(model: &Model) -> Vec<Feature> {
 
 /// Puts the vocabulary of each field beside the tensors, once for those that share one.
 fn vocabularies(model: &Model, header: &mut Header, graph: &mut Graph<'_>) -> Result<()> {
-    let mut known: BTreeMap<String, u32> = BTreeMap::new();
+    let mut fields: BTreeMap<String, u32> = BTreeMap::new();
     for (i, input) in header.inputs.iter_mut().enumerate() {
         let name = model.field_of(i);
-        if !known.contains_key(&name) {
+        if !fields.contains_key(&name) {
             let values = model.values(i)?;
-            header.vocabularies.push(vocabulary(&name, &values, graph)?);
-            known.insert(name.clone(), header.vocabularies.len() as u32 - 1);
+            // The unknown id comes last, and is no value.
+            let known: Vec<String> = values.iter().flatten().cloned().collect();
+            let unknown = values.iter().position(Option::is_none);
+            if unknown.is_some_and(|at| at != known.len()) {
+                bail!("{name}: the unknown id is not the last one");
+            }
+            let words = Vocabulary {
+                unknown: unknown.map(|at| at as u32),
+                ..vocabulary(&name, &known, graph)?
+            };
+            header.vocabularies.push(words);
+            fields.insert(name.clone(), header.vocabularies.len() as u32 - 1);
         }
-        input.vocabulary = known.get(&name).copied();
+        input.vocabulary = fields.get(&name).copied();
     }
     Ok(())
 }
 
-fn vocabulary(name: &str, values: &[Option<String>], graph: &mut Graph<'_>) -> Result<Vocabulary> {
-    // The unknown id comes last, and is no value.
-    let unknown = values.iter().position(Option::is_none);
-    let words: Vec<&str> = values.iter().flatten().map(String::as_str).collect();
-    if unknown.is_some_and(|at| at != words.len()) {
-        bail!("{name}: the unknown id is not the last one");
-    }
+/// Puts values, in the order of their ids, beside the tensors.
+pub fn vocabulary(name: &str, words: &[String], graph: &mut Graph<'_>) -> Result<Vocabulary> {
     let mut starts = vec![0u32];
     let mut text = Vec::new();
-    for word in &words {
+    for word in words {
         text.extend_from_slice(word.as_bytes());
         let end = u32::try_from(text.len());
         starts.push(end.with_context(|| format!("{name}: a vocabulary of more than 4 GiB"))?);
@@ -196,7 +201,7 @@ fn vocabulary(name: &str, values: &[Option<String>], graph: &mut Graph<'_>) -> R
     };
     Ok(Vocabulary {
         values: words.len() as u32,
-        unknown: unknown.map(|at| at as u32),
+        unknown: None,
         text: blob("text", text),
         starts: blob("starts", bytes(&starts)),
         sorted: blob("sorted", bytes(&sorted)),

@@ -5,8 +5,10 @@ use embc_lab::axis::Bytes;
 use std::path::PathBuf;
 
 mod model;
+mod table;
 
 pub use model::{Bench, Export, HashAs, PageCache, Part, Predict};
+pub use table::{Compress, Decompress};
 
 /// Which embedding compression should I use on my data, at what budget, and what does it cost me?
 ///
@@ -16,6 +18,8 @@ pub use model::{Bench, Export, HashAs, PageCache, Part, Predict};
 /// Start with:  embc sweep --config quickstart
 ///
 /// Your data:   embc init FILE
+///
+/// Your table:  embc compress FILE --budget-bytes SIZE
 #[derive(Parser)]
 #[command(version, propagate_version = true, disable_help_subcommand = true)]
 pub struct Cli {
@@ -67,6 +71,8 @@ pub enum Command {
     Predict(Predict),
     Export(Export),
     Bench(Bench),
+    Compress(Compress),
+    Decompress(Decompress),
     Report(Report),
     Compare(Compare),
     Recommend(Recommend),

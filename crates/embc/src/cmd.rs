@@ -26,7 +26,9 @@ use std::time::Duration;
 
 pub mod bench;
 pub mod compare;
+pub mod compress;
 pub mod data;
+pub mod decompress;
 pub mod export;
 pub mod init;
 pub mod list;

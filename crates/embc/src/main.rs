@@ -51,6 +51,8 @@ fn main() -> ExitCode {
         Command::Trial(args) => cmd::trial::run(args, &cli.global),
         Command::Predict(args) => cmd::predict::run(args, &cli.global),
         Command::Bench(args) => cmd::bench::run(args),
+        Command::Compress(args) => cmd::compress::run(args, &cli.global),
+        Command::Decompress(args) => cmd::decompress::run(args),
         Command::Export(args) => cmd::export::run(args, &cli.global),
         Command::Report(args) => cmd::report::run(args, &cli.global),
         Command::Compare(args) => cmd::compare::run(args, &cli.global),

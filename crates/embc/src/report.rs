@@ -12,6 +12,7 @@ use std::fmt::Write;
 
 mod collisions;
 pub mod compare;
+pub mod compress;
 mod crossing;
 mod expect;
 pub mod export;

@@ -11,7 +11,7 @@ const ROWS: usize = 64;
 /// Sweeps over the codebooks for each list of codes.
 const SWEEPS: usize = 3;
 /// Values that are compared with the worst of the best at once.
-const LANES: usize = 16;
+const LANES: usize = 64;
 
 pub(super) fn fit(points: &[f32], dim: usize, recipe: Recipe, fitting: &Fitting<'_>) -> Books {
     let Recipe { kind, books: stages, k, lloyd } = recipe;
@@ -133,31 +133,42 @@ fn select(squares: &[f32], products: &[f32], norms: &[f32], n: usize, best: &mut
     let k = norms.len();
     best.clear();
     best.resize(n, (f32::INFINITY, 0, 0));
+    let best = &mut best[..n];
     vectorised(
         #[inline(always)]
         || {
-            for (from, (square, products)) in
-                squares.iter().zip(products.chunks_exact(k)).enumerate()
-            {
-                let blocks = products.chunks(LANES).zip(norms.chunks(LANES));
-                for (block, (products, norms)) in blocks.enumerate() {
-                    let mut distances = [f32::INFINITY; LANES];
-                    let each = distances.iter_mut().zip(products.iter().zip(norms));
-                    each.for_each(|(d, (product, norm))| *d = square - 2.0 * product + norm);
-                    let worst = best[n - 1].0;
-                    if !distances.iter().fold(false, |any, d| any | (*d < worst)) {
-                        continue;
+            let norms = norms.as_chunks::<LANES>();
+            for (from, (square, products)) in squares.iter().zip(products.chunks(k)).enumerate() {
+                let products = products.as_chunks::<LANES>();
+                for (block, (products, norms)) in products.0.iter().zip(norms.0).enumerate() {
+                    let mut distances = [0.0; LANES];
+                    let (mut nearer, worst) = (0, best[n - 1].0);
+                    for lane in 0..LANES {
+                        distances[lane] = square - 2.0 * products[lane] + norms[lane];
+                        nearer |= u32::from(distances[lane] < worst);
                     }
-                    for (lane, &distance) in distances.iter().enumerate() {
-                        if distance < best[n - 1].0 {
-                            let at = best.partition_point(|step| step.0 <= distance);
-                            let step = (distance, from as u32, (block * LANES + lane) as u32);
-                            best[at..].rotate_right(1);
-                            best[at] = step;
-                        }
+                    if nearer > 0 {
+                        insert(best, &distances, from as u32, (block * LANES) as u32);
                     }
                 }
+                let rest = products.1.iter().zip(norms.1);
+                let rest = rest.map(|(product, norm)| square - 2.0 * product + norm);
+                let at = products.0.len() * LANES;
+                insert(best, &rest.collect::<Vec<f32>>(), from as u32, at as u32);
             }
         },
     );
+}
+
+/// Puts distances of codes from the `first`th on where they belong.
+#[inline(never)]
+fn insert(best: &mut [Step], distances: &[f32], from: u32, first: u32) {
+    let last = best.len() - 1;
+    for (code, &distance) in (first..).zip(distances) {
+        if distance < best[last].0 {
+            let at = best.partition_point(|step| step.0 <= distance);
+            best.copy_within(at..last, at + 1);
+            best[at] = (distance, from, code);
+        }
+    }
 }

@@ -102,7 +102,7 @@ fn too_much(field: &Field) -> String {
     format!("{} has more than {} MiB of text in a few thousand rows", field.name, TEXT_BYTES >> 20)
 }
 
-fn of<T: 'static>(array: &dyn Array) -> Option<&T> {
+pub(super) fn of<T: 'static>(array: &dyn Array) -> Option<&T> {
     array.as_any().downcast_ref()
 }
 
@@ -387,13 +387,13 @@ impl Number for f32 {
 }
 
 /// Lists of values, whatever their kind.
-struct Lists<'a> {
-    values: &'a dyn Array,
+pub(super) struct Lists<'a> {
+    pub values: &'a dyn Array,
     ranges: Box<dyn Fn(usize) -> std::ops::Range<usize> + 'a>,
 }
 
 impl<'a> Lists<'a> {
-    fn of(array: &'a dyn Array) -> Option<Self> {
+    pub fn of(array: &'a dyn Array) -> Option<Self> {
         if let Some(lists) = of::<ListArray<i64>>(array) {
             let offsets = lists.offsets();
             let ranges = move |i| offsets[i] as usize..offsets[i + 1] as usize;
@@ -410,7 +410,7 @@ impl<'a> Lists<'a> {
         Some(Self { values: &**lists.values(), ranges: Box::new(ranges) })
     }
 
-    fn range(&self, i: usize) -> std::ops::Range<usize> {
+    pub fn range(&self, i: usize) -> std::ops::Range<usize> {
         (self.ranges)(i)
     }
 }

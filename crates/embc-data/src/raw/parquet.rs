@@ -126,7 +126,7 @@ fn push_group(
 
 /// What the end of a file says about it.
 pub(crate) struct Schema {
-    metadata: FileMetadata,
+    pub metadata: FileMetadata,
     pub columns: Vec<ArrowField>,
 }
 
@@ -145,7 +145,7 @@ impl Schema {
 }
 
 /// A column of a row group: its compressed bytes.
-struct Chunk<'a> {
+pub(super) struct Chunk<'a> {
     field: ArrowField,
     /// The leaves of the column, each with its bytes.
     leaves: Vec<Leaf<'a>>,
@@ -154,7 +154,7 @@ struct Chunk<'a> {
 type Leaf<'a> = (&'a ColumnChunkMetadata, Buffer<u8>);
 
 /// Reads the compressed columns of a row group.
-fn read_group<'a>(
+pub(super) fn read_group<'a>(
     group: &'a RowGroupMetadata,
     wanted: &[(ArrowField, Role)],
     path: &Path,
@@ -249,7 +249,7 @@ fn sliced(array: &dyn Array, first: usize, rows: usize, path: &Path) -> Result<B
 
 impl Chunk<'_> {
     /// Rows of the column as one array.
-    fn decode(&self, rows: Range<usize>, path: &Path) -> Result<Box<dyn Array>> {
+    pub fn decode(&self, rows: Range<usize>, path: &Path) -> Result<Box<dyn Array>> {
         let of_leaf =
             |(leaf, bytes): &Leaf<'_>| BasicDecompressor::new(pages(leaf, bytes), Vec::new());
         calmly(path, || {

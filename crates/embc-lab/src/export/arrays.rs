@@ -56,14 +56,7 @@ impl Format for Npy {
                 let mut put = |bytes: &[u8]| {
                     file.write_all(bytes).map_err(|error| embc_data::Error::io(&path, &error))
                 };
-                // Version 1 of the format: a dictionary of Python, and a line end at a multiple of 64.
-                let of = format!(
-                    "{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {width}), }}"
-                );
-                let length = (10 + of.len() + 1).next_multiple_of(64) - 10;
-                put(b"\x93NUMPY\x01\x00")?;
-                put(&(length as u16).to_le_bytes())?;
-                put(format!("{of:<0$}\n", length - 1).as_bytes())?;
+                put(&npy_header([rows, width]))?;
                 let mut result = Ok(());
                 each(stated, i, |rows| {
                     if result.is_ok() {
@@ -76,6 +69,17 @@ impl Format for Npy {
         }
         Ok(Exported { files, checked: None })
     }
+}
+
+/// What a .npy of floats [rows × width] begins with: version 1 of the format, a dictionary of Python,
+/// and a line end at a multiple of 64.
+pub fn npy_header([rows, width]: [usize; 2]) -> Vec<u8> {
+    let of = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {width}), }}");
+    let length = (10 + of.len() + 1).next_multiple_of(64) - 10;
+    let mut header = b"\x93NUMPY\x01\x00".to_vec();
+    header.extend((length as u16).to_le_bytes());
+    header.extend(format!("{of:<0$}\n", length - 1).as_bytes());
+    header
 }
 
 /// Ids and columns of an input.

@@ -36,41 +36,47 @@ impl Format for Onnx {
         "model.onnx and model.data, for ONNX Runtime and others: in Python, on servers, in apps"
     }
     fn write(&self, stated: &Stated<'_>, folder: &Path) -> Result<Exported> {
-        let mut header = stated.header.clone();
-        let lengths: Vec<u64> = stated.blobs().map(|blob| blob.len() as u64).collect();
-        header.place(&lengths);
-        // Blobs lie as in a packed file, but from the start of a file of their own.
-        let first = header.blobs.first().map_or(0, |blob| blob.offset / 4096 * 4096);
-        let offsets: Vec<u64> = header.blobs.iter().map(|blob| blob.offset - first).collect();
-        let model = model(&header, &offsets)?;
         // What was there stays, until what takes its place has been checked: its programs are those of
         // a packed file, which is run.
         let scratch = tempfile::tempdir_in(folder)?;
         let checked = super::packed::pack(stated, &scratch.path().join(super::packed::FILE))?;
-        let write = |name: &str, content: &dyn Fn(&mut dyn Write) -> std::io::Result<()>| {
-            let path = scratch.path().join(name);
-            embc_data::atomic::write(&path, |file| {
-                content(file).map_err(|error| embc_data::Error::io(&path, &error))
-            })
-        };
-        write(DATA, &|file| {
-            let mut at = 0;
-            for (blob, &offset) in stated.blobs().zip(&offsets) {
-                file.write_all(&vec![0; (offset - at) as usize])?;
-                file.write_all(blob)?;
-                at = offset + blob.len() as u64;
-            }
-            Ok(())
-        })?;
-        write(MODEL, &|file| file.write_all(&model.encode_to_vec()))?;
-        // An old graph must not meet new tensors.
-        let _ = std::fs::remove_file(folder.join(MODEL));
-        for name in [DATA, MODEL] {
-            std::fs::rename(scratch.path().join(name), folder.join(name))?;
-        }
-        embc_data::atomic::sync_folder(folder)?;
-        Ok(Exported { files: vec![MODEL.into(), DATA.into()], checked: Some(checked) })
+        let files = write(&stated.header, &stated.blobs().collect::<Vec<&[u8]>>(), folder)?;
+        Ok(Exported { files, checked: Some(checked) })
     }
+}
+
+/// Writes what a packed file's header says, and its blobs, as ONNX; returns the files' names.
+pub fn write(header: &Header, blobs: &[&[u8]], folder: &Path) -> Result<Vec<String>> {
+    let mut header = header.clone();
+    header.place(&blobs.iter().map(|blob| blob.len() as u64).collect::<Vec<u64>>());
+    // Blobs lie as in a packed file, but from the start of a file of their own.
+    let first = header.blobs.first().map_or(0, |blob| blob.offset / 4096 * 4096);
+    let offsets: Vec<u64> = header.blobs.iter().map(|blob| blob.offset - first).collect();
+    let model = model(&header, &offsets)?;
+    let scratch = tempfile::tempdir_in(folder)?;
+    let write = |name: &str, content: &dyn Fn(&mut dyn Write) -> std::io::Result<()>| {
+        let path = scratch.path().join(name);
+        embc_data::atomic::write(&path, |file| {
+            content(file).map_err(|error| embc_data::Error::io(&path, &error))
+        })
+    };
+    write(DATA, &|file| {
+        let mut at = 0;
+        for (blob, &offset) in blobs.iter().zip(&offsets) {
+            file.write_all(&vec![0; (offset - at) as usize])?;
+            file.write_all(blob)?;
+            at = offset + blob.len() as u64;
+        }
+        Ok(())
+    })?;
+    write(MODEL, &|file| file.write_all(&model.encode_to_vec()))?;
+    // An old graph must not meet new tensors.
+    let _ = std::fs::remove_file(folder.join(MODEL));
+    for name in [DATA, MODEL] {
+        std::fs::rename(scratch.path().join(name), folder.join(name))?;
+    }
+    embc_data::atomic::sync_folder(folder)?;
+    Ok(vec![MODEL.into(), DATA.into()])
 }
 
 /// The name of the file of the graph.

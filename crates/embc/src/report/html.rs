@@ -20,7 +20,7 @@ pub fn section(experiment: &Experiment, records: &[Record]) -> Result<String> {
     Ok(format!(
         "<section id=\"{}\">\n{}<h3>Curves</h3>\n<div class=\"curves\"></div>\n<div class=\"trials\"></div>\n<script type=\"application/json\">{}</script>\n</section>\n",
         escaped(&experiment.name),
-        html(&words, &plot),
+        html(&words, &[plot]),
         // No end tag inside.
         data.to_string().replace('<', "\\u003c"),
     ))
@@ -47,13 +47,19 @@ pub fn page(titles: &[(String, String)], sections: &str) -> String {
     )
 }
 
-/// Markdown as HTML; tables may scroll, and the plot stands where its file is named.
-fn html(words: &str, plot: &str) -> String {
-    let mut image = false;
+/// A page of words alone, with plots where their files are named.
+pub fn document(title: &str, words: &str, plots: &[String]) -> String {
+    let section = format!("<article>\n{}</article>\n", html(words, plots));
+    page(&[(String::new(), title.to_string())], &section)
+}
+
+/// Markdown as HTML; tables may scroll, and plots stand where their files are named.
+fn html(words: &str, plots: &[String]) -> String {
+    let (mut image, mut plots) = (false, plots.iter());
     let events = Parser::new_ext(words, Options::ENABLE_TABLES).filter_map(|event| match event {
         Event::Start(Tag::Image { .. }) => {
             image = true;
-            Some(Event::Html(plot.to_string().into()))
+            Some(Event::Html(plots.next().cloned().unwrap_or_default().into()))
         }
         Event::End(TagEnd::Image) => {
             image = false;
@@ -157,12 +163,13 @@ mod tests {
 
     #[test]
     fn words_become_tables_that_scroll_and_plots_in_place() {
-        let html = html("a < b\n\n| x |\n|---|\n| 1 & 2 |\n\n![alt](x.svg)\n", "<svg></svg>");
+        let html =
+            html("a < b\n\n| x |\n|---|\n| 1 & 2 |\n\n![alt](x.svg)\n", &["<svg></svg>".into()]);
         assert!(html.contains("<p>a &lt; b</p>"), "{html}");
         assert!(html.contains("<div class=\"wide\"><table><thead>"), "{html}");
         assert!(html.contains("<td>1 &amp; 2</td>"), "{html}");
         assert!(html.contains("<p><svg></svg></p>") && !html.contains("alt"), "{html}");
-        let html = super::html("a <img src=x onerror=f()> Vec<u32> [b](javascript:c)\n", "");
+        let html = super::html("a <img src=x onerror=f()> Vec<u32> [b](javascript:c)\n", &[]);
         assert_eq!(html, "<p>a &lt;img src=x onerror=f()&gt; Vec&lt;u32&gt; b</p>\n");
     }
 }

@@ -413,6 +413,11 @@ impl Lower<'_> {
                 let pairs = self.to.i64s(&pairs, &[pairs.len() as i64]);
                 self.to.gather(&all, &pairs, 1)
             }
+            Op::Either { when, yes, no } => {
+                let (when, yes, no) = (self.of(when), self.of(yes), self.of(no));
+                let when = self.to.cast(&when, Kind::Bool);
+                self.to.node("Where", &[&when, &yes, &no])
+            }
             Op::Replace { x, when, tensor } => {
                 let (x, when) = (self.of(x), self.of(when));
                 let (row, when) = (self.row(tensor), self.to.cast(&when, Kind::Bool));
