@@ -187,9 +187,10 @@ fn best(tried: &[Tried], budget: u64) -> Option<usize> {
     let fits = || (0..tried.len()).filter(|&i| tried[i].bytes <= budget && !tried[i].beside);
     let most = fits().map(|i| tried[i].chosen_by).fold(f64::NEG_INFINITY, f64::max);
     let close = fits().filter(|&i| tried[i].chosen_by >= most - CLOSE);
-    let neighbours = |i: usize| tried[i].kept[0].neighbours;
     close.max_by(|&a, &b| {
-        neighbours(a).total_cmp(&neighbours(b)).then(tried[b].bytes.cmp(&tried[a].bytes))
+        let [(a, x), (b, y)] = [a, b].map(|i| (&tried[i], &tried[i].kept[0]));
+        let neighbours = x.neighbours.total_cmp(&y.neighbours);
+        neighbours.then(y.error.total_cmp(&x.error)).then(b.bytes.cmp(&a.bytes))
     })
 }
 

@@ -8,6 +8,9 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
+/// Values whose squares, and sums of these, single precision holds.
+const SQUARES: Range<f32> = 1e-12..1e12;
+
 /// Rows at a time. Divisible by the rows of every group of the quantiser.
 pub const BLOCK: usize = 12 << 10;
 
@@ -125,9 +128,10 @@ impl Table {
         }
     }
 
-    /// Refuses a table with values that are no numbers, and counts the rows of zeros.
+    /// Refuses a table with values that are no numbers, or whose squares single precision does not
+    /// hold, and counts the rows of zeros.
     pub fn check(&self) -> Result<usize> {
-        let mut zeros = 0;
+        let (mut zeros, mut most) = (0, 0f32);
         self.each(|first, block| {
             for (row, id) in block.chunks_exact(self.dim).zip(first..) {
                 if let Some((column, x)) = row.iter().enumerate().find(|(_, x)| !x.is_finite()) {
@@ -136,10 +140,15 @@ impl Table {
                         self.name(id)
                     );
                 }
-                zeros += usize::from(row.iter().all(|x| *x == 0.0));
+                let largest = row.iter().fold(0f32, |most, x| most.max(x.abs()));
+                zeros += usize::from(largest == 0.0);
+                most = most.max(largest);
             }
             Ok(())
         })?;
+        if most > SQUARES.end || most > 0.0 && most < SQUARES.start {
+            bail!("its largest value is {most:e}: scale the table, so that it is near 1");
+        }
         Ok(zeros)
     }
 }

@@ -21,6 +21,12 @@ use std::time::{Duration, Instant};
 pub fn run(args: &Args, global: &Global) -> Result<Outcome> {
     super::set_threads(args.threads)?;
     let methods = methods(&args.methods)?;
+    if args.format.iter().any(|name| name == "model2vec") && !args.table.is_dir() {
+        bail!(
+            "--format model2vec: {} has no tokenizer; write it by `embc decompress --format model2vec --like FOLDER`",
+            args.table.display()
+        );
+    }
     let mut budgets: Vec<u64> = args.budget_bytes.iter().map(|size| size.0).collect();
     budgets.sort_unstable();
     budgets.dedup();

@@ -2,6 +2,7 @@
 
 mod anywhere;
 mod cases;
+mod compress;
 mod export;
 mod fetch;
 mod files;
