@@ -12,6 +12,7 @@ use crate::codebook::centroids;
 use crate::kmeans::{self, assign, refine};
 use crate::linalg::{Op, eigen, gemm, polar};
 use crate::rng::Rng;
+use rayon::prelude::*;
 
 pub use crate::codebook::Lloyd;
 
@@ -106,10 +107,14 @@ impl Books {
 
     fn encode_pieces(&self, rows: &[f32], codes: &mut [u32]) {
         let (books, width) = (self.books.len(), self.width());
-        let mut nearest = vec![0; rows.len() / self.dim];
-        for (j, book) in self.books.iter().enumerate() {
+        let nearest = |(j, book): (usize, &Vec<f32>)| {
+            let mut nearest = vec![0; rows.len() / self.dim];
             assign(&column(rows, self.dim, j, width), width, book, &mut nearest);
-            codes.chunks_exact_mut(books).zip(&nearest).for_each(|(codes, &c)| codes[j] = c);
+            nearest
+        };
+        let all: Vec<Vec<u32>> = self.books.par_iter().enumerate().map(nearest).collect();
+        for (j, nearest) in all.iter().enumerate() {
+            codes.chunks_exact_mut(books).zip(nearest).for_each(|(codes, &c)| codes[j] = c);
         }
     }
 
@@ -138,7 +143,8 @@ impl Books {
             let Fitting { weights, cancel, .. } = fitting;
             centroids(&pieces, width, recipe.k, recipe.lloyd, *weights, cancel, &mut rng)
         };
-        let books = (0..recipe.books).map(book).collect();
+        // Codebooks side by side: one alone is too small a work for all cores.
+        let books = (0..recipe.books).into_par_iter().map(book).collect();
         Self { dim, kind: recipe.kind, books, rotation: None }
     }
 
@@ -160,14 +166,11 @@ impl Books {
         let (width, mut codes) = (books.width(), vec![0; n * recipe.books]);
         for _ in (0..iterations).take_while(|_| !fitting.cancel.is_set()) {
             let seen = turned(points, dim, &rotation);
-            for (j, book) in books.books.iter_mut().enumerate() {
-                let lloyd = kmeans::Lloyd {
-                    start: recipe.lloyd.start,
-                    iterations: 2,
-                    cancel: Some(fitting.cancel),
-                };
+            let (start, cancel) = (recipe.lloyd.start, Some(fitting.cancel));
+            let lloyd = kmeans::Lloyd { start, iterations: 2, cancel };
+            books.books.par_iter_mut().enumerate().for_each(|(j, book)| {
                 refine(&column(&seen, dim, j, width), width, book, weights.as_deref(), lloyd);
-            }
+            });
             let (mut rows, mut product) = (seen, vec![0.0; dim * dim]);
             books.encode_pieces(&rows, &mut codes);
             books.decode(&codes, &mut rows);
@@ -187,7 +190,10 @@ fn turned(rows: &[f32], dim: usize, rotation: &[f32]) -> Vec<f32> {
 
 /// Piece `j` of rows [n × dim].
 fn column(rows: &[f32], dim: usize, j: usize, width: usize) -> Vec<f32> {
-    rows.chunks_exact(dim).flat_map(|row| &row[j * width..][..width]).copied().collect()
+    let mut pieces = vec![0.0; rows.len() / dim * width];
+    let each = pieces.chunks_exact_mut(width).zip(rows.chunks_exact(dim));
+    each.for_each(|(piece, row)| piece.copy_from_slice(&row[j * width..][..width]));
+    pieces
 }
 
 /// The sum of products of the columns of rows [n × dim], around their mean with `centred`.

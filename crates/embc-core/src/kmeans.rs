@@ -72,13 +72,19 @@ pub fn assign(points: &[f32], dim: usize, centroids: &[f32], nearest: &mut [u32]
     }
     let row = |c: &u32| &centroids[*c as usize * dim..][..dim];
     let lanes: Vec<Lanes> = around.iter().map(|a| Lanes::new(dim, a.iter().map(row))).collect();
-    nearest.par_iter_mut().zip(points.par_chunks_exact(dim)).with_min_len(BLOCK).for_each(
-        |(nearest, point)| {
-            let p = pivot.nearest(point, pivots).1;
-            let at = lanes[p].nearest(point, around[p].len()).1;
-            *nearest = around[p].get(at).copied().unwrap_or(0);
-        },
-    );
+    let blocks = nearest.par_chunks_mut(BLOCK).zip(points.par_chunks(BLOCK * dim));
+    blocks.for_each(|(nearest, points)| {
+        vectorised(
+            #[inline(always)]
+            || {
+                for (nearest, point) in nearest.iter_mut().zip(points.chunks_exact(dim)) {
+                    let p = pivot.nearest_here(point, pivots).1;
+                    let at = lanes[p].nearest_here(point, around[p].len()).1;
+                    *nearest = around[p].get(at).copied().unwrap_or(0);
+                }
+            },
+        );
+    });
     improve(points, dim, centroids, nearest)
 }
 
@@ -134,11 +140,23 @@ fn improve(points: &[f32], dim: usize, centroids: &[f32], nearest: &mut [u32]) -
             all.within(centre, bound(reach), order);
             order.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
             lanes.fill(order.iter().map(|&(_, c)| &centroids[c as usize * dim..][..dim]));
-            for guess in group {
-                let near = order.partition_point(|(d, _)| *d <= bound(guess.squared));
-                let (squared, at) = lanes.nearest(point(guess), near);
-                (guess.squared, guess.centroid) = (squared, order[at].1);
-            }
+            vectorised(
+                #[inline(always)]
+                || {
+                    for guess in group {
+                        // Blocks of lanes that begin near enough; where the second centroid is not,
+                        // the guess is right.
+                        let bound = bound(guess.squared);
+                        if order.len() > 1 && order[1].0 > bound {
+                            continue;
+                        }
+                        let blocks = order.iter().step_by(LANES).take_while(|of| of.0 <= bound);
+                        let (squared, at) =
+                            lanes.nearest_here(point(guess), LANES * blocks.count());
+                        (guess.squared, guess.centroid) = (squared, order[at].1);
+                    }
+                },
+            );
         },
     );
     let mut distances = vec![0.0; nearest.len()];

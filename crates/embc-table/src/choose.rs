@@ -51,7 +51,7 @@ pub struct Tried {
     pub file_bytes: u64,
     /// The table's bytes at 32 bits a value, over these.
     pub smaller: f64,
-    /// Seconds to fit and encode.
+    /// Seconds to read the table, fit and encode.
     pub fit_s: f64,
     /// What it keeps of the table: of all rows, then of bands.
     pub kept: Vec<Kept>,
@@ -220,6 +220,7 @@ fn attempt(
     let start = Instant::now();
     let rng = Rng::stream(asked.seed, plan.method);
     let form = (plan.build)(&Fitting::new(table, asked.cancel, rng)?)?;
+    let fit_s = start.elapsed().as_secs_f64();
     if asked.cancel.is_set() {
         bail!("interrupted");
     }
@@ -231,7 +232,6 @@ fn attempt(
     }
     drop(stated);
     drop(form);
-    let fit_s = start.elapsed().as_secs_f64();
     let packed = Packed::open(path)?;
     let measured = measure(table, asked, &packed, (truth, full))?;
     Ok(Tried {

@@ -36,14 +36,20 @@ impl Lanes {
     pub fn nearest(&self, point: &[f32], n: usize) -> (f32, usize) {
         vectorised(
             #[inline(always)]
-            || match self.dim {
-                1 => self.scan::<1>(point, n),
-                2 => self.scan::<2>(point, n),
-                4 => self.scan::<4>(point, n),
-                8 => self.scan::<8>(point, n),
-                _ => self.scan::<0>(point, n),
-            },
+            || self.nearest_here(point, n),
         )
+    }
+
+    /// The same for a caller that runs in wide vectors already.
+    #[inline(always)]
+    pub fn nearest_here(&self, point: &[f32], n: usize) -> (f32, usize) {
+        match self.dim {
+            1 => self.scan::<1>(point, n),
+            2 => self.scan::<2>(point, n),
+            4 => self.scan::<4>(point, n),
+            8 => self.scan::<8>(point, n),
+            _ => self.scan::<0>(point, n),
+        }
     }
 
     /// The points within `bound` of a point, with their squared distances.
@@ -77,14 +83,20 @@ impl Lanes {
                 block_of[lane] = if nearer { b as u32 } else { block_of[lane] };
             }
         }
-        let mut found = (f32::INFINITY, 0);
-        for lane in 0..LANES {
-            let candidate = (best[lane], block_of[lane] as usize * LANES + lane);
-            if candidate.0 < found.0 || (candidate.0 == found.0 && candidate.1 < found.1) {
-                found = candidate;
+        // Without a branch a lane: which one is nearest cannot be foreseen.
+        let mut least = best;
+        for width in [8, 4, 2, 1] {
+            for lane in 0..width {
+                let other = least[lane + width];
+                least[lane] = if other < least[lane] { other } else { least[lane] };
             }
         }
-        found
+        let mut first = u32::MAX;
+        for lane in 0..LANES {
+            let at = block_of[lane] * LANES as u32 + lane as u32;
+            first = first.min(if best[lane] == least[0] { at } else { u32::MAX });
+        }
+        (least[0], first as usize)
     }
 }
 
