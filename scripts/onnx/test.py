@@ -22,7 +22,7 @@ ROWS = 1000
 BOUND = 1e-5
 STORAGES = ["fp32", "fp16", "int8", "int4", "int2"]
 # Rows that are sums of products, which engines add in an order of their own.
-PRODUCTS = {"factorized", "mixed_dim", "tt", "dhe"}
+PRODUCTS = {"factorized", "mixed_dim", "tt", "dhe", "opq"}
 BY_HASH = {"hash", "signed_hash", "double_hash", "bloom", "hash_embedding", "ce", "cce", "robe",
            "hashednet", "lma"}
 # tract 0.23.9 takes a minute to load two tables of this scheme whose weights are codes, and none for

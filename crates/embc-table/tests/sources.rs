@@ -306,3 +306,65 @@ fn a_pickle_is_refused_with_the_line_that_converts_it() {
     refused(&folder.write("t.pt", b"PK\x03\x04data.pkl"), None, "weights_only=True");
     refused(&folder.write("t.bin", b"\x80\x02}q"), None, "save_file");
 }
+
+/// Bytes changed at random: a table is read or refused with a word; nothing panics, hangs or takes all
+/// memory.
+#[test]
+fn files_that_lie() {
+    use proptest::prelude::*;
+    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/own");
+    let header = r#"{"a":{"dtype":"F32","shape":[20,6],"data_offsets":[0,480]}}"#;
+    let text: String = (0..20).map(|i| format!("w{i} {i} 2.5 -1e-3\n")).collect();
+    let mut binary = b"20 6\n".to_vec();
+    (0..ROWS).for_each(|row| {
+        binary.extend(b"word ");
+        binary.extend(&singles()[4 * DIM * row..][..4 * DIM]);
+    });
+    let mut gguf = b"GGUF\x03\0\0\0\x01\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0".to_vec();
+    gguf.extend(
+        b"\x11\0\0\0\0\0\0\0token_embd.weight\x02\0\0\0\x06\0\0\0\0\0\0\0\x14\0\0\0\0\0\0\0",
+    );
+    gguf.extend([0; 12]);
+    gguf.resize(gguf.len().next_multiple_of(32), 0);
+    gguf.extend(singles());
+    let mut fasttext: Vec<u8> = [793_712_314i32, 12].iter().flat_map(|x| x.to_le_bytes()).collect();
+    fasttext.extend([0; 56]);
+    fasttext.extend([1i32, 1, 0].iter().flat_map(|x| x.to_le_bytes()));
+    fasttext.extend([9i64, -1].iter().flat_map(|x| x.to_le_bytes()));
+    fasttext.extend(b"word\0\x07\0\0\0\0\0\0\0\0\0");
+    fasttext.extend([20i64, 6].iter().flat_map(|x| x.to_le_bytes()));
+    fasttext.extend(singles());
+    let seeds = [
+        ("t.npy", npy("<f4", false, "20, 6", &singles())),
+        ("t.safetensors", safetensors(header, &singles())),
+        ("t.txt", text.clone().into_bytes()),
+        ("u.txt", format!("20 3\n{text}").into_bytes()),
+        ("t.bin", binary),
+        ("t.gguf", gguf),
+        ("f.bin", fasttext),
+        ("t.parquet", std::fs::read(own.join("lists.parquet")).unwrap()),
+    ];
+    let folder = Folder::new();
+    for (name, bytes) in &seeds {
+        assert!(open(&folder.write(name, bytes), None).is_ok(), "{name}");
+    }
+    let changes = prop::collection::vec((0usize..100_000, any::<u8>(), 0usize..4), 1..6);
+    let cases = (0..seeds.len(), changes);
+    proptest!(ProptestConfig::with_cases(2000), |((seed, changes) in cases)| {
+        let (name, mut bytes) = seeds[seed].clone();
+        for (at, byte, kind) in changes {
+            // Headers are where lies are told.
+            let at = if at % 2 == 0 { at % bytes.len().clamp(1, 160) } else { at % bytes.len().max(1) };
+            match kind {
+                _ if bytes.is_empty() => {}
+                0 => bytes.truncate(at),
+                1 => bytes.insert(at, byte),
+                2 => drop(bytes.splice(at..at, *b"9999999")),
+                _ => bytes[at] = byte,
+            }
+        }
+        if let Ok(table) = open(&folder.write(name, &bytes), None) {
+            let _ = table.check();
+        }
+    });
+}

@@ -70,7 +70,7 @@ impl Format for Text {
 /// Rows and columns, where a line says no more.
 fn header(line: &str) -> Option<[usize; 2]> {
     let fields: Option<Vec<usize>> = line.split_whitespace().map(|n| n.parse().ok()).collect();
-    fields?.try_into().ok().filter(|[_, dim]: &[usize; 2]| *dim > 0)
+    fields?.try_into().ok().filter(|[_, dim]: &[usize; 2]| (1..1 << 20).contains(dim))
 }
 
 /// The word of a line, whose last `dim` fields are its values; a word may hold spaces.
