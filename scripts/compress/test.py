@@ -24,7 +24,7 @@ def embc(*args):
 def in_onnx(folder):
     """The rows of all ids, as ONNX Runtime computes them."""
     session = onnxruntime.InferenceSession(folder / "model.onnx")
-    rows = np.load(folder / "table.npy")
+    rows = np.load(folder / "rows.npy")
     return session.run(["id_row"], {"id": np.arange(len(rows))})[0], rows
 
 

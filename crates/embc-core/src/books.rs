@@ -219,12 +219,14 @@ fn balanced(points: &[f32], dim: usize, pieces: usize) -> Vec<f32> {
     let (values, axes) = eigen(dim, &covariance(points, dim, true));
     let (width, mut taken) = (dim / pieces, vec![(0f64, 0usize); pieces]);
     let mut rotation = vec![0.0; dim * dim];
+    // Over the least, so that products grow with every axis, whatever the table's scale.
+    let least = values[dim - 1].max(1e-9 * values[0]).max(f32::MIN_POSITIVE);
     for (axis, value) in axes.chunks_exact(dim).zip(values) {
         let open = (0..pieces).filter(|&j| taken[j].1 < width);
         let j = open.min_by(|&a, &b| taken[a].0.total_cmp(&taken[b].0)).expect("places left");
         let at = j * width + taken[j].1;
         axis.iter().enumerate().for_each(|(i, x)| rotation[i * dim + at] = *x);
-        taken[j] = (taken[j].0 + f64::from(value.max(1e-12)).ln(), taken[j].1 + 1);
+        taken[j] = (taken[j].0 + f64::from((value / least).max(1.0)).ln(), taken[j].1 + 1);
     }
     rotation
 }

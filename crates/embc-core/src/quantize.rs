@@ -3,7 +3,8 @@
 //! Values are taken in groups of `dim` (of several `dim`s where it is below 16), one parameter after
 //! the other: groups are the rows of a table, and runs of narrower parameters. A group keeps its
 //! least value and its step, each a bfloat16 rounded outwards: every value lies in the range, and is
-//! off by at most half a step. fp16 keeps no range. Where a parameter ends inside a group, the next
+//! off by at most half a step; with [`Fit::LeastSquares`] a range may leave out the outermost
+//! values. fp16 keeps no range. Where a parameter ends inside a group, the next
 //! one shares that group's range.
 
 use crate::graph::Graph;

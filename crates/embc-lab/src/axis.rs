@@ -41,15 +41,17 @@ impl std::str::FromStr for Bytes {
             "GB" => 1e9,
             "KiB" => 1024.0,
             "MiB" => 1024.0 * 1024.0,
+            "TB" => 1e12,
             "GiB" => 1024.0 * 1024.0 * 1024.0,
+            "TiB" => 1024.0 * 1024.0 * 1024.0 * 1024.0,
             unit => {
                 return Err(format!(
-                    "unknown unit {unit:?} in {text:?}; use kB, MB, GB, KiB, MiB or GiB"
+                    "unknown unit {unit:?} in {text:?}; use kB, MB, GB, TB, KiB, MiB, GiB or TiB"
                 ));
             }
         };
         match digits.parse::<f64>() {
-            Ok(n) if n >= 0.0 && n.is_finite() => Ok(Bytes((n * scale) as u64)),
+            Ok(n) if n >= 0.0 && n * scale < 1e18 => Ok(Bytes((n * scale) as u64)),
             _ => Err(format!("{text:?} is not a size such as 50MiB")),
         }
     }

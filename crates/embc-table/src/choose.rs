@@ -125,6 +125,8 @@ fn planned(table: &Table, asked: &Asked<'_>) -> Vec<Plan> {
             }
         }
     }
+    // What is larger than the table is no compression.
+    all.retain(|plan| plan.bytes <= 4 * (table.rows * table.dim) as u64);
     all.sort_by_key(|plan| plan.bytes);
     all
 }
@@ -141,7 +143,7 @@ pub fn choose(
     if plans.is_empty() {
         let least = *asked.budgets.iter().max().expect("a budget");
         bail!(
-            "nothing fits {}: {} rows of {} values need more, whatever their form; the smallest are {}",
+            "nothing fits {}: {} rows of {} values need more; the smallest are {}",
             megabytes(least),
             table.rows,
             table.dim,
@@ -152,7 +154,7 @@ pub fn choose(
     let rng = Rng::stream(asked.seed, "compress");
     let truth = Truth::of(table, &mut rng.fork(1), asked.cancel)?;
     let shape = [table.rows, table.dim];
-    let full = asked.tasks.iter().map(|task| task.score(&*table.source, shape));
+    let full = asked.tasks.iter().map(|task| task.score(&*table.source, shape, asked.cancel));
     let full = full.collect::<Result<Vec<Scores>>>()?;
     let mut tried = Vec::new();
     for (i, plan) in plans.iter().enumerate().take_while(|_| !asked.cancel.is_set()) {
@@ -173,25 +175,44 @@ pub fn choose(
     if tried.is_empty() {
         bail!("nothing was measured");
     }
-    let best = asked.budgets.iter().map(|budget| best(&tried, *budget));
-    let (best, full) = (best.collect(), full.iter().map(Scores::value).collect());
-    Ok(Answer { full, tried, best, interrupted: asked.cancel.is_set() })
+    tried.sort_by_key(|of| of.bytes);
+    let full = full.iter().map(Scores::value).collect();
+    let mut answer = Answer { full, tried, best: Vec::new(), interrupted: asked.cancel.is_set() };
+    answer.best = asked.budgets.iter().map(|budget| answer.best(*budget)).collect();
+    Ok(answer)
 }
 
-/// What a form may fall behind in what it is chosen by, and still be taken for what else it keeps.
-pub const CLOSE: f64 = 0.01;
+/// What a form may at least fall behind in what it is chosen by, and still be taken for what else it
+/// keeps.
+const CLOSE: f64 = 0.01;
 
-/// The best of what fits a budget: of those within a hundredth of the best score, the one that keeps
-/// most neighbours. A task reads few of the rows, and says nothing of the others.
-fn best(tried: &[Tried], budget: u64) -> Option<usize> {
-    let fits = || (0..tried.len()).filter(|&i| tried[i].bytes <= budget && !tried[i].beside);
-    let most = fits().map(|i| tried[i].chosen_by).fold(f64::NEG_INFINITY, f64::max);
-    let close = fits().filter(|&i| tried[i].chosen_by >= most - CLOSE);
-    close.max_by(|&a, &b| {
-        let [(a, x), (b, y)] = [a, b].map(|i| (&tried[i], &tried[i].kept[0]));
-        let neighbours = x.neighbours.total_cmp(&y.neighbours);
-        neighbours.then(y.error.total_cmp(&x.error)).then(b.bytes.cmp(&a.bytes))
-    })
+impl Answer {
+    /// What fits a budget and is as good as the best but for chance: as many hundredths behind as the
+    /// best itself may be off the full table, by the intervals of its scores, and at least one.
+    pub fn close(&self, budget: u64) -> Vec<usize> {
+        let fits = |i: &usize| self.tried[*i].bytes <= budget && !self.tried[*i].beside;
+        let fits: Vec<usize> = (0..self.tried.len()).filter(fits).collect();
+        let score = |i: &usize| self.tried[*i].chosen_by;
+        let Some(best) = fits.iter().max_by(|a, b| score(a).total_cmp(&score(b))) else {
+            return fits;
+        };
+        let scores = self.tried[*best].scores.iter().zip(&self.full);
+        let chance = scores.map(|(of, full)| of.half.unwrap_or(0.0) / full.abs().max(1e-9));
+        let chance = chance.sum::<f64>() / self.full.len().max(1) as f64;
+        let least = score(best) - chance.max(CLOSE);
+        fits.into_iter().filter(|i| score(i) >= least).collect()
+    }
+
+    /// The best of what fits a budget: of those that are close, the one that keeps most neighbours. A
+    /// task reads few of the rows, and says nothing of the others.
+    fn best(&self, budget: u64) -> Option<usize> {
+        self.close(budget).into_iter().max_by(|&a, &b| {
+            let [(x, p), (y, q)] = [a, b].map(|i| (&self.tried[i], &self.tried[i].kept[0]));
+            let neighbours = p.neighbours.total_cmp(&q.neighbours);
+            let rest = q.error.total_cmp(&p.error).then(y.bytes.cmp(&x.bytes)).then(b.cmp(&a));
+            neighbours.then(rest)
+        })
+    }
 }
 
 /// The least bytes of a few methods, to say what would do.
@@ -273,10 +294,11 @@ fn measure(
     let shape = [table.rows, table.dim];
     let (mut scores, mut shares) = (Vec::new(), Vec::new());
     for (task, full) in asked.tasks.iter().zip(full) {
-        let score = task.score(rows, shape)?;
+        let score = task.score(rows, shape, asked.cancel)?;
         let (difference, half) = score.against(full);
         let (now, then) = (score.half(0), full.half(0));
-        shares.push(if then > 0.0 { now / then } else { 1.0 + now - then });
+        // More than the full table's score is luck.
+        shares.push(if then > 0.0 { now / then } else { 1.0 + now - then }.min(1.0));
         scores.push(Outcome { task: task.name(), value: score.value(), difference, half });
     }
     let mean = shares.iter().sum::<f64>() / shares.len().max(1) as f64;

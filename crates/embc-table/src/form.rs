@@ -75,15 +75,18 @@ pub struct Fitting<'a> {
     pub rng: Rng,
 }
 
-/// Rows that codebooks are fitted to: as many as FAISS takes for 256 centroids.
-const SAMPLE: usize = 256 * 256;
-/// Bytes that these may take.
-const SAMPLE_BYTES: usize = 512 << 20;
+/// Rows that codebooks are fitted to: as many as FAISS takes for 256 centroids, or 512 MiB of them.
+fn sample_rows(dim: usize) -> usize {
+    (256 * 256).min((512 << 20) / 4 / dim).max(1)
+}
+
+/// Columns beyond which products of all with all take too much memory and time.
+const WIDE: usize = 4096;
 
 impl<'a> Fitting<'a> {
     /// To fit methods to a table.
     pub fn new(table: &'a Table, cancel: &'a Cancel, rng: Rng) -> Result<Self> {
-        let most = SAMPLE.min(SAMPLE_BYTES / 4 / table.dim).max(1);
+        let most = sample_rows(table.dim);
         let (sample, sampled) = table.sample(most, &mut rng.fork(0))?;
         Ok(Self { table, sample, sampled, cancel, rng })
     }
@@ -225,8 +228,9 @@ fn fit(storage: Storage) -> Fit {
 /// Counts of bytes as people read them: 7.0 MB.
 pub fn megabytes(bytes: u64) -> String {
     match bytes {
-        0..100_000 => format!("{:.1} kB", bytes as f64 / 1e3),
-        100_000..10_000_000 => format!("{:.2} MB", bytes as f64 / 1e6),
+        0..1000 => format!("{bytes} bytes"),
+        1000..1_000_000 => format!("{:.1} kB", bytes as f64 / 1e3),
+        1_000_000..10_000_000 => format!("{:.2} MB", bytes as f64 / 1e6),
         _ => format!("{:.1} MB", bytes as f64 / 1e6),
     }
 }

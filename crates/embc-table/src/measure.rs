@@ -1,7 +1,7 @@
 //! How much a compressed table keeps, without a task: error, angles, and who is near whom; by how
 //! often rows are read, since few rows are most reads.
 
-use crate::table::{BLOCK, Rows, Table};
+use crate::table::{Rows, Table, each};
 use anyhow::{Result, bail};
 use embc_core::cancel::Cancel;
 use embc_core::linalg::{Op, dot, gemm};
@@ -39,6 +39,8 @@ pub struct Kept {
 /// What is known of a table before it is compressed.
 pub struct Truth {
     bands: Vec<Range<usize>>,
+    /// The rank of each row by its count; empty where rows come in this order.
+    ranks: Vec<u32>,
     /// The share of reads of each band.
     shares: Vec<f64>,
     queries: Vec<u32>,
@@ -50,9 +52,9 @@ const EQUAL: f32 = 1e-5;
 
 type Nearest = [u32; NEIGHBOURS];
 
-/// Bands of rows that are read about as often: 1,000, to 10,000, to 100,000, …
+/// Bands of ranks that are read about as often: 1,000, to 10,000, to 100,000, …
 fn bands(table: &Table) -> Vec<Range<usize>> {
-    if !table.is_ranked() {
+    if table.unordered && table.counts.is_empty() {
         return std::iter::once(0..table.rows).collect();
     }
     let ends = std::iter::successors(Some(1000), |end| Some(end * 10));
@@ -66,31 +68,54 @@ impl Truth {
     /// Draws queries from a table and finds their neighbours.
     pub fn of(table: &Table, rng: &mut Rng, cancel: &Cancel) -> Result<Self> {
         let bands = bands(table);
-        let mut queries = Vec::new();
-        for band in &bands {
-            let part = table.part(band.clone());
-            let (rows, ids) = part.sample(QUERIES, rng)?;
-            let rows = rows.chunks_exact(table.dim).zip(ids);
-            let some = rows.filter(|(row, _)| row.iter().any(|x| *x != 0.0));
-            queries.extend(some.map(|(_, id)| (band.start + id) as u32));
+        let mut order: Vec<u32> = (0..table.rows as u32).collect();
+        let mut ranks = Vec::new();
+        if !table.counts.is_empty() && !table.is_ranked() {
+            order.sort_by_key(|&id| std::cmp::Reverse(table.counts[id as usize]));
+            ranks = vec![0; table.rows];
+            (0..).zip(&order).for_each(|(rank, &id)| ranks[id as usize] = rank);
         }
         let reads = |band: &Range<usize>| match &table.counts[..] {
             [] => band.len() as f64,
-            counts => counts[band.clone()].iter().map(|&n| f64::from(n)).sum(),
+            counts => order[band.clone()].iter().map(|&id| f64::from(counts[id as usize])).sum(),
         };
-        let shares: Vec<f64> = bands.iter().map(reads).collect();
+        let reads: Vec<f64> = bands.iter().map(reads).collect();
+        let (mut queries, mut shares) = (Vec::new(), Vec::new());
+        for (band, reads) in bands.iter().zip(reads) {
+            let ids = &mut order[band.clone()];
+            let n = ids.len().min(QUERIES);
+            for i in 0..n {
+                ids.swap(i, i + rng.below((ids.len() - i) as u64) as usize);
+            }
+            let mut rows = vec![0.0; n * table.dim];
+            table.source.look_up(&ids[..n], &mut rows)?;
+            let some = ids.iter().zip(rows.chunks_exact(table.dim));
+            let some = some.filter(|(_, row)| row.iter().any(|x| *x != 0.0)).map(|(id, _)| *id);
+            let before = queries.len();
+            queries.extend(some);
+            // A band of zeros has no neighbours to keep.
+            shares.push(if queries.len() > before { reads } else { 0.0 });
+        }
         let all: f64 = shares.iter().sum::<f64>().max(f64::MIN_POSITIVE);
         let shares = shares.iter().map(|share| share / all).collect();
         let shape = [table.rows, table.dim];
         let nearest = nearest(&*table.source, shape, &queries, cancel)?;
-        Ok(Self { bands, shares, queries, nearest })
+        Ok(Self { bands, ranks, shares, queries, nearest })
+    }
+
+    /// The band of a row.
+    fn band(&self, row: usize) -> usize {
+        let rank = self.ranks.get(row).map_or(row, |rank| *rank as usize);
+        self.bands.partition_point(|band| band.end <= rank)
     }
 
     /// What `became` keeps of the table: of all rows, then of each band.
     pub fn measure(&self, table: &Table, became: &dyn Rows, cancel: &Cancel) -> Result<Vec<Kept>> {
         let dim = table.dim;
         let mut lost = vec![[0f64; 2]; self.bands.len()];
-        let mut cosines = Vec::with_capacity(table.rows);
+        let mut cosines = vec![Vec::new(); self.bands.len()];
+        // Over all rows, as often as they are read.
+        let (mut sums, mut mean) = ([0f64; 2], [0f64; 2]);
         let mut other = Vec::new();
         table.each(|first, block| {
             if cancel.is_set() {
@@ -98,7 +123,7 @@ impl Truth {
             }
             other.resize(block.len(), 0.0);
             became.read(first, &mut other)?;
-            let each: Vec<[f32; 3]> = block
+            let of_rows: Vec<[f32; 3]> = block
                 .par_chunks_exact(dim)
                 .zip(other.par_chunks_exact(dim))
                 .map(|(a, b)| {
@@ -106,11 +131,15 @@ impl Truth {
                     [squares, dot(a, a), cosine(a, b)]
                 })
                 .collect();
-            for (row, [squares, whole, cosine]) in (first..).zip(each) {
-                let band = self.bands.iter().position(|band| band.contains(&row)).expect("one");
-                lost[band][0] += f64::from(squares);
-                lost[band][1] += f64::from(whole);
-                cosines.push(cosine);
+            for (row, [squares, whole, cosine]) in (first..).zip(of_rows) {
+                let (band, values) = (self.band(row), [squares, whole].map(f64::from));
+                let reads = table.counts.get(row).map_or(1.0, |n| f64::from(*n));
+                for i in 0..2 {
+                    lost[band][i] += values[i];
+                    sums[i] += reads * values[i];
+                }
+                mean = [mean[0] + reads * f64::from(cosine), mean[1] + reads];
+                cosines[band].push(cosine);
             }
             Ok(())
         })?;
@@ -119,10 +148,14 @@ impl Truth {
         let kept = kept.map(|((query, then), now)| kept_of(table, *query, then, now));
         let kept: Vec<f64> = kept.collect::<Result<_>>()?;
         let mut all: Vec<Kept> = (0..self.bands.len())
-            .map(|band| self.of_band(band, lost[band], &cosines, &kept))
+            .map(|band| self.of_band(band, lost[band], &mut cosines[band], &kept))
             .collect();
-        let sums = lost.iter().fold([0.0; 2], |sum, of| [sum[0] + of[0], sum[1] + of[1]]);
-        let whole = self.whole(&all, sums, &mut cosines);
+        let mut cosines = cosines.concat();
+        let whole = Kept {
+            error: relative(sums),
+            cosine: mean[0] / mean[1].max(f64::MIN_POSITIVE),
+            ..self.whole(&all, &mut cosines)
+        };
         if all.len() > 1 {
             all.insert(0, whole)
         } else {
@@ -131,38 +164,39 @@ impl Truth {
         Ok(all)
     }
 
-    fn of_band(&self, band: usize, lost: [f64; 2], cosines: &[f32], kept: &[f64]) -> Kept {
-        let of = &self.bands[band];
-        let own = self.queries.iter().zip(kept).filter(|(id, _)| of.contains(&(**id as usize)));
+    fn of_band(&self, band: usize, lost: [f64; 2], cosines: &mut [f32], kept: &[f64]) -> Kept {
+        let own = self.queries.iter().zip(kept).filter(|(id, _)| self.band(**id as usize) == band);
         let own: Vec<f64> = own.map(|(_, kept)| *kept).collect();
-        let (mean, half) = interval(&own);
-        let mut own = cosines[of.clone()].to_vec();
+        // Where all rows are zeros, nothing is lost.
+        let (mean, half) = if own.is_empty() { (1.0, 0.0) } else { interval(&own) };
         Kept {
-            rows: format!("{}-{}", of.start + 1, of.end),
-            n: of.len(),
+            rows: format!("{}-{}", self.bands[band].start + 1, self.bands[band].end),
+            n: cosines.len(),
             error: relative(lost),
-            cosine: own.iter().map(|x| f64::from(*x)).sum::<f64>() / own.len() as f64,
-            cosine_low: low(&mut own),
+            cosine: cosines.iter().map(|x| f64::from(*x)).sum::<f64>() / cosines.len() as f64,
+            cosine_low: low(cosines),
             neighbours: mean,
             neighbours_half: half,
         }
     }
 
     /// Of all rows; neighbours as often as they are asked for.
-    fn whole(&self, bands: &[Kept], lost: [f64; 2], cosines: &mut [f32]) -> Kept {
-        let of = |value: fn(&Kept) -> f64| {
-            bands.iter().zip(&self.shares).map(|(of, share)| share * value(of)).sum::<f64>()
-        };
-        let squares = bands.iter().zip(&self.shares);
-        let squares = squares.map(|(of, share)| (share * of.neighbours_half).powi(2));
-        Kept {
+    fn whole(&self, bands: &[Kept], cosines: &mut [f32]) -> Kept {
+        let whole = Kept {
             rows: "all".into(),
             n: cosines.len(),
-            error: relative(lost),
-            cosine: cosines.iter().map(|x| f64::from(*x)).sum::<f64>() / cosines.len() as f64,
             cosine_low: low(cosines),
-            neighbours: of(|of| of.neighbours),
+            ..bands[0].clone()
+        };
+        if self.queries.is_empty() {
+            return whole;
+        }
+        let shared = || bands.iter().zip(&self.shares);
+        let squares = shared().map(|(of, share)| (share * of.neighbours_half).powi(2));
+        Kept {
+            neighbours: shared().map(|(of, share)| share * of.neighbours).sum(),
             neighbours_half: squares.sum::<f64>().sqrt(),
+            ..whole
         }
     }
 }
@@ -230,39 +264,49 @@ fn nearest(
     let mut wanted = vec![0.0; queries.len() * dim];
     rows.look_up(queries, &mut wanted)?;
     normalise(&mut wanted, dim);
-    let mut best = vec![[(f32::NEG_INFINITY, u32::MAX); NEIGHBOURS]; queries.len()];
-    let mut block = Vec::new();
-    for first in (0..n).step_by(BLOCK) {
+    let itself = |query: usize, id: u32| queries[query] == id;
+    let found = search(rows, [n, dim], &wanted, NEIGHBOURS, itself, cancel)?;
+    Ok(found.chunks_exact(NEIGHBOURS).map(|ids| ids.try_into().expect("so many")).collect())
+}
+
+/// The `keep` rows of greatest cosine with each target [targets × dim], the nearest first, but for those
+/// that are `out`; u32::MAX where there are fewer.
+pub fn search(
+    rows: &dyn Rows,
+    [n, dim]: [usize; 2],
+    targets: &[f32],
+    keep: usize,
+    out: impl Fn(usize, u32) -> bool + Sync,
+    cancel: &Cancel,
+) -> Result<Vec<u32>> {
+    let mut best = vec![(f32::NEG_INFINITY, u32::MAX); targets.len() / dim * keep];
+    each(rows, [n, dim], |first, block| {
         if cancel.is_set() {
             bail!("interrupted");
         }
-        block.resize(BLOCK.min(n - first) * dim, 0.0);
-        rows.read(first, &mut block)?;
-        normalise(&mut block, dim);
-        let parts = wanted.par_chunks(TILE[0] * dim).zip(queries.par_chunks(TILE[0]));
-        parts.zip(best.par_chunks_mut(TILE[0])).for_each_init(
-            Vec::new,
-            |products, ((wanted, queries), best)| {
-                for (tile, rows) in block.chunks(TILE[1] * dim).enumerate() {
-                    let width = rows.len() / dim;
-                    products.resize(queries.len() * width, 0.0);
-                    gemm(queries.len(), width, dim, wanted, Op::N, rows, Op::T, 0.0, products);
-                    let start = (first + tile * TILE[1]) as u32;
-                    let each = products.chunks_exact(width).zip(queries).zip(&mut *best);
-                    for ((products, &query), best) in each {
-                        for (id, &product) in (start..).zip(products) {
-                            if product > best[NEIGHBOURS - 1].0 && id != query {
-                                let at = best.partition_point(|of| of.0 >= product);
-                                best[at..].rotate_right(1);
-                                best[at] = (product, id);
-                            }
+        normalise(block, dim);
+        let parts = targets.par_chunks(TILE[0] * dim).zip(best.par_chunks_mut(TILE[0] * keep));
+        parts.enumerate().for_each_init(Vec::new, |products, (part, (targets, best))| {
+            for (tile, rows) in block.chunks(TILE[1] * dim).enumerate() {
+                let (some, width) = (targets.len() / dim, rows.len() / dim);
+                products.resize(some * width, 0.0);
+                gemm(some, width, dim, targets, Op::N, rows, Op::T, 0.0, products);
+                let start = (first + tile * TILE[1]) as u32;
+                let each = products.chunks_exact(width).zip(best.chunks_exact_mut(keep));
+                for (target, (products, best)) in (part * TILE[0]..).zip(each) {
+                    for (id, &product) in (start..).zip(products) {
+                        if product > best[keep - 1].0 && !out(target, id) {
+                            let at = best.partition_point(|of| of.0 >= product);
+                            best[at..].rotate_right(1);
+                            best[at] = (product, id);
                         }
                     }
                 }
-            },
-        );
-    }
-    Ok(best.into_iter().map(|best| best.map(|(_, id)| id)).collect())
+            }
+        });
+        Ok(())
+    })?;
+    Ok(best.into_iter().map(|(_, id)| id).collect())
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! A compressed table for elsewhere: the registry of formats. The packed file is what all are made of.
 
 use crate::packed::Packed;
-use crate::table::{BLOCK, Rows};
-use anyhow::{Context, Result, bail};
+use crate::table::{Rows, each};
+use anyhow::{Context, Result};
 use embc_lab::export::arrays::npy_header;
 use embc_lab::export::onnx;
 use serde_json::json;
@@ -17,10 +17,7 @@ pub static FORMATS: &[Format] = &[
         name: "packed",
         doc: "model.embc, one mapped file for embc-device: Rust, C, and what calls C",
         write: |to| {
-            let path = to.folder.join("model.embc");
-            if !path.exists() || path.canonicalize()? != to.from.canonicalize()? {
-                std::fs::copy(to.from, path)?;
-            }
+            copy(to.from, &to.folder.join("model.embc"))?;
             Ok(vec!["model.embc".into()])
         },
     },
@@ -31,24 +28,24 @@ pub static FORMATS: &[Format] = &[
     },
     Format {
         name: "npy",
-        doc: "table.npy, all rows as floats: not compressed",
+        doc: "rows.npy, all rows as floats: not compressed",
         write: |to| {
-            npy(&to.folder.join("table.npy"), to.packed, [to.packed.rows, to.packed.dim])?;
-            Ok(vec!["table.npy".into()])
+            npy(&to.folder.join("rows.npy"), to.packed, [to.packed.rows, to.packed.dim])?;
+            Ok(vec!["rows.npy".into()])
         },
     },
     Format {
         name: "safetensors",
-        doc: "table.safetensors, all rows as floats in the tensor `embeddings`: not compressed",
+        doc: "rows.safetensors, all rows as floats in the tensor `embeddings`: not compressed",
         write: |to| {
             let [rows, dim] = [to.packed.rows, to.packed.dim];
             let bytes = 4 * rows * dim;
             let tensor = json!({"embeddings": {
                 "dtype": "F32", "shape": [rows, dim], "data_offsets": [0, bytes]
             }});
-            let path = to.folder.join("table.safetensors");
+            let path = to.folder.join("rows.safetensors");
             write_rows(&path, &safetensors_header(&tensor), to.packed, [rows, dim])?;
-            Ok(vec!["table.safetensors".into()])
+            Ok(vec!["rows.safetensors".into()])
         },
     },
     Format {
@@ -103,30 +100,34 @@ fn write_rows(path: &Path, header: &[u8], rows: &dyn Rows, [n, dim]: [usize; 2])
     embc_data::atomic::write(path, |file| {
         let io = |error: std::io::Error| embc_data::Error::io(path, &error);
         file.write_all(header).map_err(io)?;
-        let mut block = Vec::new();
-        for first in (0..n).step_by(BLOCK) {
-            block.resize(BLOCK.min(n - first) * dim, 0.0);
-            if let Err(error) = rows.read(first, &mut block) {
-                wrong = Some(error);
-                return Err(embc_data::Error::Cancelled);
-            }
-            file.write_all(bytemuck::cast_slice(&block)).map_err(io)?;
-        }
+        let written = each(rows, [n, dim], |_, some| {
+            Ok(file.write_all(bytemuck::cast_slice(some)).map_err(io)?)
+        });
+        written.map_err(|error| {
+            wrong = Some(error);
+            embc_data::Error::Cancelled
+        })?;
         Ok(())
     })
     .map_err(|error| wrong.unwrap_or(error.into()))
 }
 
+/// Copies a file, whole or not at all; onto itself it stays.
+pub fn copy(from: &Path, to: &Path) -> Result<()> {
+    if to.exists() && to.canonicalize()? == from.canonicalize()? {
+        return Ok(());
+    }
+    let mut source = std::fs::File::open(from).with_context(|| from.display().to_string())?;
+    Ok(embc_data::atomic::write(to, |file| {
+        std::io::copy(&mut source, file).map(drop).map_err(|error| embc_data::Error::io(to, &error))
+    })?)
+}
+
 /// Copies a file beside others, if it is there.
 fn copy_if(from: &Path, folder: &Path, name: &str) -> Result<bool> {
     let from = from.join(name);
-    if !from.is_file() {
-        return Ok(false);
+    if from.is_file() {
+        copy(&from, &folder.join(name))?;
     }
-    let to = folder.join(name);
-    if to.exists() && to.canonicalize()? == from.canonicalize()? {
-        bail!("{}: would be written over itself; choose another folder", to.display());
-    }
-    std::fs::copy(&from, &to).with_context(|| from.display().to_string())?;
-    Ok(true)
+    Ok(from.is_file())
 }

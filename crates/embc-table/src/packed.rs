@@ -2,7 +2,7 @@
 
 use crate::form::Form;
 use crate::table::Rows;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use embc_core::graph::device::file::{self, Header};
 use embc_core::graph::device::{Model, Reader};
 use embc_core::graph::{Graph, HashAs};
@@ -71,9 +71,17 @@ impl Packed {
         let model = Model::open(path)?;
         model.verify().with_context(|| path.display().to_string())?;
         let inputs = &model.header().inputs;
-        let rows = inputs.first().context("a file without tables")?.vocab as usize;
-        let dim = model.width(0);
-        Ok(Self { rows, dim, model: Arc::new(model) })
+        if inputs.len() != 1 || model.outputs() > 0 {
+            bail!(
+                "{}: a model of {} tables, not one table that embc compressed; `embc export --format npy` writes a trained model's",
+                path.display(),
+                inputs.len()
+            );
+        }
+        let (rows, dim, model) = (inputs[0].vocab as usize, model.width(0), Arc::new(model));
+        // What it computes fits into memory.
+        Reader::new(model.clone()).with_context(|| path.display().to_string())?;
+        Ok(Self { rows, dim, model })
     }
 
     /// The same table in a file with words for its rows.
@@ -85,13 +93,6 @@ impl Packed {
         header.inputs[0].vocabulary = Some(0);
         Stated { header, graph }.write(path)?;
         Self::open(path)
-    }
-
-    /// The words of its rows; empty where the file has none.
-    pub fn words(&self) -> Vec<String> {
-        let word =
-            |id: u32| Some(String::from_utf8_lossy(self.model.value_of(0, id)?).into_owned());
-        (0..self.rows as u32).map_while(word).collect()
     }
 }
 

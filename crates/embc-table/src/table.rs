@@ -8,11 +8,29 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-/// Values whose squares, and sums of these, single precision holds.
-const SQUARES: Range<f32> = 1e-12..1e12;
+/// Largest values of tables that half precision holds well: some forms keep values in it.
+const LARGEST: Range<f32> = 1e-4..65504.0;
 
-/// Rows at a time. Divisible by the rows of every group of the quantiser.
-pub const BLOCK: usize = 12 << 10;
+/// Rows of `dim` columns at a time: up to 12,288, or 16 MiB of them, and at least 64. Divisible by the
+/// rows of every group of the quantiser: rows of 16 columns or more are groups of their own.
+pub fn block(dim: usize) -> usize {
+    ((1 << 22) / dim / 64 * 64).clamp(64, 12 << 10)
+}
+
+/// Shows all rows of a table [n × dim], some at a time, and the number of the first of them.
+pub fn each(
+    rows: &dyn Rows,
+    [n, dim]: [usize; 2],
+    mut visit: impl FnMut(usize, &mut [f32]) -> Result<()>,
+) -> Result<()> {
+    let mut some = Vec::new();
+    for first in (0..n).step_by(block(dim)) {
+        some.resize(block(dim).min(n - first) * dim, 0.0);
+        rows.read(first, &mut some)?;
+        visit(first, &mut some)?;
+    }
+    Ok(())
+}
 
 /// Gives rows.
 pub trait Rows: Send + Sync {
@@ -40,6 +58,8 @@ pub struct Table {
     pub words: Vec<String>,
     /// How often each row is read [rows]; empty where that is not known.
     pub counts: Vec<u32>,
+    /// True where no order of rows says how often they are read.
+    pub unordered: bool,
     /// What it is made of, where rows share vectors.
     pub parts: Option<Parts>,
     /// Where its rows are.
@@ -61,18 +81,12 @@ impl Table {
     /// A table without words or counts.
     pub fn new([rows, dim]: [usize; 2], stored: &str, bytes: u64, source: Arc<dyn Rows>) -> Self {
         let (words, counts, stored) = (Vec::new(), Vec::new(), stored.to_string());
-        Self { rows, dim, stored, bytes, words, counts, parts: None, source }
+        Self { rows, dim, stored, bytes, words, counts, unordered: false, parts: None, source }
     }
 
     /// Shows all rows, some at a time, and the number of the first of them.
     pub fn each(&self, mut visit: impl FnMut(usize, &[f32]) -> Result<()>) -> Result<()> {
-        let mut rows = vec![0.0; BLOCK.min(self.rows) * self.dim];
-        for first in (0..self.rows).step_by(BLOCK) {
-            let rows = &mut rows[..BLOCK.min(self.rows - first) * self.dim];
-            self.source.read(first, rows)?;
-            visit(first, rows)?;
-        }
-        Ok(())
+        each(&*self.source, [self.rows, self.dim], |first, some| visit(first, some))
     }
 
     /// At most `most` rows, drawn without replacement, in their order; and which they are.
@@ -96,7 +110,7 @@ impl Table {
     /// True where rows come by how often they are read, the most frequent first: as counts say, or,
     /// without them, as is the custom with word vectors and tokens.
     pub fn is_ranked(&self) -> bool {
-        self.counts.is_sorted_by(|a, b| a >= b)
+        !self.unordered && self.counts.is_sorted_by(|a, b| a >= b)
     }
 
     /// Some of its rows, as a table without words.
@@ -128,8 +142,8 @@ impl Table {
         }
     }
 
-    /// Refuses a table with values that are no numbers, or whose squares single precision does not
-    /// hold, and counts the rows of zeros.
+    /// Refuses a table with values that are no numbers, or that half precision does not hold, and counts
+    /// the rows of zeros.
     pub fn check(&self) -> Result<usize> {
         let (mut zeros, mut most) = (0, 0f32);
         self.each(|first, block| {
@@ -146,7 +160,7 @@ impl Table {
             }
             Ok(())
         })?;
-        if most > SQUARES.end || most > 0.0 && most < SQUARES.start {
+        if most > LARGEST.end || most > 0.0 && most < LARGEST.start {
             bail!("its largest value is {most:e}: scale the table, so that it is near 1");
         }
         Ok(zeros)

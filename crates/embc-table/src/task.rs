@@ -3,6 +3,7 @@
 use crate::table::Rows;
 use crate::words::Index;
 use anyhow::Result;
+use embc_core::cancel::Cancel;
 use embc_core::rng::Rng;
 use embc_lab::estimate::Estimate;
 
@@ -43,7 +44,7 @@ pub trait Task: Send + Sync {
     /// What it has, and what is left out of it, in words.
     fn about(&self) -> String;
     /// Scores rows of a table of such a shape.
-    fn score(&self, rows: &dyn Rows, shape: [usize; 2]) -> Result<Scores>;
+    fn score(&self, rows: &dyn Rows, shape: [usize; 2], cancel: &Cancel) -> Result<Scores>;
 }
 
 /// What a task says of a table: item by item, so that two tables are compared on the same ones.

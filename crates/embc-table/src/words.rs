@@ -34,7 +34,7 @@ pub fn counts(path: &Path, rows: usize) -> Result<Vec<u32>> {
     let text = std::fs::read_to_string(path).with_context(at)?;
     let count = |(i, line): (usize, &str)| {
         let number = line.split_whitespace().last().and_then(|n| n.parse::<f64>().ok());
-        match number.filter(|n| *n >= 0.0) {
+        match number.filter(|n| *n >= 0.0 && n.is_finite()) {
             Some(n) => Ok(n as u32),
             None => bail!("{}:{}: no number of reads", path.display(), i + 1),
         }
@@ -42,6 +42,9 @@ pub fn counts(path: &Path, rows: usize) -> Result<Vec<u32>> {
     let counts: Vec<u32> = text.lines().enumerate().map(count).collect::<Result<_>>()?;
     if counts.len() != rows {
         bail!("{}: {} counts for a table of {rows} rows", path.display(), counts.len());
+    }
+    if counts.iter().all(|count| *count == 0) {
+        bail!("{}: no row is read at all", path.display());
     }
     Ok(counts)
 }

@@ -164,6 +164,7 @@ fn texts_of_glove_and_word2vec() {
         (format!("21 6\n{glove}"), "says 21 rows, and there are 20"),
         ("hello world\n".into(), "no table"),
         ("20 6\n".into(), "0"),
+        ("2 1000000000000000000\na 1 2\n".into(), "1000000000000000000 columns"),
     ] {
         refused(&folder.write("t.txt", text.as_bytes()), None, what);
     }

@@ -177,6 +177,9 @@ pub fn one(
 pub fn set_threads(threads: Option<usize>) -> Result<()> {
     match threads {
         Some(0) => Err(anyhow!("--threads 0: at least one thread is needed")),
+        Some(n @ 1025..) => {
+            Err(anyhow!("--threads {n}: at most 1024, and no more than cores help"))
+        }
         Some(n) => Ok(rayon::ThreadPoolBuilder::new().num_threads(n).build_global()?),
         None => Ok(()),
     }

@@ -1,8 +1,9 @@
 //! Directions that rows share, times a weight of each row's own: the form of MEmCom, with clusters in
 //! place of a hash, and of model2vec's quantised vocabulary.
 
-use super::{Form, Method, Plan, Shape, Values};
-use crate::table::BLOCK;
+use super::{Form, Method, Plan, Shape, Values, sample_rows};
+use crate::measure::normalise;
+use crate::table::block;
 use anyhow::{Result, bail};
 use embc_core::graph::Graph;
 use embc_core::graph::device::program::Node;
@@ -32,7 +33,7 @@ impl Method for Clusters {
                 + Storage::Int8.bytes(rows as u64, GROUP)
                 + Values::bytes(1 << bits, dim, Storage::Int8)
         };
-        let fits = |bits: &u32| bytes(*bits) <= budget && 2 << bits <= rows;
+        let fits = |bits: &u32| bytes(*bits) <= budget && 2 << bits <= rows.min(sample_rows(dim));
         let plan = |bits: u32| Plan {
             method: self.name(),
             sizes: format!("{} directions x a weight, int8", 1 << bits),
@@ -66,7 +67,7 @@ impl Weighted {
         let found = directions_of.decoded();
         let mut pointers = Packed::zeros(rows as u64, k as u64);
         let mut weights = Codes::zeros(Storage::Int8, rows as u64, GROUP);
-        let mut nearest = vec![0; BLOCK.min(rows)];
+        let mut nearest = vec![0; block(dim).min(rows)];
         of.table.each(|first, block| {
             if of.cancel.is_set() {
                 bail!("interrupted");
@@ -89,11 +90,9 @@ impl Weighted {
 
 /// Rows of length 1; zeros stay.
 fn directions(rows: &[f32], dim: usize) -> Vec<f32> {
-    let unit = |row: &[f32]| {
-        let length = dot(row, row).sqrt().max(f32::MIN_POSITIVE);
-        row.iter().map(|x| x / length).collect::<Vec<f32>>()
-    };
-    rows.chunks_exact(dim).flat_map(unit).collect()
+    let mut rows = rows.to_vec();
+    normalise(&mut rows, dim);
+    rows
 }
 
 impl Form for Weighted {

@@ -1,8 +1,8 @@
 //! Rows as codes of codebooks, side by side (pq), rotated (opq) or summed (rq): what the schemes of
 //! these names do after training.
 
-use super::{Fitting, Form, Method, Plan, Shape, Values, largest};
-use crate::table::BLOCK;
+use super::{Fitting, Form, Method, Plan, Shape, Values, WIDE, largest};
+use crate::table::block;
 use anyhow::{Result, bail};
 use embc_core::books::{self, Books, Kind, Lloyd, Recipe};
 use embc_core::graph::Graph;
@@ -42,6 +42,9 @@ impl Method for Rotated {
         "optimised product quantisation: the same after a rotation that is found with the codebooks"
     }
     fn plans(&self, shape: &Shape, budget: u64) -> Vec<Plan> {
+        if shape.dim > WIDE {
+            return Vec::new();
+        }
         side_by_side(self.name(), Kind::Rotated { iterations: 12 }, shape, budget)
     }
 }
@@ -71,7 +74,7 @@ fn side_by_side(method: &'static str, kind: Kind, shape: &Shape, budget: u64) ->
     let columns = (1..=shape.dim).filter(|c| shape.dim.is_multiple_of(*c) && shape.dim / c <= 64);
     let of_columns = |books: usize| {
         let sizes = BITS.map(|bits| Size { kind, books, bits });
-        // A codebook of more rows than the table has is the table.
+        // A codebook of as many rows as the table has is the table.
         let fits =
             |size: &Size| size.bytes(shape) <= budget && 2 << size.bits <= shape.rows.max(32);
         sizes.rev().find(fits)
@@ -156,7 +159,7 @@ impl Coded {
         let books: Vec<Values> = books.collect();
         let n = recipe.books;
         let mut codes = Packed::zeros((rows * n) as u64, recipe.k.into());
-        let mut some = vec![0; BLOCK.min(rows) * n];
+        let mut some = vec![0; block(dim).min(rows) * n];
         of.table.each(|first, block| {
             if of.cancel.is_set() {
                 bail!("interrupted");

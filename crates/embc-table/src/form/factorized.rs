@@ -1,7 +1,7 @@
 //! The truncated singular value decomposition: narrow rows times shared directions, the first so many
 //! of the products of columns, weighted by counts where they are known.
 
-use super::{Fitting, Form, Method, Plan, Shape, Values, fit, largest};
+use super::{Fitting, Form, Method, Plan, Shape, Values, WIDE, fit, largest};
 use anyhow::{Result, bail};
 use embc_core::books::covariance;
 use embc_core::graph::Graph;
@@ -36,6 +36,9 @@ impl Method for Factorized {
                 build: Box::new(build),
             })
         };
+        if dim > WIDE {
+            return Vec::new();
+        }
         // Of full rank, fewer bits a value leave room for nothing.
         let plans: Vec<Plan> =
             [Storage::Fp16, Storage::Int8, Storage::Int4].into_iter().filter_map(plan).collect();

@@ -68,9 +68,9 @@ impl Scaled {
         let dim = of.table.dim;
         let all = (rows + usize::from(rest.is_some())) * dim;
         let mut codes = Codes::zeros(storage, all as u64, group);
-        let mut block = Vec::new();
-        for first in (0..all / dim).step_by(crate::table::BLOCK) {
-            let n = (all / dim - first).min(crate::table::BLOCK);
+        let (at_once, mut block) = (crate::table::block(dim), Vec::new());
+        for first in (0..all / dim).step_by(at_once) {
+            let n = (all / dim - first).min(at_once);
             let known = n.min(rows.saturating_sub(first));
             block.resize(known * dim, 0.0);
             of.table.source.read(first, &mut block)?;

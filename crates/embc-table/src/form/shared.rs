@@ -42,10 +42,12 @@ impl Method for Shared {
     }
 }
 
-/// Different weights in half precision, in order.
+/// Different weights in half precision, the least first.
 pub fn weights(all: &[f32]) -> Vec<f32> {
     let bits: BTreeSet<u16> = all.iter().map(|x| f16::from_f32(*x).to_bits()).collect();
-    bits.into_iter().map(|bits| f16::from_bits(bits).to_f32()).collect()
+    let mut all: Vec<f32> = bits.into_iter().map(|bits| f16::from_bits(bits).to_f32()).collect();
+    all.sort_by(f32::total_cmp);
+    all
 }
 
 struct Vectors {

@@ -2,7 +2,8 @@
 //! half precision. Tokenizer and settings are copied.
 
 use super::{To, copy_if, safetensors_header};
-use crate::table::{BLOCK, Rows};
+use crate::table::each;
+use crate::words;
 use anyhow::{Context, Result, bail};
 use embc_core::graph::device::tensor::View;
 use half::f16;
@@ -16,6 +17,14 @@ pub(super) fn write(to: &To<'_>) -> Result<Vec<String>> {
     let like = to.like.context(
         "a folder of model2vec needs a tokenizer: name a folder that has it with --like FOLDER",
     )?;
+    let tokenizer = like.join("tokenizer.json");
+    if !tokenizer.is_file() {
+        bail!("{}: it has no tokenizer.json", like.display());
+    }
+    let (tokens, rows) = (words::read(&tokenizer)?.len(), to.packed.rows);
+    if tokens != rows {
+        bail!("{}: {tokens} tokens, and the table has {rows} rows", tokenizer.display());
+    }
     let tensors = shared(to)?.map_or_else(|| plain(to), Ok)?;
     let (mut header, mut at) = (Map::new(), 0);
     for (name, dtype, shape, bytes) in &tensors {
@@ -26,9 +35,7 @@ pub(super) fn write(to: &To<'_>) -> Result<Vec<String>> {
         );
         at = offsets[1];
     }
-    if !copy_if(like, to.folder, "tokenizer.json")? {
-        bail!("{}: it has no tokenizer.json", like.display());
-    }
+    copy_if(like, to.folder, "tokenizer.json")?;
     let mut files = vec!["model.safetensors".to_string(), "tokenizer.json".into()];
     if copy_if(like, to.folder, "config.json")? {
         files.push("config.json".into());
@@ -47,12 +54,11 @@ pub(super) fn write(to: &To<'_>) -> Result<Vec<String>> {
 /// All rows, in half precision.
 fn plain(to: &To<'_>) -> Result<Tensors> {
     let [rows, dim] = [to.packed.rows, to.packed.dim];
-    let (mut bytes, mut block) = (Vec::with_capacity(2 * rows * dim), Vec::new());
-    for first in (0..rows).step_by(BLOCK) {
-        block.resize(BLOCK.min(rows - first) * dim, 0.0);
-        to.packed.read(first, &mut block)?;
-        bytes.extend(block.iter().flat_map(|x| f16::from_f32(*x).to_le_bytes()));
-    }
+    let mut bytes = Vec::with_capacity(2 * rows * dim);
+    each(to.packed, [rows, dim], |_, some| {
+        bytes.extend(some.iter().flat_map(|x| f16::from_f32(*x).to_le_bytes()));
+        Ok(())
+    })?;
     Ok(vec![("embeddings", "F16", vec![rows, dim], bytes)])
 }
 

@@ -44,7 +44,7 @@ impl Format for FastText {
         if words.len() != known.max(0) as usize {
             bail!("its dictionary says {known} words, and holds {}", words.len());
         }
-        file.skip(8 * pruned.max(0) as u64)?;
+        file.skip((pruned.max(0) as u64).saturating_mul(8))?;
         if file.take()? != [0u8] {
             bail!(
                 "its matrix is quantised already (a .ftz): compress the .bin that it was made from"
@@ -57,9 +57,9 @@ impl Format for FastText {
         let mut table = Flat::new(path, file.place()?, Dtype::F32, [rows, dim], false)?.table();
         words.truncate(rows);
         table.words = words;
-        // Buckets are read by many words: how often is not known, so they are taken to be rare only
-        // where there are none.
-        if counts.len() == rows {
+        // Buckets come last and are read by many words: how often is not known.
+        table.unordered = counts.len() != rows;
+        if !table.unordered {
             table.counts = counts;
         }
         Ok(table)

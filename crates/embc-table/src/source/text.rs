@@ -43,6 +43,9 @@ impl Format for Text {
             if number == 1
                 && let Some(shape) = header(text)
             {
+                if !(1..=1 << 20).contains(&shape[1]) {
+                    bail!("its first line says {} columns", shape[1]);
+                }
                 (said, dim) = (Some(shape[0]), Some(shape[1]));
                 continue;
             }
@@ -70,7 +73,7 @@ impl Format for Text {
 /// Rows and columns, where a line says no more.
 fn header(line: &str) -> Option<[usize; 2]> {
     let fields: Option<Vec<usize>> = line.split_whitespace().map(|n| n.parse().ok()).collect();
-    fields?.try_into().ok().filter(|[_, dim]: &[usize; 2]| (1..1 << 20).contains(dim))
+    fields?.try_into().ok()
 }
 
 /// The word of a line, whose last `dim` fields are its values; a word may hold spaces.

@@ -20,7 +20,7 @@ impl Format for Word2vec {
         // Such a line, a word, a space, and then what is no text.
         let Some((rest, [_, dim])) = header(head) else { return false };
         let Some(at) = rest.iter().position(|b| *b == b' ') else { return false };
-        let values = &rest[at + 1..][..(4 * dim).min(rest.len() - at - 1)];
+        let values = &rest[at + 1..][..dim.saturating_mul(4).min(rest.len() - at - 1)];
         !values.iter().all(|b| b.is_ascii_graphic() || b.is_ascii_whitespace())
     }
     fn open(&self, path: &Path, _: Option<&str>) -> Result<Table> {

@@ -2,19 +2,16 @@
 //! the three (Mikolov et al. 2013; 3CosAdd).
 
 use super::{Kind, Scores, Task, stem};
-use crate::measure::normalise;
-use crate::table::{BLOCK, Rows};
+use crate::measure::{normalise, search};
+use crate::table::Rows;
 use crate::words::Index;
 use anyhow::{Context, Result, bail};
-use embc_core::linalg::{Op, gemm};
-use rayon::prelude::*;
+use embc_core::cancel::Cancel;
 
 pub(super) struct Analogy;
 
 /// Rows that an answer is looked for in.
 const AMONG: u32 = 100_000;
-/// Questions that a thread asks at a time, and rows that it compares them with.
-const TILE: [usize; 2] = [128, 1024];
 
 impl Kind for Analogy {
     fn name(&self) -> &'static str {
@@ -66,7 +63,7 @@ impl Task for Questions {
             "{n} questions; {unknown} with a word that is not among the first {AMONG} rows are left out"
         )
     }
-    fn score(&self, rows: &dyn Rows, [n, dim]: [usize; 2]) -> Result<Scores> {
+    fn score(&self, rows: &dyn Rows, [n, dim]: [usize; 2], cancel: &Cancel) -> Result<Scores> {
         let ids: Vec<u32> = self.questions.iter().flat_map(|of| &of[..3]).copied().collect();
         let mut given = vec![0.0; ids.len() * dim];
         rows.look_up(&ids, &mut given)?;
@@ -75,35 +72,10 @@ impl Task for Questions {
             (0..dim).map(|i| of[dim + i] - of[i] + of[2 * dim + i]).collect()
         };
         let targets: Vec<f32> = given.chunks_exact(3 * dim).flat_map(target).collect();
-        let mut best = vec![(f32::NEG_INFINITY, u32::MAX); self.questions.len()];
-        let mut block = Vec::new();
-        let n = n.min(AMONG as usize);
-        for first in (0..n).step_by(BLOCK) {
-            block.resize(BLOCK.min(n - first) * dim, 0.0);
-            rows.read(first, &mut block)?;
-            normalise(&mut block, dim);
-            let asked = self.questions.par_chunks(TILE[0]).zip(targets.par_chunks(TILE[0] * dim));
-            asked.zip(best.par_chunks_mut(TILE[0])).for_each_init(
-                Vec::new,
-                |products, ((questions, targets), best)| {
-                    for (tile, rows) in block.chunks(TILE[1] * dim).enumerate() {
-                        let (q, width) = (questions.len(), rows.len() / dim);
-                        products.resize(q * width, 0.0);
-                        gemm(q, width, dim, targets, Op::N, rows, Op::T, 0.0, products);
-                        let start = (first + tile * TILE[1]) as u32;
-                        let each = products.chunks_exact(width).zip(questions).zip(&mut *best);
-                        for ((products, of), best) in each {
-                            for (id, &product) in (start..).zip(products) {
-                                if product > best.0 && !of[..3].contains(&id) {
-                                    *best = (product, id);
-                                }
-                            }
-                        }
-                    }
-                },
-            );
-        }
-        let right = best.iter().zip(&self.questions).map(|(best, of)| (best.1 == of[3]) as u8);
+        let shape = [n.min(AMONG as usize), dim];
+        let given = |question: usize, id: u32| self.questions[question][..3].contains(&id);
+        let best = search(rows, shape, &targets, 1, given, cancel)?;
+        let right = best.iter().zip(&self.questions).map(|(best, of)| u8::from(*best == of[3]));
         Ok(Scores::Mean(right.map(f32::from).collect()))
     }
 }

@@ -1,10 +1,12 @@
 //! Texts with labels: the mean of their words' rows, and a linear head on it (ridge regression on the
-//! classes), trained and scored on five random divisions of the texts.
+//! classes). Ten random divisions into texts to train on and others; of these, half are scored in five
+//! divisions, which choose, and the other half in the other five, which judge.
 
 use super::{Kind, Scores, Task, stem};
 use crate::table::Rows;
 use crate::words::Index;
 use anyhow::{Context, Result, bail};
+use embc_core::cancel::Cancel;
 use embc_core::linalg::{Op, gemm, solve};
 use embc_core::rng::Rng;
 use serde::Deserialize;
@@ -14,11 +16,13 @@ use std::io::{BufRead, BufReader};
 
 pub(super) struct Classify;
 
-/// Divisions of the texts.
+/// Divisions of the texts: half of them choose.
 const DRAWS: u64 = 10;
-/// One text in so many is scored; the others train.
-const SCORED: u64 = 5;
-/// What is added to the products, over the mean of their diagonal.
+/// One text in so many is held out; the others train.
+const HELD: u64 = 5;
+/// More classes than these are none.
+const MOST: usize = 1000;
+/// What is added to the products of features, over the mean of their diagonal.
 const RIDGE: f32 = 1e-4;
 
 #[derive(Deserialize)]
@@ -66,8 +70,11 @@ impl Kind for Classify {
         let mut names = labels.clone();
         names.sort();
         names.dedup();
-        if names.len() < 2 || texts.len() < 50 {
-            bail!("{of}: {} texts of {} classes: too few", texts.len(), names.len());
+        if names.len() < 2 || names.len() > MOST || texts.len() < 50 {
+            let (texts, classes) = (texts.len(), names.len());
+            bail!(
+                "{of}: {texts} texts of {classes} classes: 50 or more, of 2 to {MOST}, are scored"
+            );
         }
         let class = |label: &String| names.binary_search(label).expect("it is one");
         let labels = labels.iter().map(class).collect();
@@ -97,13 +104,13 @@ impl Task for Texts {
     fn about(&self) -> String {
         let [unknown, all] = self.unknown;
         format!(
-            "{} texts of {} classes, {DRAWS} random divisions into 4 parts to train on and 1 to score; {:.1} % of words are not in the table and left out",
+            "{} texts of {} classes, {DRAWS} random divisions, four fifths to train on; {:.1} % of words are not in the table and left out",
             self.texts.len(),
             self.classes,
             100.0 * unknown as f64 / all.max(1) as f64
         )
     }
-    fn score(&self, rows: &dyn Rows, [_, dim]: [usize; 2]) -> Result<Scores> {
+    fn score(&self, rows: &dyn Rows, [_, dim]: [usize; 2], _: &Cancel) -> Result<Scores> {
         let mut values = vec![0.0; self.rows.len() * dim];
         rows.look_up(&self.rows, &mut values)?;
         // The last feature is 1.
@@ -118,17 +125,18 @@ impl Task for Texts {
         }
         let values = (0..DRAWS).map(|draw| self.accuracy(&features, width, draw));
         let values = values.collect::<Result<Vec<f64>>>()?;
-        Ok(Scores::Draws { values, scored: 1.0 / (SCORED - 1) as f64 })
+        Ok(Scores::Draws { values, scored: 0.5 / (HELD - 1) as f64 })
     }
 }
 
 impl Texts {
     /// Of a head that most texts train, on the others.
     fn accuracy(&self, features: &[f32], width: usize, draw: u64) -> Result<f64> {
-        let stream = Rng::stream(draw, "division");
-        let scored = |i: usize| stream.at(i as u64).is_multiple_of(SCORED);
+        let (stream, half) = (Rng::stream(draw, "division"), Rng::stream(0, "halves"));
+        let held = |i: usize| stream.at(i as u64).is_multiple_of(HELD);
+        let scored = |i: usize| held(i) && half.at(i as u64) % 2 == draw % 2;
         let (mut x, mut y) = (Vec::new(), Vec::new());
-        for (i, of) in features.chunks_exact(width).enumerate().filter(|(i, _)| !scored(*i)) {
+        for (i, of) in features.chunks_exact(width).enumerate().filter(|(i, _)| !held(*i)) {
             x.extend_from_slice(of);
             y.extend((0..self.classes).map(|class| f32::from(self.labels[i] == class)));
         }
@@ -136,9 +144,16 @@ impl Texts {
         let (mut products, mut sums) = (vec![0.0; width * width], vec![0.0; width * classes]);
         gemm(width, width, n, &x, Op::T, &x, Op::N, 0.0, &mut products);
         gemm(width, classes, n, &x, Op::T, &y, Op::N, 0.0, &mut sums);
-        let mean = (0..width).map(|i| products[i * (width + 1)]).sum::<f32>() / width as f32;
-        (0..width).for_each(|i| products[i * (width + 1)] += RIDGE * mean);
-        let head = solve(width, classes, &products, &sums);
+        // The last feature, which is 1, is not held back.
+        let mean = (0..width - 1).map(|i| products[i * (width + 1)]).sum::<f32>() / width as f32;
+        let head = std::iter::successors(Some(RIDGE), |ridge| Some(ridge * 10.0))
+            .take(12)
+            .find_map(|ridge| {
+                let mut products = products.clone();
+                let by = (ridge * mean).max(f32::MIN_POSITIVE);
+                (0..width - 1).for_each(|i| products[i * (width + 1)] += by);
+                solve(width, classes, &products, &sums)
+            });
         let head = head.context("the rows are too alike for a linear head")?;
         let mut said = vec![0.0; features.len() / width * classes];
         gemm(features.len() / width, classes, width, features, Op::N, &head, Op::N, 0.0, &mut said);
@@ -148,6 +163,6 @@ impl Texts {
             right += usize::from(best == Some(self.labels[i]));
             all += 1;
         }
-        Ok(f64::from(right as u32) / f64::from(all as u32))
+        Ok(right as f64 / (all as f64).max(1.0))
     }
 }

@@ -5,6 +5,7 @@ use crate::output;
 use crate::table::Rows;
 use crate::words::Index;
 use anyhow::{Context, Result, bail};
+use embc_core::cancel::Cancel;
 use std::process::{Command as Process, Stdio};
 
 pub(super) struct Command;
@@ -39,7 +40,7 @@ impl Task for Own {
     fn about(&self) -> String {
         format!("{}; one number, without an interval", self.0)
     }
-    fn score(&self, rows: &dyn Rows, shape: [usize; 2]) -> Result<Scores> {
+    fn score(&self, rows: &dyn Rows, shape: [usize; 2], _: &Cancel) -> Result<Scores> {
         let folder = tempfile::tempdir()?;
         let path = folder.path().join("table.npy");
         output::npy(&path, rows, shape)?;

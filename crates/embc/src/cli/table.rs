@@ -25,7 +25,8 @@ pub struct Compress {
     /// The table's file, or a folder of model2vec
     #[arg(value_name = "TABLE")]
     pub table: PathBuf,
-    /// The most bytes that it may take, ranges, codes and pointers included; several for a curve
+    /// The most bytes that it may take, such as 500kB or 10MiB: values, ranges, codes and pointers, but
+    /// not words, nor what a file needs to begin them at pages; several for a curve
     #[arg(long, value_name = "SIZE", value_delimiter = ',', required = true)]
     pub budget_bytes: Vec<Bytes>,
     /// Which of several tensors or columns
@@ -67,12 +68,12 @@ pub struct Compress {
 
 /// Give a compressed table back, or write it for elsewhere
 ///
-///   embc decompress glove-compressed/model.embc                    table.npy
-///   embc decompress small/model.embc --format model2vec --like potion
+///   embc decompress glove-compressed             writes glove-compressed/rows.npy
+///   embc decompress small --format model2vec --like potion --output smaller
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
 pub struct Decompress {
-    /// The packed file
+    /// The packed file, or the folder that has it
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
     /// What to write

@@ -41,12 +41,18 @@ pub fn run(args: &Args, global: &Global) -> Result<Outcome> {
         }
         tasks.iter().for_each(|task| eprintln!("{}: {}", task.name(), task.about()));
     }
+    let beside = args.beside.chunks(3).map(|of| beside(of, &table)).collect::<Result<_>>()?;
     let folder = args.output.clone().unwrap_or_else(|| folder(&args.table));
     std::fs::create_dir_all(&folder)
         .with_context(|| format!("{}: cannot be made", folder.display()))?;
+    for file in ["model.embc", "rows.npy", "rows.safetensors", "model.safetensors"] {
+        let (file, table) = (folder.join(file).canonicalize(), args.table.canonicalize());
+        if file.is_ok_and(|file| table.is_ok_and(|table| file.starts_with(table))) {
+            bail!("{}: the table itself is there; choose another folder", folder.display());
+        }
+    }
     let scratch = tempfile::tempdir_in(&folder)?;
     let (seed, cancel) = (args.seed, &INTERRUPT);
-    let beside = args.beside.chunks(3).map(beside).collect::<Result<_>>()?;
     let asked = Asked { budgets: budgets.clone(), methods, tasks: &tasks, beside, seed, cancel };
     let mut watch = Watch { start: Instant::now(), quiet: global.quiet };
     let tell = &mut |done, of, last: Option<&Tried>| watch.tell(done, of, last);
@@ -79,7 +85,8 @@ fn open(args: &Args) -> Result<Table> {
         table.counts = words::counts(counts, table.rows)?;
     }
     if args.with_vocabulary && table.words.len() != table.rows {
-        bail!("--with-vocabulary: the table has no words; name them with --vocab FILE");
+        let (words, rows) = (table.words.len(), table.rows);
+        bail!("--with-vocabulary: {words} words for {rows} rows; name them with --vocab FILE");
     }
     Ok(table)
 }
@@ -101,7 +108,13 @@ fn tasks(args: &Args, table: &Table) -> Result<Vec<Box<dyn Task>>> {
         }
         kind.open(&of[1], &index)
     };
-    args.eval.chunks(2).map(open).collect()
+    let tasks = args.eval.chunks(2).map(open).collect::<Result<Vec<_>>>()?;
+    for (i, task) in tasks.iter().enumerate() {
+        if tasks[..i].iter().any(|other| other.name() == task.name()) {
+            bail!("two tasks would be called {}: rename a file", task.name());
+        }
+    }
+    Ok(tasks)
 }
 
 /// The table's name, without folders and ending.
@@ -115,10 +128,14 @@ fn folder(table: &Path) -> PathBuf {
 }
 
 /// A table that another program made.
-fn beside(of: &[String]) -> Result<Beside> {
+fn beside(of: &[String], table: &Table) -> Result<Beside> {
     let bytes = of[1].parse::<Bytes>().map_err(anyhow::Error::msg)?.0;
-    let table = source::open(Path::new(&of[2]), None)?;
-    Ok(Beside { name: of[0].clone(), bytes, table })
+    let theirs = source::open(Path::new(&of[2]), None)?;
+    if [theirs.rows, theirs.dim] != [table.rows, table.dim] {
+        bail!("{}: {} rows x {}: not the same table", of[2], theirs.rows, theirs.dim);
+    }
+    theirs.check().with_context(|| of[2].clone())?;
+    Ok(Beside { name: of[0].clone(), bytes, table: theirs })
 }
 
 /// The best of each budget, and the report.
@@ -133,7 +150,7 @@ fn write(args: &Args, found: &Found<'_>, folder: &Path) -> Result<()> {
         let packed = match args.with_vocabulary {
             true => Packed::open(&tried.path)?.named(&found.table.words, &path)?,
             false => {
-                std::fs::copy(&tried.path, &path)?;
+                output::copy(&tried.path, &path)?;
                 Packed::open(&path)?
             }
         };

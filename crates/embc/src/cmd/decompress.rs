@@ -13,12 +13,19 @@ pub fn run(args: &Args) -> Result<Outcome> {
     if args.like.is_some() && format.name != "model2vec" {
         bail!("--like is of --format model2vec: {} needs no tokenizer", format.name);
     }
-    let packed = Packed::open(&args.file)?;
-    let beside = args.file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let file = if args.file.is_dir() { args.file.join("model.embc") } else { args.file.clone() };
+    let packed = Packed::open(&file)?;
+    let beside = file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let folder = args.output.as_deref().unwrap_or(beside);
     std::fs::create_dir_all(folder)
         .with_context(|| format!("{}: cannot be made", folder.display()))?;
-    let to = To { from: &args.file, packed: &packed, folder, like: args.like.as_ref() };
+    for name in ["rows.npy", "rows.safetensors"] {
+        let path = folder.join(name);
+        if name.contains(format.name) && path.exists() {
+            bail!("{}: is there already; choose another folder with --output", path.display());
+        }
+    }
+    let to = To { from: &file, packed: &packed, folder, like: args.like.as_ref() };
     super::print(&files(&(format.write)(&to)?, folder)?)?;
     Ok(Outcome::Fine)
 }

@@ -3,12 +3,13 @@
 use crate::plot::{self, Axis, Curve, Point};
 use crate::report::html;
 use crate::table::markdown;
-use anyhow::{Context, Result};
+use anyhow::Result;
 use embc_lab::units::count;
 use embc_table::choose::{Answer, Tried};
 use embc_table::form::megabytes;
 use embc_table::table::Table;
 use embc_table::task::Task;
+use std::io::Write;
 use std::path::Path;
 
 /// A table, and what was found.
@@ -37,7 +38,9 @@ pub fn write(found: &Found<'_>, folder: &Path) -> Result<()> {
     files.push(("tried.jsonl".into(), lines));
     for (name, text) in files {
         let path = folder.join(name);
-        std::fs::write(&path, text).with_context(|| path.display().to_string())?;
+        embc_data::atomic::write(&path, |out| {
+            out.write_all(text.as_bytes()).map_err(|error| embc_data::Error::io(&path, &error))
+        })?;
     }
     Ok(())
 }
@@ -48,10 +51,24 @@ fn file(measure: &str) -> String {
     format!("{}.svg", measure.chars().map(plain).collect::<String>())
 }
 
+/// The curve that a form is of: its method; of what another program made, its name without the last
+/// word, where that is a size.
+fn curve_of(tried: &Tried) -> &str {
+    match tried.method.rsplit_once(' ') {
+        Some((name, size)) if tried.beside && size.starts_with(|c: char| c.is_ascii_digit()) => {
+            name
+        }
+        _ => &tried.method,
+    }
+}
+
 impl Found<'_> {
     /// A sentence for each budget.
     pub fn answers(&self) -> Result<String> {
         let mut text = String::new();
+        if self.answer.interrupted {
+            text += "Interrupted: not all forms that fit were tried.\n";
+        }
         for (budget, best) in self.budgets.iter().zip(&self.answer.best) {
             text += &match best {
                 Some(best) => self.sentence(*budget, &self.answer.tried[*best]),
@@ -63,17 +80,23 @@ impl Found<'_> {
 
     fn sentence(&self, budget: u64, best: &Tried) -> String {
         let kept = &best.kept[0];
+        let of_32 = 4 * (self.table.rows * self.table.dim) as u64;
+        let in_32 = format!(", {:.1} times than at 32 bits", best.smaller);
         let mut text = format!(
-            "Within {}: {}, {} ({}, {:.1} times smaller than at 32 bits).",
+            "Within {}: {}, {} ({}, {:.1} times smaller than the table{}; a file of {}).",
             megabytes(budget),
             best.method,
             best.sizes,
             megabytes(best.bytes),
-            best.smaller
+            self.table.bytes as f64 / best.bytes as f64,
+            if self.table.bytes == of_32 { String::new() } else { in_32 },
+            megabytes(best.file_bytes)
         );
         for ((score, full), task) in best.scores.iter().zip(&self.answer.full).zip(self.tasks) {
             let difference = match score.half {
-                Some(half) => format!("{:+.3} ± {half:.3}", score.difference),
+                Some(half) => {
+                    format!("on items that did not choose {:+.3} ± {half:.3}", score.difference)
+                }
                 None => format!("{:+.3}", score.difference),
             };
             text += &format!(
@@ -81,6 +104,14 @@ impl Found<'_> {
                 score.task,
                 task.metric(),
                 score.value
+            );
+        }
+        let close = self.answer.close(budget).len();
+        if !self.tasks.is_empty() && close > 1 {
+            let fit =
+                self.answer.tried.iter().filter(|of| !of.beside && of.bytes <= budget).count();
+            text += &format!(
+                " {close} of the {fit} forms that fit score as well but for chance; of these it keeps most neighbours."
             );
         }
         text += &format!(
@@ -109,12 +140,17 @@ impl Found<'_> {
     }
 
     fn plots(&self) -> Result<Vec<String>> {
-        let mut names: Vec<&str> = self.answer.tried.iter().map(|of| &of.method[..]).collect();
+        let mut names: Vec<&str> = self.answer.tried.iter().map(curve_of).collect();
         names.sort_unstable();
         names.dedup();
+        // The answer's curve stands out.
+        let best = self.answer.best.iter().flatten().next_back();
+        if let Some(best) = best.map(|best| curve_of(&self.answer.tried[*best])) {
+            names.sort_by_key(|name| *name != best);
+        }
         let draw = |(measure, what): (usize, String)| {
             let curve = |name: &&str| {
-                let of = self.answer.tried.iter().filter(|of| of.method == **name);
+                let of = self.answer.tried.iter().filter(|of| curve_of(of) == *name);
                 let point = |of: &Tried| Point {
                     x: of.bytes as f64 / 1e6,
                     y: Self::value(of, measure),
@@ -144,8 +180,11 @@ impl Found<'_> {
             let (name, metric, about) = (task.name(), task.metric(), task.about());
             text += &format!("* {name}: {metric}; {about}. The full table: {full:.4}.\n");
         }
-        text += "* A difference is to the full table, on half of a task's items, with a 95 % interval over items; the other half chose among forms: of those within a hundredth of the best share of the full scores, the one that keeps most neighbours. It covers neither other tables nor other draws of codebooks.\n* Neighbours: the share of a row's ten nearest others, by cosine and among all rows, that stay among its ten nearest; up to 250 rows of each band, exactly.\n* Bytes are those of tensors: values, ranges, codes, pointers. A file has up to a few KB more, for its program and to begin tensors at pages.\n";
-        if self.table.counts.is_empty() {
+        text += "* A difference is to the full table, on half of a task's items, with a 95 % interval over items (of texts: over divisions); the other half chose among forms: of those that are within chance of the best share of the full scores (the interval of the best one, at least a hundredth) the one that keeps most neighbours. A command's one number chooses and judges. Intervals cover neither other tables nor other draws of codebooks.\n* Neighbours: the share of a row's ten nearest others, by cosine and among all rows, that stay among its ten nearest; rows within 10⁻⁵ of the tenth are as good. Of up to 250 rows of each band, exactly; over bands they count by rows. Without a task they choose.\n* Bytes are those of tensors: values, ranges, codes, pointers. A file has more, for its program and to begin tensors at pages.\n";
+        if !self.table.counts.is_empty() {
+            text += "* Error, cosine and neighbours of all rows count each row as often as it is read; those of bands count rows.\n";
+        }
+        if self.table.is_ranked() && self.table.counts.is_empty() {
             text += "* Rows are taken to come by frequency, as in the file: `--counts` says otherwise.\n";
         }
         Ok(text)
@@ -153,20 +192,23 @@ impl Found<'_> {
 
     fn table_of_all(&self) -> String {
         let mut header: Vec<String> =
-            ["method", "", "bytes", "smaller", "error", "cosine", "neighbours"]
+            ["method", "", "bytes", "of file", "smaller", "error", "cosine", "neighbours"]
                 .map(String::from)
                 .into();
         header.extend(self.tasks.iter().map(|task| task.name()));
         header.push("fitted in".into());
         let mut full = vec!["full table".to_string(), self.table.stored.clone()];
-        let bytes = 4 * (self.table.rows * self.table.dim) as u64;
-        full.extend([bytes.to_string(), "1".into(), "0".into(), "1".into(), "1".into()]);
+        let bytes = self.table.bytes;
+        let smaller = (4 * self.table.rows * self.table.dim) as f64 / bytes.max(1) as f64;
+        full.extend([bytes.to_string(), "-".into(), format!("{smaller:.1}")]);
+        full.extend(["0", "1", "1"].map(String::from));
         full.extend(self.answer.full.iter().map(|x| format!("{x:.4}")));
         full.push(String::new());
         let row = |tried: &Tried| {
             let kept = &tried.kept[0];
             let mut row = vec![tried.method.clone(), tried.sizes.clone(), tried.bytes.to_string()];
-            row.push(format!("{:.1}", tried.smaller));
+            let file = if tried.beside { "-".into() } else { tried.file_bytes.to_string() };
+            row.extend([file, format!("{:.1}", tried.smaller)]);
             row.push(format!("{:.3}", kept.error));
             row.push(format!("{:.4}", kept.cosine));
             row.push(format!("{:.3} ± {:.3}", kept.neighbours, kept.neighbours_half));
@@ -174,7 +216,7 @@ impl Found<'_> {
                 Some(half) => format!("{:.4} ({:+.3} ± {half:.3})", score.value, score.difference),
                 None => format!("{:.4} ({:+.3})", score.value, score.difference),
             }));
-            row.push(format!("{:.1} s", tried.fit_s));
+            row.push(if tried.beside { "-".into() } else { format!("{:.1} s", tried.fit_s) });
             row
         };
         let rows = std::iter::once(full).chain(self.answer.tried.iter().map(row));

@@ -18,7 +18,7 @@ fn world() -> Sandbox {
         let values: Vec<String> = (0..DIM).map(|column| value(row, column).to_string()).collect();
         format!("w{row} {}\n", values.join(" "))
     };
-    sandbox.write("table.txt", &(0..ROWS).map(line).collect::<String>());
+    sandbox.write("table.txt", (0..ROWS).map(line).collect::<String>());
     let cosine = |a: usize, b: usize| {
         let dot = |a: usize, b: usize| (0..DIM).map(|i| value(a, i) * value(b, i)).sum::<f32>();
         dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
@@ -28,16 +28,16 @@ fn world() -> Sandbox {
         format!("w{a}\tw{}\t{}\n", b % ROWS, cosine(a, b % ROWS))
     };
     let pairs: String = (0..80).map(pair).collect();
-    sandbox.write("pairs.tsv", &format!("# pairs\nword\tword\tscore\n{pairs}w1\tnone\t3\n"));
+    sandbox.write("pairs.tsv", format!("# pairs\nword\tword\tscore\n{pairs}w1\tnone\t3\n"));
     let question = |i: usize| format!("w{} w{} w{} w{}\n", i, i + 30, i + 60, i + 90);
     sandbox
-        .write("questions.txt", &format!(": topic\n{}", (0..60).map(question).collect::<String>()));
+        .write("questions.txt", format!(": topic\n{}", (0..60).map(question).collect::<String>()));
     let text = |i: usize| {
         let words: Vec<String> =
             (0..6).map(|j| format!("W{}", i % 3 + 30 * (i + j) % 600)).collect();
         format!("{{\"text\": \"{}, other\", \"label\": {}}}\n", words.join(" "), i % 3)
     };
-    sandbox.write("texts.jsonl", &(0..150).map(text).collect::<String>());
+    sandbox.write("texts.jsonl", (0..150).map(text).collect::<String>());
     sandbox
 }
 
@@ -88,18 +88,21 @@ fn from_a_file_to_an_answer_and_back() {
     assert_eq!(std::fs::read(sandbox.path("again/model.embc")).unwrap(), packed);
 
     let ran = sandbox.run(&["decompress", "out/model.embc"]).fine();
-    assert!(ran.stdout.contains("out/table.npy"), "{}", ran.stdout);
-    let npy = std::fs::read(sandbox.path("out/table.npy")).unwrap();
+    assert!(ran.stdout.contains("out/rows.npy"), "{}", ran.stdout);
+    let npy = std::fs::read(sandbox.path("out/rows.npy")).unwrap();
     let rows = &npy[npy.len() - 4 * ROWS * DIM..];
     let off = rows.chunks_exact(4).enumerate().map(|(at, bytes)| {
         (f32::from_le_bytes(bytes.try_into().unwrap()) - value(at / DIM, at % DIM)).powi(2)
     });
     assert!(off.sum::<f32>() / ((ROWS * DIM) as f32) < 0.01, "what comes back is the table");
     // What comes back is a table like any other.
-    let ran =
-        sandbox.run(&["compress", "out/table.npy", "--budget-bytes", "1MB", "--quiet"]).fine();
-    assert!(ran.stdout.contains(" 2.0 times smaller"), "{}", ran.stdout);
-    assert!(sandbox.path("table-compressed/model.embc").exists());
+    let ran = sandbox.run(&["compress", "out/rows.npy", "--budget-bytes", "1MB", "--quiet"]).fine();
+    assert!(ran.stdout.contains("2.0 times smaller than the table"), "{}", ran.stdout);
+    assert!(sandbox.path("rows-compressed/model.embc").exists());
+    // Nothing is written over.
+    sandbox.run(&["decompress", "out/model.embc"]).refuses("is there already");
+    let args = ["compress", "out/rows.npy", "--budget-bytes", "8kB", "--output", "out"];
+    sandbox.run(&args).refuses("the table itself is there");
 }
 
 #[test]
@@ -109,7 +112,7 @@ fn words_formats_and_several_budgets() {
     let more = ["--format", "packed,onnx,npy,safetensors", "--with-vocabulary", "--output", "out"];
     let ran = sandbox.run(&[&args[..], &more[..]].concat()).fine();
     assert_eq!(ran.stdout.lines().count(), 2, "{}", ran.stdout);
-    for file in ["model.embc", "model.onnx", "model.data", "table.npy", "table.safetensors"] {
+    for file in ["model.embc", "model.onnx", "model.data", "rows.npy", "rows.safetensors"] {
         assert!(sandbox.path(&format!("out/16000/{file}")).exists(), "{file}");
     }
     let model =
@@ -137,10 +140,10 @@ fn a_command_scores_and_others_are_measured_alike() {
         .fine();
     let args =
         ["compress", "table.txt", "--budget-bytes", "8kB", "--method", "scalar", "--output", "b"];
-    let size = ["--eval", "command", "wc -c < {}", "--beside", "theirs", "9kB", "a/table.npy"];
+    let size = ["--eval", "command", "wc -c < {}", "--beside", "theirs", "9kB", "a/rows.npy"];
     let ran = sandbox.run(&[&args[..], &size[..]].concat()).fine();
     // Of all tables as .npy the same.
-    let bytes = std::fs::metadata(sandbox.path("a/table.npy")).unwrap().len();
+    let bytes = std::fs::metadata(sandbox.path("a/rows.npy")).unwrap().len();
     assert!(ran.stdout.contains(&format!("command, its last number: {bytes}")), "{}", ran.stdout);
     assert!(sandbox.read("b/report.md").contains("| theirs"));
     assert!(!ran.stdout.contains("theirs"), "what others made is never the answer");
