@@ -34,24 +34,30 @@ pub struct Stored {
     start: u64,
 }
 
+/// The header of a safetensors file, and where its tensors begin; they are as long as it says.
+pub fn header_of(file: &mut File) -> Result<(Metadata, u64)> {
+    let length = file.metadata()?.len();
+    let mut size = [0; 8];
+    file.read_exact(&mut size).context("it is cut off")?;
+    let size = u64::from_le_bytes(size);
+    if size > LONGEST_HEADER || size > length.saturating_sub(8) {
+        bail!("it is cut off, or no safetensors file");
+    }
+    let mut head = vec![0; size as usize];
+    file.read_exact(&mut head)?;
+    let header: Metadata = serde_json::from_slice(&head).context("its header is damaged")?;
+    let start = 8 + size;
+    if header.data_len() as u64 != length - start {
+        bail!("it is cut off, or has more than its header says");
+    }
+    Ok((header, start))
+}
+
 impl Stored {
     /// Opens a file without a look at its tensors.
     pub fn open(path: &Path) -> Result<Self> {
         let mut file = File::open(path)?;
-        let length = file.metadata()?.len();
-        let mut size = [0; 8];
-        file.read_exact(&mut size).context("it is cut off")?;
-        let size = u64::from_le_bytes(size);
-        if size > LONGEST_HEADER || size > length.saturating_sub(8) {
-            bail!("it is cut off, or no safetensors file");
-        }
-        let mut head = vec![0; size as usize];
-        file.read_exact(&mut head)?;
-        let header: Metadata = serde_json::from_slice(&head)?;
-        let start = 8 + size;
-        if header.data_len() as u64 != length - start {
-            bail!("it is cut off, or has more than its header says");
-        }
+        let (header, start) = header_of(&mut file)?;
         Ok(Self { file, header, start })
     }
 

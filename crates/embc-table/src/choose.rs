@@ -218,11 +218,14 @@ impl Answer {
 /// The least bytes of a few methods, to say what would do.
 fn smallest(table: &Table, asked: &Asked<'_>) -> String {
     let least = |method: &&'static dyn Method| {
-        let budgets = (10..42).map(|bits| 1u64 << bits);
-        let plans =
-            budgets.map(|budget| plans(*method, table, budget)).find(|of| !of.is_empty())?;
-        let bytes = plans.iter().map(|plan| plan.bytes).min()?;
-        Some((bytes, format!("{} with {}", method.name(), megabytes(bytes))))
+        let fits = |budget: u64| !plans(*method, table, budget).is_empty();
+        let mut exceeds = (0..48).map(|bits| 1u64 << bits).find(|budget| fits(*budget))?;
+        let mut lacks = 0;
+        while exceeds - lacks > 1 {
+            let budget = lacks + (exceeds - lacks) / 2;
+            if fits(budget) { exceeds = budget } else { lacks = budget }
+        }
+        Some((exceeds, format!("{} with {}", method.name(), megabytes(exceeds))))
     };
     let mut all: Vec<(u64, String)> = asked.methods.iter().filter_map(least).collect();
     all.sort();

@@ -2,16 +2,12 @@
 
 use super::{Format, pick};
 use crate::table::{Dtype, Flat, Table};
-use anyhow::{Context, Result, bail};
-use safetensors::tensor::Metadata;
+use anyhow::{Result, bail};
+use embc_lab::tensors::header_of;
 use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 
 pub(super) struct Safetensors;
-
-/// What a header says, as in the crate that writes it.
-pub const LONGEST_HEADER: u64 = 100_000_000;
 
 /// What tables of embeddings are called.
 pub fn is_usual(name: &str) -> bool {
@@ -36,20 +32,7 @@ pub struct Place {
 
 /// All tensors of a file.
 pub fn tensors(path: &Path) -> Result<Vec<(String, Place)>> {
-    let mut file = File::open(path)?;
-    let length = file.metadata()?.len();
-    let mut size = [0; 8];
-    file.read_exact(&mut size).context("it is cut off")?;
-    let size = u64::from_le_bytes(size);
-    if size > LONGEST_HEADER || size > length.saturating_sub(8) {
-        bail!("it is cut off, or no safetensors file");
-    }
-    let mut head = vec![0; size as usize];
-    file.read_exact(&mut head)?;
-    let header: Metadata = serde_json::from_slice(&head).context("its header is damaged")?;
-    if header.data_len() as u64 != length - 8 - size {
-        bail!("it is cut off, or has more than its header says");
-    }
+    let (header, start) = header_of(&mut File::open(path)?)?;
     let all = header.tensors().into_iter().map(|(name, info)| {
         use safetensors::Dtype::{BF16, F16, F32, F64, I8};
         let dtype = match info.dtype {
@@ -60,7 +43,7 @@ pub fn tensors(path: &Path) -> Result<Vec<(String, Place)>> {
             I8 => Some(Dtype::I8),
             _ => None,
         };
-        let (offset, kind) = (8 + size + info.data_offsets.0 as u64, info.dtype.to_string());
+        let (offset, kind) = (start + info.data_offsets.0 as u64, info.dtype.to_string());
         (name, Place { shape: info.shape.clone(), offset, dtype, kind })
     });
     let mut all: Vec<(String, Place)> = all.collect();
