@@ -36,7 +36,7 @@ case "$3" in
     *) echo "glove or wordllama, not $3" >&2; exit 2 ;;
 esac
 
-out="$folder/$3"
+out="$folder/of-$3"
 mkdir -p "$out"
 [ -f "$out/beside" ] || "$python" scripts/compress/others.py "${table[0]}" "$sizes" "$out"
 mapfile -t beside < "$out/beside"

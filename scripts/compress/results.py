@@ -12,12 +12,11 @@ from pathlib import Path
 folder, name = Path(sys.argv[1]), sys.argv[2]
 text = (folder / "report.md").read_text()
 text = re.sub(r"!\[[^\n]*\n\n", "", text)
-lines = []
+lines, timed = [], False
 for line in text.splitlines():
     # The last column of the first table is a time.
-    if line.startswith("|") and re.search(r"fitted in|\d s +\|$|-\|$", line) and line.count("|") > 9:
-        line = line.rsplit("|", 2)[0] + "|"
-    lines.append(line)
+    timed = line.startswith("|") and (timed or "fitted in" in line)
+    lines.append(line.rsplit("|", 2)[0] + "|" if timed else line)
 Path(f"{name}.md").write_text("\n".join(lines) + "\n")
 
 tried = [json.loads(line) for line in (folder / "tried.jsonl").open()]

@@ -1,9 +1,10 @@
 //! k-means: the same bits on any number of threads.
 //!
-//! In few dimensions a point's nearest centroid is found among the neighbours of a good guess: with
-//! the guess at distance r, every nearer centroid lies within 2 r of it (Phillips 2002, "sort-means").
-//! That prunes all but some dozens of ten thousand centroids and changes no result, but for which of
-//! several centroids at the very same distance is taken. Centroids are summed in the order of
+//! In few dimensions few centroids are all compared with a point, and of many its nearest is found
+//! among the neighbours of a good guess: with the guess at distance r, every nearer centroid lies
+//! within 2 r of it (Phillips 2002, "sort-means"). That prunes all but some dozens of ten thousand
+//! centroids and changes no result, but for which of several centroids at the very same distance is
+//! taken. In more dimensions matrix products compare all. Centroids are summed in the order of
 //! points. An empty cluster starts anew at the point that is farthest from its centroid.
 
 mod lanes;
@@ -17,8 +18,8 @@ use serde::{Deserialize, Serialize};
 
 /// Points of an assignment block.
 const BLOCK: usize = 256;
-/// Most dimensions in which neighbours prune enough to pay.
-const PRUNED: usize = 8;
+/// Most dimensions in which lanes are faster than products, and neighbours prune enough to pay.
+const LOW: usize = 8;
 
 /// How the first centroids are chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,8 +59,11 @@ impl Lloyd<'_> {
 /// squared distances [n]. `centroids` is [k × dim].
 pub fn assign(points: &[f32], dim: usize, centroids: &[f32], nearest: &mut [u32]) -> Vec<f32> {
     let k = centroids.len() / dim;
-    if !(pruned(dim, k) && tame(points) && tame(centroids)) {
+    if dim > LOW || !tame(points) || !tame(centroids) {
         return assign_by_products(points, dim, centroids, nearest);
+    }
+    if few(k, nearest.len()) {
+        return assign_by_scan(points, dim, centroids, nearest);
     }
     // The first guess: the best of the centroids around the best of √k pivots.
     let pivots = (k as f64).sqrt() as usize;
@@ -88,9 +92,22 @@ pub fn assign(points: &[f32], dim: usize, centroids: &[f32], nearest: &mut [u32]
     improve(points, dim, centroids, nearest)
 }
 
-/// True where guesses and their neighbours are faster than products.
-fn pruned(dim: usize, k: usize) -> bool {
-    dim <= PRUNED && k >= 4 * LANES
+/// True where all centroids are compared with all of `n` points sooner than their neighbours are sorted.
+fn few(k: usize, n: usize) -> bool {
+    k <= if n < 64 * k { 1024 } else { 128 }
+}
+
+/// Compares every point with every centroid, sixteen points at a time.
+fn assign_by_scan(points: &[f32], dim: usize, centroids: &[f32], nearest: &mut [u32]) -> Vec<f32> {
+    let mut distances = vec![0.0; nearest.len()];
+    let blocks = nearest.par_chunks_mut(BLOCK).zip(distances.par_chunks_mut(BLOCK));
+    let blocks = blocks.zip(points.par_chunks(BLOCK * dim));
+    let lanes = || Lanes { dim, values: Vec::new() };
+    blocks.for_each_init(lanes, |lanes, ((nearest, distances), points)| {
+        lanes.fill(points.chunks_exact(dim));
+        lanes.each_nearest(centroids, nearest, distances);
+    });
+    distances
 }
 
 /// True without values whose squares are infinite, and without NaN.
@@ -269,7 +286,7 @@ pub fn refine(
     let (n, k) = (points.len() / dim, centroids.len() / dim);
     let weight = |i: usize| f64::from(weights.map_or(1.0, |w| w[i]));
     let mut nearest = vec![0; n];
-    let pruned = pruned(dim, k) && tame(points);
+    let pruned = dim <= LOW && !few(k, n) && tame(points);
     for iteration in 0..lloyd.iterations {
         if lloyd.is_cancelled() {
             break;
@@ -380,11 +397,11 @@ mod tests {
     /// Pruning finds what comparing all with all does, from good and from bad guesses.
     #[test]
     fn neighbours_hold_the_nearest() {
-        for dim in [1, 2, 3, 4, 8] {
+        for (dim, k) in [1, 2, 3, 4, 8].map(|dim| [(dim, 100), (dim, 2000)]).concat() {
             let mut rng = Rng::stream(3, "neighbours");
             let mut normal =
                 |n: usize| -> Vec<f32> { (0..n * dim).map(|_| rng.normal() as f32).collect() };
-            let (points, centroids) = (normal(3000), normal(500));
+            let (points, centroids) = (normal(3000), normal(k));
             let row = |c: u32| &centroids[c as usize * dim..][..dim];
             let (mut nearest, mut guessed) = (vec![0; 3000], vec![7; 3000]);
             let distances = assign(&points, dim, &centroids, &mut nearest);
@@ -393,7 +410,7 @@ mod tests {
             let mut by_products = vec![0; 3000];
             assign_by_products(&points, dim, &centroids, &mut by_products);
             for (i, point) in points.chunks_exact(dim).enumerate() {
-                let all = (0..500).map(|c| (squared(point, row(c)), c));
+                let all = (0..k as u32).map(|c| (squared(point, row(c)), c));
                 let best = all.min_by(|a, b| a.0.total_cmp(&b.0)).unwrap();
                 assert_eq!((distances[i], nearest[i]), best);
                 let rounding = squared(point, row(by_products[i])) - best.0;
@@ -442,8 +459,8 @@ mod tests {
     #[test]
     fn any_number_of_threads_gives_the_same_bits() {
         let points = blobs(5000, 30);
-        // By products, and by the neighbours of guesses.
-        for k in [40, 100] {
+        // All compared, and the neighbours of guesses.
+        for k in [40, 1500] {
             let run = |threads| {
                 let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
                 let mut rng = Rng::stream(3, "kmeans");

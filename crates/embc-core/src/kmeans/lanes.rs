@@ -69,6 +69,29 @@ impl Lanes {
         );
     }
 
+    /// Of each of these points the nearest of `rows` [k × dim] and its squared distance; the first of
+    /// equals.
+    pub fn each_nearest(&self, rows: &[f32], nearest: &mut [u32], squared: &mut [f32]) {
+        let points = self.values.chunks_exact(self.dim * LANES);
+        let out = nearest.chunks_mut(LANES).zip(squared.chunks_mut(LANES));
+        vectorised(
+            #[inline(always)]
+            || {
+                for (points, (nearest, squared)) in points.zip(out) {
+                    let (least, of) = match self.dim {
+                        1 => nearest_rows::<1>(points, rows, 1),
+                        2 => nearest_rows::<2>(points, rows, 2),
+                        4 => nearest_rows::<4>(points, rows, 4),
+                        8 => nearest_rows::<8>(points, rows, 8),
+                        dim => nearest_rows::<0>(points, rows, dim),
+                    };
+                    squared.copy_from_slice(&least[..squared.len()]);
+                    nearest.copy_from_slice(&of[..nearest.len()]);
+                }
+            },
+        );
+    }
+
     #[inline(always)]
     fn scan<const DIM: usize>(&self, point: &[f32], n: usize) -> (f32, usize) {
         let dim = if DIM == 0 { self.dim } else { DIM };
@@ -98,6 +121,25 @@ impl Lanes {
         }
         (least[0], first as usize)
     }
+}
+
+/// The least squared distances of 16 points to rows [k × dim], and to which.
+#[inline(always)]
+fn nearest_rows<const DIM: usize>(
+    points: &[f32],
+    rows: &[f32],
+    dim: usize,
+) -> ([f32; LANES], [u32; LANES]) {
+    let (mut best, mut of) = ([f32::INFINITY; LANES], [0u32; LANES]);
+    for (c, row) in (0u32..).zip(rows.chunks_exact(dim)) {
+        let squared = squared_distances::<DIM>(points, row);
+        for lane in 0..LANES {
+            let nearer = squared[lane] < best[lane];
+            best[lane] = if nearer { squared[lane] } else { best[lane] };
+            of[lane] = if nearer { c } else { of[lane] };
+        }
+    }
+    (best, of)
 }
 
 /// Squared distances from a point to 16 others.

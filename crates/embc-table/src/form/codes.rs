@@ -61,9 +61,10 @@ impl Method for Residual {
     }
 }
 
-/// The plan with the most codebooks of 256 rows.
+/// The plan with the most codebooks: of 256 rows, or of fewer where they would outweigh the codes.
 pub(super) fn residual(shape: Shape, budget: u64) -> Option<Plan> {
-    let bits = 8.min(usize::BITS - shape.rows.leading_zeros());
+    let lighter = |bits: &u32| (shape.dim << bits) <= shape.rows * *bits as usize / 8;
+    let bits = (4..=8).rev().find(lighter).unwrap_or(4);
     let size = |books| Size { kind: Kind::Residual { beam: 8, rounds: 3 }, books, bits };
     let books = largest(STAGES, budget, |books| size(books).bytes(&shape))?;
     Some(size(books).plan("rq", &shape))
