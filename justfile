@@ -54,6 +54,10 @@ theory:
 bench-schemes filter="":
     cargo bench -p embc-core --bench schemes -- {{filter}}
 
+# What sharing a folder costs: workers that take trials which only sleep, ten thousand records
+bench-workers:
+    cargo bench -p embc-lab --bench workers
+
 # Products of a training step beside the machine's best
 bench-gemm:
     cargo bench -p embc-core --bench gemm

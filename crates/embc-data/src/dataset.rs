@@ -4,6 +4,7 @@ use crate::cache::{Cache, Meta, Source, read_meta};
 use crate::error::{At, Error, Result};
 use crate::ingest::{self, Progress, Watch, stamp};
 use crate::input::digest;
+use crate::lease::Lease;
 use crate::raw::side::source_name;
 use crate::raw::{self, Role};
 use crate::registry::Entry;
@@ -11,8 +12,7 @@ use crate::view::{View, ViewSpec};
 use embc_core::batch::{Data, Examples};
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::fs::{File, TryLockError};
-use std::io::{ErrorKind, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -192,27 +192,11 @@ fn current(entry: &Entry, data_dir: &Path, folder: &Path) -> Result<Outdated> {
     })
 }
 
-/// Waits until no other process builds this cache. Where the file system has no locks there is
-/// none, and of two processes the later one's cache stays.
-fn lock(path: &Path, watch: Watch<'_>) -> Result<File> {
-    let file = File::create(path).at(path)?;
-    loop {
-        match file.try_lock() {
-            Ok(()) => return Ok(file),
-            Err(TryLockError::WouldBlock) => {
-                watch(Progress {
-                    phase: "waiting for another embc to build it",
-                    done: 0,
-                    total: 1,
-                })?;
-                std::thread::sleep(Duration::from_millis(100));
-            }
-            Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Unsupported => {
-                return Ok(file);
-            }
-            Err(TryLockError::Error(error)) => return Err(error).at(path),
-        }
-    }
+/// Waits until no other process builds this cache.
+fn lock(path: &Path, watch: Watch<'_>) -> Result<Lease> {
+    Lease::wait(path, &mut || {
+        watch(Progress { phase: "waiting for another embc to build it", done: 0, total: 1 })
+    })
 }
 
 fn remove_stale(parent: &Path, prefix: &str) {

@@ -4,6 +4,7 @@ use crate::atomic;
 use crate::error::{At, Error, Result};
 use crate::ingest::{Progress, Watch, verify};
 use crate::input::{Digested, digest};
+use crate::lease::Lease;
 use crate::registry::{Archive, Entry, RawFile};
 use sha2::{Digest, Sha256};
 use std::fs::{File, OpenOptions};
@@ -50,6 +51,9 @@ pub fn fetch(entry: &Entry, data_dir: &Path, watch: Watch<'_>) -> Result<Fetched
     let address = crate::hex(&Sha256::digest(archive.url.as_bytes()));
     let name = &format!("{}-{named}", &address[..8]);
     let path = folder.join(name);
+    let _lease = Lease::wait(&folder.join(format!(".lock-{name}")), &mut || {
+        watch(Progress { phase: "waiting for another embc to fetch it", done: 0, total: 1 })
+    })?;
     if !path.exists() {
         let part = folder.join(format!("{name}.part"));
         download(archive, &part, watch)?;

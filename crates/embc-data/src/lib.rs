@@ -16,6 +16,7 @@ mod history;
 pub mod ingest;
 pub mod init;
 mod input;
+pub mod lease;
 mod loader;
 pub use loader::VERSION as LOADER_VERSION;
 mod negative;

@@ -1,6 +1,6 @@
 //! A running trial on disk: who runs it, and where it stands.
 //!
-//! `RESULTS/.running/TRIAL/` holds a lock, so that sweeps on one folder share the work, and the last
+//! `RESULTS/.running/TRIAL/` holds a lease, so that sweeps on one folder share the work, and the last
 //! two checkpoints. One whose checksum does not match is passed over for the one before. All of it goes
 //! when the trial has its record.
 
@@ -10,11 +10,15 @@ use crate::tensors::{Stored, write};
 use crate::watch::Watcher;
 use anyhow::{Context, Result, bail};
 use embc_core::batch::{Batch, Split};
+use embc_core::cancel::Cancel;
 use embc_core::net::Net;
 use embc_core::state::{HasState, Saved};
 use embc_core::train::{Checkpoint, Observer, Position, Validation};
+use embc_data::lease::{Holder, Lease, Seen, TERM};
 use serde_json::{Value, json};
-use std::fs::{File, OpenOptions, TryLockError};
+use std::collections::BTreeSet;
+use std::fs::OpenOptions;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -25,72 +29,117 @@ const FILES: [&str; 2] = ["last.safetensors", "previous.safetensors"];
 /// Names of the best weights begin so.
 const BEST: &str = "best:";
 
+/// Name of the lease.
+const LEASE: &str = "lease";
+/// Name of the list of those who ran it before and are gone.
+const LOST: &str = "lost";
+
 /// The right to run a trial.
 pub struct Claim {
     folder: PathBuf,
-    /// Locked for as long as this lives.
-    _lock: File,
+    /// Held for as long as this lives.
+    lease: Lease,
     trial: String,
     program: Program,
 }
 
+/// What is known of a trial without a record.
+#[derive(Clone, Debug)]
+pub enum Stands {
+    /// Nobody has begun it, or it was lost before its first checkpoint.
+    ToDo,
+    /// It goes on from a checkpoint once somebody takes it.
+    Interrupted,
+    /// Somebody runs it, for so long.
+    Running(Holder, Duration),
+}
+
 impl Claim {
-    /// Claims a trial; none where another process runs it.
-    pub fn take(results: &Path, trial: &str, program: Program) -> Result<Option<Self>> {
+    /// Claims a trial for a term after which others may take it over, unless it is renewed; none where
+    /// another process runs it. `whole` ends all work.
+    pub fn take(
+        results: &Path,
+        trial: &str,
+        program: Program,
+        term: Duration,
+        whole: &Cancel,
+    ) -> Result<Option<Self>> {
         let folder = results.join(".running").join(trial);
-        let path = folder.join("lock");
-        let open = || {
-            std::fs::create_dir_all(&folder)?;
-            OpenOptions::new().create(true).truncate(false).write(true).open(&path)
-        };
-        // Another process may take the folder away between its making and the lock's.
-        let gone = |lock: &std::io::Result<File>| {
-            lock.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
-        };
-        let lock = (0..100).map(|_| open()).find(|lock| !gone(lock)).unwrap_or_else(open);
-        let lock = lock.with_context(|| {
-            format!("{}: cannot be made; choose another folder with --results", path.display())
-        })?;
-        match lock.try_lock() {
-            Ok(()) => {
-                let claim = Self { folder, _lock: lock, trial: trial.into(), program };
-                claim.sweep_up();
-                Ok(Some(claim))
-            }
-            Err(TryLockError::WouldBlock) => Ok(None),
-            Err(TryLockError::Error(error)) => {
-                Err(error).with_context(|| format!("{}: cannot be locked", path.display()))
-            }
+        let lease = Lease::take(&folder.join(LEASE), term, whole)
+            .with_context(|| "no trial can be claimed; choose another folder with --results")?;
+        let Some(lease) = lease else { return Ok(None) };
+        let claim = Self { folder, lease, trial: trial.into(), program };
+        claim.sweep_up();
+        if let Some(before) = &claim.lease.lost_by {
+            claim.tell_lost(before);
         }
+        Ok(Some(claim))
+    }
+
+    /// Keeps who has lost it, for `embc sweep --list`.
+    fn tell_lost(&self, before: &Holder) {
+        let line = serde_json::to_string(before).expect("plain data") + "\n";
+        let file = OpenOptions::new().create(true).append(true).open(self.folder.join(LOST));
+        // The trial does not depend on it.
+        let _ = file.and_then(|mut file| file.write_all(line.as_bytes()));
     }
 
     /// Removes what a killed process was writing.
     fn sweep_up(&self) {
         for file in std::fs::read_dir(&self.folder).into_iter().flatten().flatten() {
             let name = file.file_name();
-            if name != "lock" && FILES.iter().all(|known| name != *known) {
+            if ![LEASE, LOST].iter().chain(&FILES).any(|known| name == *known) {
                 let _ = std::fs::remove_file(file.path());
             }
         }
     }
 
-    /// What is known of a trial without a record.
-    pub fn stands(results: &Path, trial: &str) -> &'static str {
+    /// Ends the trial: set where the claim is lost, and with the whole.
+    pub fn cancel(&self) -> &Cancel {
+        &self.lease.cancel
+    }
+
+    /// Whether it still is this process's: to be asked before its record is published.
+    pub fn is_mine(&self) -> bool {
+        self.lease.is_mine()
+    }
+
+    /// Whether another process has taken it over.
+    pub fn is_lost(&self) -> bool {
+        self.lease.is_lost()
+    }
+
+    /// The trials that somebody has begun.
+    pub fn known(results: &Path) -> BTreeSet<String> {
+        let folders = std::fs::read_dir(results.join(".running")).into_iter().flatten().flatten();
+        folders.map(|folder| folder.file_name().to_string_lossy().into_owned()).collect()
+    }
+
+    /// What is known of a trial without a record, and who ran it before and is gone.
+    pub fn stands(results: &Path, trial: &str) -> (Stands, Vec<Holder>) {
         let folder = results.join(".running").join(trial);
-        let lock = File::open(folder.join("lock"));
-        match lock.map(|lock| lock.try_lock_shared()) {
-            Ok(Err(TryLockError::WouldBlock)) => "running",
-            _ if FILES.iter().any(|name| folder.join(name).exists()) => "interrupted",
-            _ => "to do",
-        }
+        let lost = std::fs::read_to_string(folder.join(LOST)).unwrap_or_default();
+        let mut lost: Vec<Holder> =
+            lost.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        let stands = match Lease::look(&folder.join(LEASE)) {
+            Ok(Some(Seen { holder: Some(holder), held, stale: false, .. })) => {
+                return (Stands::Running(holder, held), lost);
+            }
+            Ok(Some(Seen { holder, .. })) => {
+                lost.extend(holder);
+                FILES.iter().any(|name| folder.join(name).exists())
+            }
+            _ => FILES.iter().any(|name| folder.join(name).exists()),
+        };
+        (if stands { Stands::Interrupted } else { Stands::ToDo }, lost)
     }
 
     /// Forgets trials that are over, which a killed process left.
     pub fn tidy(results: &Path, is_over: &dyn Fn(&str) -> bool) {
-        for folder in std::fs::read_dir(results.join(".running")).into_iter().flatten().flatten() {
-            let trial = folder.file_name().to_string_lossy().into_owned();
+        for trial in Self::known(results) {
+            let none = Program::default();
             if is_over(&trial)
-                && let Ok(Some(claim)) = Self::take(results, &trial, Program::default())
+                && let Ok(Some(claim)) = Self::take(results, &trial, none, TERM, &Cancel::default())
             {
                 claim.done();
             }
@@ -99,9 +148,18 @@ impl Claim {
 
     /// Forgets the trial, which has its record.
     pub fn done(self) {
-        let _ = std::fs::remove_dir_all(&self.folder);
-        // Only where it was the last.
-        let _ = self.folder.parent().map(std::fs::remove_dir);
+        if !self.is_mine() {
+            return;
+        }
+        let files = std::fs::read_dir(&self.folder).into_iter().flatten().flatten();
+        for file in files.filter(|file| file.file_name() != LEASE) {
+            let _ = std::fs::remove_file(file.path());
+        }
+        let folder = self.folder.clone();
+        drop(self);
+        // Where it was the last.
+        let _ = std::fs::remove_dir(&folder);
+        let _ = folder.parent().map(std::fs::remove_dir);
     }
 
     /// Where the trial stood, and the seconds that it had taken; none to start from the beginning.
@@ -274,10 +332,13 @@ mod tests {
     #[test]
     fn one_claim_a_trial() {
         let folder = tempfile::tempdir().unwrap();
-        let take = || Claim::take(folder.path(), "abc", Program::default()).unwrap();
+        let (program, cancel) = (Program::default, Cancel::default());
+        let take = || Claim::take(folder.path(), "abc", program(), TERM, &cancel).unwrap();
         let first = take().unwrap();
         assert!(take().is_none());
+        assert!(matches!(Claim::stands(folder.path(), "abc").0, Stands::Running(..)));
         first.done();
+        assert!(!folder.path().join(".running").exists());
         assert!(take().is_some());
     }
 }

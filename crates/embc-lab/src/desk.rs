@@ -7,10 +7,13 @@ use crate::provenance::program;
 use crate::record::{Record, Status};
 use crate::store::{Book, Results};
 use anyhow::Result;
+use embc_core::cancel::Cancel;
 use embc_core::metric::Metric;
+use embc_data::lease::TERM;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
 
 /// What is run although it has a record.
 #[derive(Clone, Copy, Debug, Default)]
@@ -37,7 +40,7 @@ pub enum State {
 /// An answer to who wants to run a trial.
 pub enum Answer {
     /// Run it, with these metrics.
-    Run(Claim, Vec<Metric>),
+    Run(Box<Claim>, Vec<Metric>),
     /// Another process runs it.
     Busy,
     /// It need not run any more.
@@ -52,6 +55,8 @@ pub struct Desk {
     experiment: String,
     book: Mutex<Book>,
     again: Again,
+    /// After so long without a word from who runs a trial, others may take it over.
+    term: Duration,
     /// What trials of these ids have in other experiments.
     elsewhere: BTreeMap<String, Record>,
 }
@@ -62,7 +67,12 @@ impl Desk {
         let book = Book::open(Results::open(results, experiment)?)?;
         let elsewhere = book.elsewhere(experiment);
         let (results, experiment) = (results.into(), experiment.into());
-        Ok(Self { results, experiment, book: Mutex::new(book), again, elsewhere })
+        Ok(Self { results, experiment, book: Mutex::new(book), again, term: TERM, elsewhere })
+    }
+
+    /// The same with another time after which others may take over a trial that nobody speaks for.
+    pub fn lasting(self, term: Duration) -> Self {
+        Self { term, ..self }
     }
 
     /// The folder of results.
@@ -106,21 +116,27 @@ impl Desk {
         again && !book.is_fresh(id)
     }
 
-    /// Asks to run a trial; without `share` a record of another experiment does not do.
-    pub fn ask(&self, order: &Order, share: bool) -> Result<Answer> {
-        let id = order.id();
-        let Some(claim) = Claim::take(&self.results, &id, program())? else {
-            return Ok(Answer::Busy);
-        };
+    fn claim(&self, id: &str, cancel: &Cancel) -> Result<Option<Claim>> {
+        Claim::take(&self.results, id, program(), self.term, cancel)
+    }
+
+    /// Asks to run a trial, until `cancel` ends it; without `share` a record of another experiment does
+    /// not do.
+    pub fn ask(&self, order: &Order, share: bool, cancel: &Cancel) -> Result<Answer> {
+        let (id, mut metrics) = (order.id(), order.metrics());
+        // Without a claim, where others are ahead; and again with one, that they did not come between.
+        if !self.is_due_now(&id, &metrics)? {
+            return Ok(Answer::Done);
+        }
+        let Some(claim) = self.claim(&id, cancel)? else { return Ok(Answer::Busy) };
         let mut book = self.book();
-        book.refresh()?;
-        let mut metrics = order.metrics();
+        book.refresh_one(&id)?;
         if !self.is_due(&book, &id, &metrics) {
             claim.done();
             return Ok(Answer::Done);
         }
         if let Some(record) = self.shared(&id, order).filter(|_| share && !self.again.done) {
-            book.append(&record)?;
+            book.publish(&record)?;
             claim.done();
             return Ok(Answer::Shared(Box::new(record)));
         }
@@ -129,7 +145,13 @@ impl Desk {
         metrics.extend(known.flat_map(|record| record.evaluated.iter().copied()));
         metrics.sort();
         metrics.dedup();
-        Ok(Answer::Run(claim, metrics))
+        Ok(Answer::Run(Box::new(claim), metrics))
+    }
+
+    fn is_due_now(&self, id: &str, metrics: &[Metric]) -> Result<bool> {
+        let mut book = self.book();
+        book.refresh_one(id)?;
+        Ok(self.is_due(&book, id, metrics))
     }
 
     /// The record that another experiment has of a trial, as one of this.
@@ -149,32 +171,42 @@ impl Desk {
         self.elsewhere.get(id).map(|record| &record.experiment[..])
     }
 
-    /// Keeps a record; the trial is over.
-    pub fn keep(&self, record: &Record, claim: Claim) -> Result<()> {
-        self.book().append(record)?;
+    /// Keeps a record, and the trial is over; false where another process has taken it over.
+    pub fn keep(&self, record: &Record, claim: Claim) -> Result<bool> {
+        if !claim.is_mine() {
+            return Ok(false);
+        }
+        self.book().publish(record)?;
         claim.done();
-        Ok(())
+        Ok(true)
     }
 
     /// Keeps a record of a trial that nobody ran, unless it has one.
     pub fn note(&self, record: &Record) -> Result<()> {
-        let Some(claim) = Claim::take(&self.results, &record.trial, program())? else {
-            return Ok(());
-        };
+        let Some(claim) = self.claim(&record.trial, &Cancel::default())? else { return Ok(()) };
         let mut book = self.book();
-        book.refresh()?;
+        book.refresh_one(&record.trial)?;
         if book.get(&record.trial).is_none() {
-            book.append(record)?;
+            book.publish(record)?;
         }
         claim.done();
         Ok(())
     }
 
-    /// Reads what others added, and forgets checkpoints of trials that are over; where all are, also
-    /// those of before.
+    /// Reads what others added.
+    pub fn refresh(&self) -> Result<()> {
+        self.book().refresh()
+    }
+
+    /// Reads what others added, folds it, and forgets checkpoints of trials that are over; where all
+    /// are, also those of before.
     pub fn tidy(&self, all_done: bool) -> Result<()> {
         let mut book = self.book();
         book.refresh()?;
+        // Nothing is lost where it cannot be folded.
+        if let Err(error) = book.fold() {
+            tracing::warn!("records stay in files of their own: {error:#}");
+        }
         let is_done = |record: &Record| record.status != Status::Error;
         Claim::tidy(&self.results, &|trial| {
             book.is_fresh(trial) || all_done && book.get(trial).is_some_and(is_done)

@@ -99,7 +99,7 @@ impl<'a> Threads<'a> {
             let (Some(order), left) = next(&mut queue.lock().expect("never held for long")) else {
                 break;
             };
-            let answer = desk.ask(&order, self.bench.scores.is_none())?;
+            let answer = desk.ask(&order, self.bench.scores.is_none(), &self.cancel)?;
             if !matches!(answer, Answer::Busy) {
                 busy = 0;
             }
@@ -125,15 +125,22 @@ impl<'a> Threads<'a> {
                         memory: self.memory,
                         claim: &claim,
                         every: self.checkpoint_every,
-                        cancel: &self.cancel,
+                        cancel: claim.cancel(),
                     };
                     let run = || self.bench.run(&order, &metrics, &running, &mut *watcher);
-                    let record = match pool.install(run) {
-                        Ended::Cancelled => break,
+                    let kept = match pool.install(run) {
+                        Ended::Cancelled if !claim.is_lost() => break,
+                        Ended::Cancelled => false,
                         // The net is dropped: its memory is another trial's already.
-                        Ended::Recorded(record, _) => *record,
+                        Ended::Recorded(record, _) => {
+                            let record = Record { jobs, ..*record };
+                            self.end(&order, record, *claim, desk, &mut *watcher)?
+                        }
                     };
-                    self.end(&order, Record { jobs, ..record }, claim, desk, &mut *watcher)?;
+                    if !kept {
+                        watcher.end("lost: another process has taken it over", false);
+                        queue.lock().expect("never held for long").push_back(order);
+                    }
                 }
             }
         }
@@ -147,25 +154,27 @@ impl<'a> Threads<'a> {
         claim: crate::checkpoint::Claim,
         desk: &Desk,
         watcher: &mut dyn Watcher,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         if record.jobs > 1 {
             // The process's peak is that of all its trials.
             record.peak_rss_bytes = 0;
         }
         // Where a record cannot be kept, the other trials would be lost too.
-        desk.keep(&record, claim)?;
+        if !desk.keep(&record, claim)? {
+            return Ok(false);
+        }
         let failed = record.status == Status::Error;
         watcher.end(&record.summary(&order.spec.schedule.select), failed);
         if failed && self.fail_fast {
             self.cancel.set();
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Trials at once, and the threads of each. Many trials on one thread each make the most of a
     /// machine; one alone gets all of it.
     fn jobs_and_threads(&self, trials: usize) -> (usize, usize) {
-        let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
+        let cores = crate::machine::cores();
         let threads = self.threads;
         let jobs = self.jobs.unwrap_or(cores / threads.unwrap_or(1));
         let jobs = jobs.clamp(1, trials.max(1));

@@ -57,11 +57,7 @@ pub struct Memory {
 impl Memory {
     /// All that is free now. Where the system does not tell, nothing is refused.
     pub fn free_now() -> Self {
-        let available = sysinfo::System::new().map(|mut system| {
-            system.refresh_memory();
-            system.available_memory()
-        });
-        let free = available.ok().filter(|&bytes| bytes > 0).unwrap_or(u64::MAX);
+        let free = crate::machine::free_memory();
         Self { free, taken: Mutex::new(0), returned: Condvar::new() }
     }
 

@@ -1,128 +1,201 @@
-//! Records on disk: one JSON object a line in `results/<experiment>.jsonl`, appended locked and synced.
+//! Records on disk: each a file `results/EXPERIMENT.d/TRIAL.json`, and many folded into
+//! `results/EXPERIMENT.jsonl`, a line each, sorted by trial.
+//!
+//! A record is written aside, synced and renamed, so that any number of machines may do it at once; two
+//! of one trial are the same numbers, and the later one stays. Who reads looks at the files first and
+//! at the JSONL after them: what is folded in between is found there.
 
 use crate::record::{Record, VERSION};
 use anyhow::{Context, Result};
+use embc_core::cancel::Cancel;
+use embc_data::lease::{Lease, TERM};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{File, OpenOptions};
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
-/// The one key that all versions of records have.
+/// Name of the lease of who folds.
+const FOLD: &str = ".fold";
+
+/// What all versions of records have.
 #[derive(Deserialize)]
-struct Version {
+struct Head {
     v: u32,
+    #[serde(default)]
+    trial: String,
+}
+
+impl Head {
+    fn is_known(&self) -> bool {
+        matches!(self.v, 1 | VERSION)
+    }
 }
 
 /// The records of one experiment on disk.
 pub struct Results {
-    path: PathBuf,
+    folded: PathBuf,
+    files: PathBuf,
+}
+
+/// Tells a file from one that was written later.
+type Stamp = (u64, SystemTime);
+
+/// What a file holds; none where there is no such file.
+fn bytes_of(path: &Path) -> Result<Option<Vec<u8>>> {
+    match std::fs::read(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        read => Ok(Some(read.with_context(|| path.display().to_string())?)),
+    }
+}
+
+fn stamp(path: &Path) -> Option<Stamp> {
+    let file = path.metadata().ok()?;
+    Some((file.len(), file.modified().ok()?))
+}
+
+/// The experiments that have records in a folder.
+pub fn experiments(folder: &Path) -> std::io::Result<Vec<String>> {
+    let name = |path: PathBuf| {
+        let kind = path.extension()?.to_str()?;
+        let is_one = matches!((kind, path.is_dir()), ("jsonl", false) | ("d", true));
+        is_one.then(|| path.file_stem()?.to_str().map(String::from))?
+    };
+    let all = std::fs::read_dir(folder)?.flatten().filter_map(|file| name(file.path()));
+    Ok(all.collect::<BTreeSet<_>>().into_iter().collect())
 }
 
 impl Results {
-    /// `results/<experiment>.jsonl`; the folder is made if need be.
+    /// Those of an experiment in a folder, which is made if need be.
     pub fn open(folder: &Path, experiment: &str) -> Result<Self> {
         std::fs::create_dir_all(folder).with_context(|| {
             format!("{}: cannot be made; choose another folder with --results", folder.display())
         })?;
-        Ok(Self { path: folder.join(format!("{experiment}.jsonl")) })
+        Ok(Self::at(folder, experiment))
     }
 
-    /// All records, oldest first. A torn last line is dropped with a warning; any other damage is
-    /// an error that names the line.
-    pub fn read(&self) -> Result<Vec<Record>> {
-        let (records, place) = self.read_from(Place::default())?;
-        if place.torn {
-            tracing::warn!(
-                "{}:{}: the last line is torn and was dropped",
-                self.path.display(),
-                place.lines + 1
-            );
-        }
-        Ok(records)
+    /// The same where the folder may be missing.
+    pub fn at(folder: &Path, experiment: &str) -> Self {
+        let path = |kind: &str| folder.join(format!("{experiment}.{kind}"));
+        Self { folded: path("jsonl"), files: path("d") }
     }
 
-    /// The records after a place, and the place after them.
-    pub fn read_from(&self, mut place: Place) -> Result<(Vec<Record>, Place)> {
-        let mut text = Vec::new();
-        let read = File::open(&self.path).and_then(|mut file| {
-            file.seek(SeekFrom::Start(place.offset))?;
-            file.read_to_end(&mut text)
-        });
-        match read {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Ok((Vec::new(), place));
-            }
-            read => read.with_context(|| self.path.display().to_string())?,
+    /// Whether there are any.
+    pub fn exist(&self) -> bool {
+        self.folded.is_file() || self.files.is_dir()
+    }
+
+    fn file(&self, trial: &str) -> PathBuf {
+        self.files.join(format!("{trial}.json"))
+    }
+
+    /// The trials that have a file.
+    fn trials(&self) -> BTreeSet<String> {
+        let files = std::fs::read_dir(&self.files).into_iter().flatten().flatten();
+        let trial = |name: std::ffi::OsString| {
+            name.to_str()?.strip_suffix(".json").filter(|t| !t.starts_with('.')).map(String::from)
         };
-        let mut records = Vec::new();
-        for line in text.split_inclusive(|byte| *byte == b'\n') {
-            place.torn = !line.ends_with(b"\n");
-            if place.torn {
-                break;
-            }
-            let at = format!("{}:{}", self.path.display(), place.lines + 1);
-            let version: Version = serde_json::from_slice(line)
-                .with_context(|| format!("{at}: not a record; remove the line"))?;
-            match version.v {
-                1 | VERSION => records.push(
-                    serde_json::from_slice(line)
-                        .with_context(|| format!("{at}: not a record; remove the line"))?,
-                ),
-                other => {
-                    tracing::warn!(
-                        "{at}: a record of format version {other} was skipped; this embc reads versions 1 and {VERSION}"
-                    );
-                }
-            }
-            place.offset += line.len() as u64;
-            place.lines += 1;
-        }
-        Ok((records, place))
+        files.filter_map(|file| trial(file.file_name())).collect()
     }
 
-    /// Appends a record: locked, synced, and after cutting off a torn tail.
-    pub fn append(&self, record: &Record) -> Result<()> {
-        let mut line = serde_json::to_string(record)?;
-        line.push('\n');
-        let write = || -> std::io::Result<()> {
-            let mut file = OpenOptions::new()
-                .create(true)
-                .truncate(false)
-                .read(true)
-                .write(true)
-                .open(&self.path)?;
-            file.lock()?;
-            let end = whole_lines(&mut file)?;
-            file.set_len(end)?;
-            file.seek(SeekFrom::Start(end))?;
-            file.write_all(line.as_bytes())?;
-            file.sync_all()
+    /// Writes a record: aside, synced, renamed.
+    pub fn publish(&self, record: &Record) -> Result<()> {
+        let (path, line) = (self.file(&record.trial), serde_json::to_string(record)? + "\n");
+        let write = || {
+            embc_data::atomic::write(&path, |file| {
+                file.write_all(line.as_bytes()).map_err(|e| embc_data::Error::io(&path, &e))
+            })
         };
-        write().with_context(|| {
-            format!(
-                "{}: the record cannot be written; choose another folder with --results",
-                self.path.display()
-            )
-        })
+        // Who folds takes the empty folder away.
+        let what = "the record cannot be written; choose another folder with --results";
+        write().or_else(|_| write()).context(what)
     }
-}
 
-/// How far a file of records was read.
-#[derive(Clone, Copy, Default)]
-pub struct Place {
-    offset: u64,
-    lines: usize,
-    /// What follows is no whole line.
-    torn: bool,
+    /// The whole lines of the JSONL, each with its number. A torn last one is dropped with a warning.
+    fn lines(&self) -> Result<Vec<(usize, Vec<u8>)>> {
+        let text = bytes_of(&self.folded)?.unwrap_or_default();
+        let mut lines: Vec<Vec<u8>> =
+            text.split_inclusive(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect();
+        if lines.pop_if(|line| !line.ends_with(b"\n")).is_some() {
+            let (path, line) = (self.folded.display(), lines.len() + 1);
+            tracing::warn!("{path}:{line}: the last line is torn and was dropped");
+        }
+        Ok((1..).zip(lines).collect())
+    }
+
+    /// Folds files of records into the JSONL; how many. None where another process does.
+    pub fn fold(&self) -> Result<Option<usize>> {
+        if !self.files.is_dir() {
+            return Ok(Some(0));
+        }
+        let Some(lease) = Lease::take(&self.files.join(FOLD), TERM, &Cancel::default())? else {
+            return Ok(None);
+        };
+        let mut new = BTreeMap::new();
+        for trial in self.trials() {
+            let Some(line) = bytes_of(&self.file(&trial))? else { continue };
+            // What is torn stays: its trial runs again. So does what a later embc wrote.
+            if serde_json::from_slice(&line).is_ok_and(|head: Head| head.is_known()) {
+                new.insert(trial, line);
+            }
+        }
+        if !new.is_empty() {
+            let text = self.merged(&new)?;
+            if !lease.is_mine() {
+                return Ok(None);
+            }
+            embc_data::atomic::write(&self.folded, |file| {
+                file.write_all(&text).map_err(|e| embc_data::Error::io(&self.folded, &e))
+            })?;
+            for (trial, line) in &new {
+                self.remove(trial, line)?;
+            }
+        }
+        drop(lease);
+        // Where it is empty.
+        let _ = std::fs::remove_dir(&self.files);
+        Ok(Some(new.len()))
+    }
+
+    /// The JSONL with new records in place of those of the same trials; lines of other versions stay.
+    fn merged(&self, new: &BTreeMap<String, Vec<u8>>) -> Result<Vec<u8>> {
+        let (mut text, mut all) = (Vec::new(), BTreeMap::new());
+        for (number, line) in self.lines()? {
+            let head: Head = serde_json::from_slice(&line).with_context(|| {
+                format!("{}:{number}: not a record; remove the line", self.folded.display())
+            })?;
+            match head.is_known() {
+                true => drop(all.insert(head.trial, line)),
+                false => text.extend(line),
+            }
+        }
+        all.extend(new.clone());
+        all.values().for_each(|line| text.extend(line));
+        Ok(text)
+    }
+
+    /// Removes a file that is folded, unless it was written again meanwhile.
+    fn remove(&self, trial: &str, line: &[u8]) -> Result<()> {
+        let (path, aside) = (self.file(trial), self.files.join(".folded"));
+        std::fs::rename(&path, &aside).with_context(|| path.display().to_string())?;
+        if bytes_of(&aside)?.is_some_and(|now| now != line) {
+            // Unless there is a third by now.
+            let _ = std::fs::hard_link(&aside, &path);
+        }
+        let _ = std::fs::remove_file(&aside);
+        Ok(())
+    }
 }
 
 /// The records of an experiment, those that other processes add included.
 pub struct Book {
     results: Results,
-    place: Place,
-    /// The newest record of each trial.
-    records: BTreeMap<String, Record>,
+    /// The newest record of each trial, and a hash of its line.
+    records: BTreeMap<String, (u64, Record)>,
+    /// The files that were read, and the JSONL as it was.
+    files: BTreeMap<String, Stamp>,
+    folded: Option<Stamp>,
     /// Trials recorded since it was opened.
     fresh: BTreeSet<String>,
 }
@@ -130,9 +203,8 @@ pub struct Book {
 impl Book {
     /// Reads all that is there.
     pub fn open(results: Results) -> Result<Self> {
-        results.read()?;
-        let (fresh, records, place) = Default::default();
-        let mut book = Self { results, place, records, fresh };
+        let (records, files, fresh) = Default::default();
+        let mut book = Self { results, records, files, folded: None, fresh };
         book.refresh()?;
         book.fresh.clear();
         Ok(book)
@@ -140,44 +212,103 @@ impl Book {
 
     /// Reads what was added.
     pub fn refresh(&mut self) -> Result<()> {
-        let (records, place) = self.results.read_from(self.place)?;
-        self.place = place;
-        self.fresh.extend(records.iter().map(|record| record.trial.clone()));
-        self.records.extend(records.into_iter().map(|record| (record.trial.clone(), record)));
+        let trials = self.results.trials();
+        self.files.retain(|trial, _| trials.contains(trial));
+        for trial in &trials {
+            self.refresh_file(trial)?;
+        }
+        self.refresh_folded()
+    }
+
+    /// Reads what was added of one trial.
+    pub fn refresh_one(&mut self, trial: &str) -> Result<()> {
+        self.refresh_file(trial)?;
+        self.refresh_folded()
+    }
+
+    fn refresh_file(&mut self, trial: &str) -> Result<()> {
+        let path = self.results.file(trial);
+        let Some(stamp) = stamp(&path).filter(|stamp| self.files.get(trial) != Some(stamp)) else {
+            return Ok(());
+        };
+        let Some(line) = bytes_of(&path)? else { return Ok(()) };
+        let head = serde_json::from_slice::<Head>(&line);
+        match head.and_then(|head| Ok((head.v, serde_json::from_slice::<Record>(&line)?))) {
+            Ok((1 | VERSION, record)) => self.add(&line, record),
+            Ok((v, _)) => skipped(&path.display().to_string(), v),
+            // The machine went down before it was whole.
+            Err(_) => {
+                tracing::warn!("{}: not a whole record; its trial runs again", path.display());
+            }
+        }
+        self.files.insert(trial.into(), stamp);
         Ok(())
     }
 
-    /// Adds a record.
-    pub fn append(&mut self, record: &Record) -> Result<()> {
-        self.results.append(record)?;
-        self.refresh()
+    fn refresh_folded(&mut self) -> Result<()> {
+        let stamp = stamp(&self.results.folded);
+        if stamp == self.folded {
+            return Ok(());
+        }
+        let path = self.results.folded.display().to_string();
+        let mut newest = BTreeMap::new();
+        for (number, line) in self.results.lines()? {
+            let at = format!("{path}:{number}");
+            let wrong = || format!("{at}: not a record; remove the line");
+            let head: Head = serde_json::from_slice(&line).with_context(wrong)?;
+            match head.is_known() {
+                true => {
+                    let record: Record = serde_json::from_slice(&line).with_context(wrong)?;
+                    newest.insert(head.trial, (line, record));
+                }
+                false => skipped(&at, head.v),
+            }
+        }
+        for (trial, (line, record)) in newest {
+            if !self.files.contains_key(&trial) {
+                self.add(&line, record);
+            }
+        }
+        self.folded = stamp;
+        Ok(())
     }
 
-    /// The newest record of each trial in the other experiments of the folder. A file that cannot be
-    /// read is that experiment's trouble.
-    pub fn elsewhere(&self, experiment: &str) -> BTreeMap<String, Record> {
-        let folder = self.results.path.parent().unwrap_or(Path::new("."));
-        let mut paths: Vec<PathBuf> =
-            std::fs::read_dir(folder).into_iter().flatten().flatten().map(|f| f.path()).collect();
-        paths.sort();
-        let other = |path: &&PathBuf| {
-            path.extension().is_some_and(|e| e == "jsonl")
-                && path.file_stem().is_some_and(|stem| stem != experiment)
-        };
-        let mut all: BTreeMap<String, Record> = BTreeMap::new();
-        for path in paths.iter().filter(other) {
-            let results = Results { path: path.clone() };
-            let records = results.read_from(Place::default()).map_or(Vec::new(), |(r, _)| r);
-            all.extend(
-                records.into_iter().filter(|r| r.spec.is_some()).map(|r| (r.trial.clone(), r)),
-            );
+    fn add(&mut self, line: &[u8], record: Record) {
+        let mut hash = DefaultHasher::new();
+        line.hash(&mut hash);
+        let hash = hash.finish();
+        if self.records.get(&record.trial).is_none_or(|(known, _)| *known != hash) {
+            self.fresh.insert(record.trial.clone());
+            self.records.insert(record.trial.clone(), (hash, record));
         }
-        all
+    }
+
+    /// Adds a record.
+    pub fn publish(&mut self, record: &Record) -> Result<()> {
+        self.results.publish(record)?;
+        self.refresh_one(&record.trial)
+    }
+
+    /// Folds files into the JSONL, unless another process does.
+    pub fn fold(&self) -> Result<Option<usize>> {
+        self.results.fold()
+    }
+
+    /// The newest record of each trial in the other experiments of the folder. What cannot be read is
+    /// that experiment's trouble.
+    pub fn elsewhere(&self, experiment: &str) -> BTreeMap<String, Record> {
+        let folder = self.results.folded.parent().unwrap_or(Path::new("."));
+        let names = experiments(folder).unwrap_or_default().into_iter();
+        let books = names
+            .filter(|name| name != experiment)
+            .filter_map(|name| Self::open(Results::at(folder, &name)).ok());
+        let records = books.flat_map(Self::into_records).filter(|record| record.spec.is_some());
+        records.map(|record| (record.trial.clone(), record)).collect()
     }
 
     /// A trial's record.
     pub fn get(&self, trial: &str) -> Option<&Record> {
-        self.records.get(trial)
+        self.records.get(trial).map(|(_, record)| record)
     }
 
     /// Whether it was recorded since this was opened.
@@ -187,26 +318,17 @@ impl Book {
 
     /// The newest record of each trial.
     pub fn records(&self) -> impl Iterator<Item = &Record> {
-        self.records.values()
+        self.records.values().map(|(_, record)| record)
     }
 
     /// The same, to keep.
     pub fn into_records(self) -> Vec<Record> {
-        self.records.into_values().collect()
+        self.records.into_values().map(|(_, record)| record).collect()
     }
 }
 
-/// The length of a file up to its last newline.
-fn whole_lines(file: &mut File) -> std::io::Result<u64> {
-    let mut end = file.seek(SeekFrom::End(0))?;
-    let mut byte = [0];
-    while end > 0 {
-        file.seek(SeekFrom::Start(end - 1))?;
-        file.read_exact(&mut byte)?;
-        if byte[0] == b'\n' {
-            break;
-        }
-        end -= 1;
-    }
-    Ok(end)
+fn skipped(at: &str, version: u32) {
+    tracing::warn!(
+        "{at}: a record of format version {version} was skipped; this embc reads versions 1 and {VERSION}"
+    );
 }

@@ -96,6 +96,7 @@ impl Sweep<'_> {
                 break if fine { Outcome::Fine } else { Outcome::Failed };
             }
             let flow = executor.run(todo, self.desk)?;
+            self.desk.refresh()?;
             if cancel.is_set() {
                 break Outcome::Interrupted;
             }

@@ -156,11 +156,16 @@ pub struct Keep {
     /// that is cut off goes on from its last one, to the same numbers
     #[arg(long, value_name = "TIME", default_value = "5min")]
     pub checkpoint_every: humantime::Duration,
+    /// After so long without a word from the process that runs a trial, others may take it over; one
+    /// that has died on this machine is seen at once
+    #[arg(long, value_name = "TIME", default_value = "90s", value_parser = lease)]
+    pub lease: humantime::Duration,
 }
 
 /// Run all trials of experiments that are not recorded yet, and print their tables.
 ///
 ///   embc sweep --config quickstart --filter 'memcom|full'
+///   embc sweep --config big --on slurm --workers 32 -- --time=4:00:00 --mem=16G
 #[derive(Args)]
 pub struct Sweep {
     /// The experiments: paths, or names under configs/
@@ -176,6 +181,10 @@ pub struct Sweep {
     /// each that `embc trial` runs
     #[arg(long)]
     pub list: bool,
+    /// Run nothing, say what other processes and machines do until all trials are done, and print the
+    /// tables
+    #[arg(long, conflicts_with = "list")]
+    pub watch: bool,
     #[command(flatten)]
     pub json: Json,
     /// Run also what is done; the newer record counts
@@ -202,6 +211,34 @@ pub struct Sweep {
     pub scores: Option<PathBuf>,
     #[command(flatten)]
     pub keep: Keep,
+    /// Start workers elsewhere instead, on a folder that they share: each is this command, and takes
+    /// trials until none is left
+    #[arg(long, value_name = "WHERE", value_parser = starters(), conflicts_with_all = ["list", "watch", "scores"])]
+    pub on: Option<String>,
+    /// How many workers
+    #[arg(long, value_name = "N", default_value = "1", requires = "on")]
+    pub workers: usize,
+    /// Print what would start them, and start nothing
+    #[arg(long, requires = "on")]
+    pub dry_run: bool,
+    /// What sbatch is told, or for --on kubernetes image=IMAGE claim=VOLUME
+    #[arg(last = true, value_name = "EXTRA", requires = "on")]
+    pub extra: Vec<String>,
+}
+
+fn lease(text: &str) -> Result<humantime::Duration, String> {
+    let time: humantime::Duration = text.parse().map_err(|error| format!("{error}"))?;
+    if time.as_secs() == 0 {
+        return Err("a second at least: it is renewed every third of that".into());
+    }
+    Ok(time)
+}
+
+fn starters() -> clap::builder::PossibleValuesParser {
+    let value = |starter: &&'static dyn embc_lab::workers::Starter| {
+        clap::builder::PossibleValue::new(starter.name()).help(starter.doc())
+    };
+    clap::builder::PossibleValuesParser::new(embc_lab::workers::STARTERS.iter().map(value))
 }
 
 /// Run one trial, as `embc sweep --list --format json` describes it, and print its record

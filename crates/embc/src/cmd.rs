@@ -1,8 +1,8 @@
 //! One file per command; what they share is here.
 
 use crate::cli::Global;
+use crate::interrupted;
 use crate::progress::{DataProgress, Terminal};
-use crate::{INTERRUPT, interrupted};
 use anyhow::{Result, anyhow};
 use embc_core::batch::Examples;
 use embc_core::metric::Metric;
@@ -161,14 +161,20 @@ pub fn one(
     terminal: &Terminal,
 ) -> Result<Option<(Record, Option<Box<Net>>)>> {
     let memory = Memory::free_now();
-    let running = Running { memory: &memory, claim: &claim, every, cancel: &INTERRUPT };
+    let running = Running { memory: &memory, claim: &claim, every, cancel: claim.cancel() };
     let mut watcher = terminal.watcher();
+    let taken_over = || anyhow!("{}: another process has taken this trial over", order.name());
     watcher.next(&order.name());
     let Ended::Recorded(record, net) = bench.run(order, metrics, &running, &mut *watcher) else {
+        if claim.is_lost() {
+            return Err(taken_over());
+        }
         eprintln!("interrupted: run the same command again to go on");
         return Ok(None);
     };
-    desk.keep(&record, claim)?;
+    if !desk.keep(&record, claim)? {
+        return Err(taken_over());
+    }
     watcher.end(&record.summary(&order.spec.schedule.select), net.is_none());
     Ok(Some((*record, net)))
 }

@@ -104,7 +104,10 @@ impl World {
         bench.check(&e).unwrap();
         let desk = Desk::open(&self.path("results"), &e.name, Default::default()).unwrap();
         let order = bench.order(&trials(&e).unwrap()[0], &e);
-        let Answer::Run(claim, metrics) = desk.ask(&order, false).unwrap() else { panic!("due") };
+        let Answer::Run(claim, metrics) = desk.ask(&order, false, &Default::default()).unwrap()
+        else {
+            panic!("due")
+        };
         let (memory, cancel) = (Memory::free_now(), Cancel::default());
         let every = Duration::from_secs(600);
         let running = Running { memory: &memory, claim: &claim, every, cancel: &cancel };

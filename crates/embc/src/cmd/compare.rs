@@ -68,11 +68,11 @@ fn files(args: &Compare, global: &Global) -> Result<String> {
             true => (path.parent().unwrap_or(Path::new("")), path.file_stem().unwrap_or_default()),
             false => (global.results.as_path(), path.as_os_str()),
         };
-        let file = folder.join(stem).with_extension("jsonl");
-        if !file.is_file() {
+        let results = Results::at(folder, &stem.to_string_lossy());
+        if !results.exist() {
             bail!("{name}: no file of results; to compare two schemes, say in which experiment: --in NAME");
         }
-        Ok(Book::open(Results::open(folder, &stem.to_string_lossy())?)?.into_records())
+        Ok(Book::open(results)?.into_records())
     });
     let (ours, theirs) = (ours?, theirs?);
     let (first, mut second) = (cells(&ours), cells(&theirs));

@@ -86,17 +86,11 @@ pub fn run(args: &Report, global: &Global) -> Result<Outcome> {
 /// Experiments that have a file of results and a config.
 pub fn recorded(global: &Global) -> Result<Vec<PathBuf>> {
     let folder = &global.results;
-    let files = std::fs::read_dir(folder).with_context(|| {
+    let names = embc_lab::store::experiments(folder).with_context(|| {
         format!("{}: no results here; run `embc sweep` first", folder.display())
     })?;
-    let mut names: Vec<PathBuf> = files
-        .flatten()
-        .map(|file| file.path())
-        .filter(|path| path.extension().is_some_and(|e| e == "jsonl"))
-        .filter_map(|path| path.file_stem().map(PathBuf::from))
-        .filter(|name| embc_lab::config::find(name).is_ok())
-        .collect();
-    names.sort();
+    let names = names.into_iter().map(PathBuf::from);
+    let names: Vec<PathBuf> = names.filter(|n| embc_lab::config::find(n).is_ok()).collect();
     if names.is_empty() {
         bail!("{}: no results here; run `embc sweep` first", folder.display());
     }

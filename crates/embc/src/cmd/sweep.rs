@@ -1,26 +1,22 @@
 //! `embc sweep`: all trials of experiments that are not recorded yet, then their tables.
 
+mod list;
+mod start;
+
 use super::Outcome;
 use crate::INTERRUPT;
-use crate::cli::{Global, Sweep as Args, TextOrJson};
+use crate::cli::{Global, Sweep as Args};
 use crate::progress::Terminal;
 use crate::report;
 use anyhow::{Result, bail};
 use embc_data::registry::Registry;
 use embc_lab::bench::Bench;
-use embc_lab::checkpoint::Claim;
 use embc_lab::config::Experiment;
-use embc_lab::desk::{Again, Desk, State};
+use embc_lab::desk::{Again, Desk};
 use embc_lab::executor::Threads;
-use embc_lab::memory::{Memory, Need};
-use embc_lab::plan::Trial;
-use embc_lab::record::Status;
-use embc_lab::store::Book;
+use embc_lab::memory::Memory;
 use embc_lab::sweep::{Filter, Sweep};
-use embc_lab::units::bytes;
 use embc_lab::watch::Audience;
-use std::collections::BTreeMap;
-use std::time::Duration;
 
 pub fn run(args: &Args, global: &Global) -> Result<Outcome> {
     if args.threads == Some(0) || args.jobs == Some(0) {
@@ -37,6 +33,9 @@ pub fn run(args: &Args, global: &Global) -> Result<Outcome> {
     for experiment in &experiments {
         super::entry(&registry, &experiment.dataset)?;
         report::check_reference(experiment)?;
+    }
+    if let Some(on) = &args.on {
+        return start::start(on, &experiments, &registry, args, global);
     }
     let mut outcome = Outcome::Fine;
     for experiment in &experiments {
@@ -63,8 +62,8 @@ fn sweep(
     let views = experiment.by_view();
     // One for all views: what is recorded while it is open is not run again.
     let again = Again { done: args.rerun, failed: args.retry_failed };
-    let desk = Desk::open(&global.results, &experiment.name, again)?;
-    let seconds = seconds(&desk.book());
+    let desk = Desk::open(&global.results, &experiment.name, again)?.lasting(*args.keep.lease);
+    let seconds = list::seconds(&desk.book());
     let terminal = Terminal::new(global.quiet);
     let passes = |name: &str| args.filter.as_ref().is_some_and(|filter| filter.is_match(name));
     let filter = args.filter.as_ref().map(|_| &passes as Filter<'_>);
@@ -76,12 +75,18 @@ fn sweep(
         bench.several = true;
         let sweep = Sweep { experiment: part, bench: &bench, desk: &desk, filter };
         if args.list {
-            super::print(&list(&sweep, &seconds, args.json.format)?)?;
+            super::print(&list::list(&sweep, &seconds, args.json.format)?)?;
             continue;
         }
         if views.len() > 1 {
             let (name, seed) = (&experiment.name, part.train.seeds[0]);
             terminal.say(&format!("{name}: split {} of {}, of seed {seed}", i + 1, views.len()));
+        }
+        if args.watch {
+            match list::watch(&sweep, &terminal)? {
+                true => continue,
+                false => return Ok(Outcome::Interrupted),
+            }
         }
         let memory = Memory::free_now();
         let threads = Threads {
@@ -107,57 +112,4 @@ fn sweep(
         super::print(&report::markdown(experiment, &desk.into_records())?)?;
     }
     Ok(outcome)
-}
-
-/// What trials took before, by label; under no label all of them, for a scheme that has none.
-fn seconds(book: &Book) -> BTreeMap<String, f64> {
-    let mut all: BTreeMap<String, Vec<f64>> = BTreeMap::new();
-    for record in book.records().filter(|record| record.status == Status::Ok) {
-        for label in [record.label.clone(), String::new()] {
-            all.entry(label).or_default().push(record.wall_s);
-        }
-    }
-    let mean = |times: Vec<f64>| times.iter().sum::<f64>() / times.len() as f64;
-    all.into_iter().map(|(label, times)| (label, mean(times))).collect()
-}
-
-/// A line a trial: id, state, memory, the time that it took or will take, name; or its order.
-fn list(sweep: &Sweep<'_>, seconds: &BTreeMap<String, f64>, format: TextOrJson) -> Result<String> {
-    // A cell's seeds need the same.
-    let mut needs: BTreeMap<String, Option<Need>> = BTreeMap::new();
-    let mut text = String::new();
-    for (trial, state) in sweep.trials()? {
-        let order = sweep.bench.order(&trial, sweep.experiment);
-        if format == TextOrJson::Json {
-            text += &(serde_json::to_string(&order)? + "\n");
-            continue;
-        }
-        let need = || sweep.bench.need(&order.spec);
-        let need = needs.entry(order.cell_name()).or_insert_with(need);
-        let memory = need.map_or("–".into(), |need| bytes(need.total()));
-        text += &line(sweep, &trial, state, &memory, seconds);
-    }
-    Ok(text)
-}
-
-fn line(
-    sweep: &Sweep<'_>,
-    trial: &Trial,
-    state: State,
-    memory: &str,
-    seconds: &BTreeMap<String, f64>,
-) -> String {
-    let id = sweep.bench.id(trial);
-    let time = seconds.get(trial.scheme.label()).or(seconds.get(""));
-    let time = time.map_or("–".into(), |s| {
-        humantime::format_duration(Duration::from_secs(s.ceil() as u64)).to_string()
-    });
-    let state = match state {
-        State::ToDo => Claim::stands(sweep.desk.results(), &id),
-        State::Done => "done",
-        State::Pruned => "pruned",
-        State::Failed => "failed",
-    };
-    let name = format!("{}: {}", sweep.experiment.name, trial.name());
-    format!("{id}  {state:<11}  {memory:>10}  {time:>8}  {name}\n")
 }

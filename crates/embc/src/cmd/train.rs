@@ -1,6 +1,7 @@
 //! `embc train`: one trial, its metrics, and if wanted its weights.
 
 use super::{Outcome, one};
+use crate::INTERRUPT;
 use crate::cli::{Global, Train};
 use crate::progress::Terminal;
 use anyhow::{Context, Result, bail};
@@ -27,21 +28,23 @@ pub fn run(args: &Train, global: &Global) -> Result<Outcome> {
         std::fs::create_dir_all(folder)
             .with_context(|| format!("{}: cannot be made", folder.display()))?;
     }
-    let desk = Desk::open(&global.results, &experiment.name, Again { done: true, failed: true })?;
+    let again = Again { done: true, failed: true };
+    let desk = Desk::open(&global.results, &experiment.name, again)?.lasting(*args.keep.lease);
     let trial = trials(&experiment)?.into_iter().next().expect("a scheme and a seed");
     let order = bench.order(&trial, &experiment);
     let terminal = Terminal::new(global.quiet);
     if let Some(need) = bench.need(&order.spec) {
         terminal.say(&format!("embc: {need}"));
     }
-    let Answer::Run(claim, metrics) = desk.ask(&order, false)? else {
+    let Answer::Run(claim, metrics) = desk.ask(&order, false, &INTERRUPT)? else {
         bail!("another process trains this trial; wait for it, or choose another --results");
     };
     let every = *args.keep.checkpoint_every;
-    let Some((record, net)) = one(&bench, &order, &metrics, claim, (&desk, every), &terminal)?
+    let Some((record, net)) = one(&bench, &order, &metrics, *claim, (&desk, every), &terminal)?
     else {
         return Ok(Outcome::Interrupted);
     };
+    desk.tidy(false)?;
     if let (Some(folder), Some(mut net)) = (&args.out, net) {
         artefact::save(folder, &mut net, &record, (entry, &global.data_dir), &data)?;
     }

@@ -1,6 +1,7 @@
 //! `embc trial`: one order, here.
 
 use super::{Outcome, one};
+use crate::INTERRUPT;
 use crate::cli::{Global, Trial};
 use crate::progress::Terminal;
 use anyhow::{Result, bail};
@@ -25,10 +26,10 @@ pub fn run(args: &Trial, global: &Global) -> Result<Outcome> {
     let bench = Bench::new(entry, &data, global.overcommit);
     bench.check_order(&order).map_err(at)?;
     let again = Again { done: args.rerun, failed: true };
-    let desk = Desk::open(&global.results, &order.experiment, again)?;
+    let desk = Desk::open(&global.results, &order.experiment, again)?.lasting(*args.keep.lease);
     let terminal = Terminal::new(global.quiet);
     let every = *args.keep.checkpoint_every;
-    let record = match desk.ask(&order, true)? {
+    let record = match desk.ask(&order, true, &INTERRUPT)? {
         Answer::Busy => {
             bail!("another process runs this trial; wait for it, or choose another --results")
         }
@@ -36,7 +37,7 @@ pub fn run(args: &Trial, global: &Global) -> Result<Outcome> {
         Answer::Done => desk.book().get(&order.id()).expect("it is done").clone(),
         Answer::Run(claim, metrics) => {
             let Some((record, _)) =
-                one(&bench, &order, &metrics, claim, (&desk, every), &terminal)?
+                one(&bench, &order, &metrics, *claim, (&desk, every), &terminal)?
             else {
                 return Ok(Outcome::Interrupted);
             };

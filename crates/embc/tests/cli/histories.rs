@@ -44,22 +44,18 @@ fn the_same_bits_on_one_thread_and_on_two() {
         let [one, two] = ["1", "2"].map(|threads| {
             let args = ["train", "--config", "memcom_ml20m.toml", "--threads", threads];
             let sets = ["--set", "train.epochs=2", "--set", "scheme.kind=memcom", "--set", &model];
-            sandbox.run(&[&args[..], &sets].concat()).fine().stdout
+            let said = sandbox.run(&[&args[..], &sets].concat()).fine().stdout;
+            let record = sandbox.read("results/memcom_ml20m.jsonl");
+            std::fs::remove_dir_all(sandbox.path("results")).unwrap();
+            let record: serde_json::Value = serde_json::from_str(&record).unwrap();
+            (said, record["weights_hash"].to_string())
         });
         assert_eq!(one, two, "{model}");
+        let one = one.0;
         let ndcg = one.lines().find_map(|line| line.strip_prefix("test/ndcg@20 ")).unwrap();
         assert!((0.0..1.0).contains(&ndcg.parse::<f64>().unwrap()), "{one}");
         assert!(one.contains("test/ndcg@20/tail") && one.contains("test/mrr"), "{one}");
     }
-    let records = std::fs::read_to_string(sandbox.path("results/memcom_ml20m.jsonl")).unwrap();
-    let hashes: Vec<serde_json::Value> = records
-        .lines()
-        .map(|line| {
-            serde_json::from_str::<serde_json::Value>(line).unwrap()["weights_hash"].clone()
-        })
-        .collect();
-    assert_eq!(hashes.len(), 6);
-    assert!(hashes.chunks(2).all(|pair| pair[0] == pair[1]), "{hashes:?}");
 }
 
 #[test]

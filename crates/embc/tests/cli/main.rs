@@ -19,4 +19,5 @@ mod splits;
 mod survive;
 mod theory;
 mod tidy;
+mod workers;
 mod worlds;
