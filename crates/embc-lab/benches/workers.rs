@@ -3,7 +3,7 @@
 
 use anyhow::{Context, Result};
 use embc_core::cancel::Cancel;
-use embc_data::{dataset, registry::Registry};
+use embc_data::{dataset, lease::TERM, registry::Registry};
 use embc_lab::desk::{Answer, Desk};
 use embc_lab::record::{Record, Status};
 use embc_lab::store::{Book, Results};
@@ -120,7 +120,7 @@ fn many(trials: usize) -> Result<()> {
             Ok(orders.len())
         })?;
         timed("read from files", &|| Ok(Book::open(open()?)?.records().count()))?;
-        timed("folded", &|| open()?.fold()?.context("nobody else folds"))?;
+        timed("folded", &|| open()?.fold(TERM)?.context("nobody else folds"))?;
         timed("read from the JSONL", &|| Ok(Book::open(open()?)?.records().count()))
     })
 }

@@ -204,7 +204,7 @@ impl Desk {
         let mut book = self.book();
         book.refresh()?;
         // Nothing is lost where it cannot be folded.
-        if let Err(error) = book.fold() {
+        if let Err(error) = book.fold(self.term) {
             tracing::warn!("records stay in files of their own: {error:#}");
         }
         let is_done = |record: &Record| record.status != Status::Error;

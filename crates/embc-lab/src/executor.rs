@@ -13,8 +13,8 @@ use std::ops::ControlFlow;
 use std::sync::Mutex;
 use std::time::Duration;
 
-/// How long to wait for another process's trial before looking again.
-const LOOK_AGAIN: Duration = Duration::from_millis(300);
+/// How long to wait for other processes' trials before looking again: at first, and after a while.
+const LOOK_AGAIN: [Duration; 2] = [Duration::from_millis(300), Duration::from_secs(3)];
 
 /// Runs trials somewhere.
 pub trait Executor {
@@ -93,7 +93,7 @@ impl<'a> Threads<'a> {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build()?;
         let mut watcher = self.audience.watcher();
         // Trials in a row that another process runs.
-        let mut busy = 0;
+        let (mut busy, mut pause) = (0, LOOK_AGAIN[0]);
         while !self.cancel.is_set() {
             let next = |queue: &mut VecDeque<Order>| (queue.pop_front(), queue.len());
             let (Some(order), left) = next(&mut queue.lock().expect("never held for long")) else {
@@ -101,7 +101,7 @@ impl<'a> Threads<'a> {
             };
             let answer = desk.ask(&order, self.bench.scores.is_none(), &self.cancel)?;
             if !matches!(answer, Answer::Busy) {
-                busy = 0;
+                (busy, pause) = (0, LOOK_AGAIN[0]);
             }
             match answer {
                 Answer::Busy => {
@@ -109,8 +109,9 @@ impl<'a> Threads<'a> {
                     busy += 1;
                     if busy > left {
                         self.audience.waits(left + 1);
-                        std::thread::sleep(LOOK_AGAIN);
-                        busy = 0;
+                        std::thread::sleep(pause);
+                        // Hundreds may wait for the last trial of a round.
+                        (busy, pause) = (0, (2 * pause).min(LOOK_AGAIN[1]));
                     }
                 }
                 Answer::Done => self.audience.passed(),

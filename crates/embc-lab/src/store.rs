@@ -8,13 +8,13 @@
 use crate::record::{Record, VERSION};
 use anyhow::{Context, Result};
 use embc_core::cancel::Cancel;
-use embc_data::lease::{Lease, TERM};
+use embc_data::lease::Lease;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 /// Name of the lease of who folds.
 const FOLD: &str = ".fold";
@@ -107,9 +107,9 @@ impl Results {
                 file.write_all(line.as_bytes()).map_err(|e| embc_data::Error::io(&path, &e))
             })
         };
-        // Who folds takes the empty folder away.
         let what = "the record cannot be written; choose another folder with --results";
-        write().or_else(|_| write()).context(what)
+        // Who folds takes the empty folder away, and what it takes for left behind.
+        write().or_else(|_| write()).or_else(|_| write()).context(what)
     }
 
     /// The whole lines of the JSONL, each with its number. A torn last one is dropped with a warning.
@@ -124,12 +124,13 @@ impl Results {
         Ok((1..).zip(lines).collect())
     }
 
-    /// Folds files of records into the JSONL; how many. None where another process does.
-    pub fn fold(&self) -> Result<Option<usize>> {
+    /// Folds files of records into the JSONL; how many. None where another process does, which is heard
+    /// of at least once a term.
+    pub fn fold(&self, term: Duration) -> Result<Option<usize>> {
         if !self.files.is_dir() {
             return Ok(Some(0));
         }
-        let Some(lease) = Lease::take(&self.files.join(FOLD), TERM, &Cancel::default())? else {
+        let Some(lease) = Lease::take(&self.files.join(FOLD), term, &Cancel::default())? else {
             return Ok(None);
         };
         let mut new = BTreeMap::new();
@@ -150,6 +151,13 @@ impl Results {
             })?;
             for (trial, line) in &new {
                 self.remove(trial, line)?;
+            }
+        }
+        // What killed processes were writing.
+        for file in std::fs::read_dir(&self.files).into_iter().flatten().flatten() {
+            let name = file.file_name();
+            if name != FOLD && name.to_string_lossy().starts_with('.') {
+                let _ = std::fs::remove_file(file.path());
             }
         }
         drop(lease);
@@ -290,8 +298,8 @@ impl Book {
     }
 
     /// Folds files into the JSONL, unless another process does.
-    pub fn fold(&self) -> Result<Option<usize>> {
-        self.results.fold()
+    pub fn fold(&self, term: Duration) -> Result<Option<usize>> {
+        self.results.fold(term)
     }
 
     /// The newest record of each trial in the other experiments of the folder. What cannot be read is

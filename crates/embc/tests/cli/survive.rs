@@ -374,6 +374,7 @@ fn seeds_until_the_interval_is_narrow_and_none_for_losers() {
     let report = sandbox.run(&["report", "smoke"]).fine().stdout;
     let ok = format!("\n{} trials. Trained by embc ", all.len() - pruned.len());
     assert!(report.contains(why) && report.contains(&ok), "{report}");
+    let mut decided = Vec::new();
     // Losers get none of the seeds that the others' intervals need either.
     let both = self::sandbox();
     let fewer = config.replace("seeds = [1, 2, 3, 4, 5]", "seeds = [1, 2, 3]");
@@ -384,11 +385,23 @@ fn seeds_until_the_interval_is_narrow_and_none_for_losers() {
     let seeds = |label: &str| few.iter().filter(|r| r["label"] == label).count();
     let fewest = ["hash", "hash_embedding", "memcom", "dhe", "tt"].map(seeds).into_iter().min();
     assert!(seeds("full") == 5 && (Some(3)..Some(5)).contains(&fewest), "{fewest:?}");
-    // The same decisions, one trial after the other.
-    let alone = self::sandbox();
-    alone.write("configs/smoke.toml", format!("{config}[sweep]\nprune = true\n"));
-    alone.run(&["sweep", "--config", "smoke", "--jobs", "1"]).fine();
-    assert_eq!(bare(records(&alone)), bare(all));
+    // The same decisions, by one trial after the other, and by four processes at once.
+    for processes in [1, 4] {
+        let other = self::sandbox();
+        let more = "[sweep]\nprune = true\nuntil_ci = 0.0001\nmax_seeds = 6\n";
+        other.write("configs/smoke.toml", format!("{config}{more}"));
+        other.run(&["data", "ingest", "synth"]).fine();
+        let all: Vec<Child> = (0..processes).map(|_| start(&other, &["--jobs", "1"])).collect();
+        for mut child in all {
+            assert_eq!(child.wait().unwrap().code(), Some(0));
+        }
+        decided.push(bare(records(&other)));
+    }
+    assert!(decided[0].iter().any(|record| record["seed"] == 6), "somebody goes on");
+    assert_eq!(decided[0], decided[1]);
+    // Whose further seeds nobody asked for.
+    decided[0].retain(|record| record["seed"] != 6);
+    assert_eq!(decided[0], bare(all));
 }
 
 #[test]

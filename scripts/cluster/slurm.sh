@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # A real Slurm of four nodes on this machine, of two processors each, in FOLDER; installs it if need be.
-#   scripts/slurm/cluster.sh start|stop|node N FOLDER
+#   scripts/cluster/slurm.sh start|stop|node N FOLDER
 # `node N` starts the daemon of node N (again).
 set -euo pipefail
 
@@ -37,7 +37,6 @@ MpiDefault=none
 NodeName=n[1-4] NodeHostname=$(hostname -s) NodeAddr=127.0.0.1 Port=[17001-17004] CPUs=2 RealMemory=2000 State=UNKNOWN
 PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 CONF
-    : > "$folder/cgroup.conf"
     echo 'CgroupPlugin=cgroup/v1' > "$folder/cgroup.conf"
 }
 
@@ -68,5 +67,9 @@ case "$action" in
     node) folder=$(realpath "$3"); node "$2" ;;
     stop)
         folder=$(realpath "$2")
-        for pid in "$folder"/*.pid; do run kill "$(cat "$pid")" 2> /dev/null || true; done ;;
+        for pid in "$folder"/*.pid; do
+            pid=$(cat "$pid")
+            run kill "$pid" 2> /dev/null || continue
+            while run kill -0 "$pid" 2> /dev/null; do sleep 0.1; done
+        done ;;
 esac

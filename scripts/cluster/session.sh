@@ -2,31 +2,31 @@
 # docs/cluster.md on a real Slurm of four nodes: 60 trials by eight workers, whose time runs out in the
 # middle of trials, while workers, a daemon and all processes of a node are killed. The records are
 # those of one machine that nobody disturbed.
-#   scripts/slurm/test.sh EMBC
+#   scripts/cluster/session.sh EMBC
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-here=$PWD/scripts/slurm
+here=$PWD/scripts/cluster
 embc=$(realpath "$1")
 work=$(mktemp -d)
-stop() { "$here/cluster.sh" stop "$work/slurm" || true; pkill -9 -f "$work" || true; rm -rf "$work"; }
+stop() { "$here/slurm.sh" stop "$work/slurm" || true; pkill -9 -f "$work" || true; rm -rf "$work"; }
 trap stop EXIT
 
 mkdir -p "$work/bin" "$work/shared/configs"
 ln -s "$embc" "$work/bin/embc"
 export PATH="$work/bin:$PATH" SLURM_CONF="$work/slurm/slurm.conf"
-session=$(awk '/^```/ { inside = /sh$/; if (!inside && seen++) exit; next } inside' docs/cluster.md)
+session=$(awk '/^```sh/ { inside = 1; next } /^```/ && inside { exit } inside' docs/cluster.md)
 cp "$here/cluster.data.toml" "$work/shared"
 cp "$here/cluster.toml" "$work/shared/configs"
 cd "$work/shared"
 
 embc sweep --config cluster --results "$work/alone" -q > "$work/alone.md"
-"$here/cluster.sh" start "$work/slurm"
+"$here/slurm.sh" start "$work/slurm"
 
-records() { cat results/cluster.jsonl results/cluster.d/*.json 2> /dev/null | wc -l; }
-workers() { pgrep -f "embc sweep --config cluster$" || true; }
+records() { { cat results/cluster.jsonl results/cluster.d/*.json 2> /dev/null || true; } | wc -l; }
+workers() { pgrep -f " sweep --config cluster$" || true; }
 # Processes of a node's jobs.
 of_node() {
-    for pid in $(pgrep -f "embc sweep|slurm_script|slurmstepd"); do
+    for pid in $(pgrep -f " sweep --config cluster$|slurm_script|slurmstepd" || true); do
         if tr '\0' '\n' < "/proc/$pid/environ" 2> /dev/null | grep -qx "SLURMD_NODENAME=$1"; then
             echo "$pid"
         fi
@@ -45,12 +45,12 @@ while kill -0 "$watching" 2> /dev/null; do
     case "$killed" in
         0) [ "$at" -lt 5 ] || { kill -9 "$(workers | head -1)" && killed=1 && echo "killed a worker at $at" >&2; } ;;
         1) [ "$at" -lt 12 ] || {
-            kill -9 "$(cat "$work/slurm/slurmd-n2.pid")"; "$here/cluster.sh" node 2 "$work/slurm"
+            kill -9 "$(cat "$work/slurm/slurmd-n2.pid")"; "$here/slurm.sh" node 2 "$work/slurm"
             killed=2; echo "killed slurmd of n2 at $at" >&2; } ;;
         2) [ "$at" -lt 20 ] || {
             # shellcheck disable=SC2046
             kill -9 "$(cat "$work/slurm/slurmd-n3.pid")" $(of_node n3) || true
-            "$here/cluster.sh" node 3 "$work/slurm"
+            "$here/slurm.sh" node 3 "$work/slurm"
             killed=3; echo "killed all of n3 at $at" >&2; } ;;
         3) [ "$at" -lt 30 ] || { kill -9 "$(workers | tail -1)" && killed=4 && echo "killed a worker at $at" >&2; } ;;
     esac || true
