@@ -47,22 +47,25 @@ for folder in "$work/shared" "$work/fuse"; do
     done=0
     for n in 0 1; do machine $((n + 1)) "$folder" "$results" & pids[n]=$!; done
     while [ "$done" -lt "$kills" ]; do
+        sleep "0.$((RANDOM % 9 + 1))"
         for n in 0 1; do
-            if ! kill -0 "${pids[n]}" 2> /dev/null; then
+            if [ "$n" = "$((RANDOM % 2))" ] && "${as_root[@]}" kill -9 "${pids[n]}" 2> /dev/null; then
+                done=$((done + 1))
+                wait "${pids[n]}" 2> /dev/null || true
+                machine $((n + 1)) "$folder" "$results" & pids[n]=$!
+            elif ! kill -0 "${pids[n]}" 2> /dev/null; then
+                # Nothing but a kill may end it before the sweep's end.
+                wait "${pids[n]}"
                 machine $((n + 1)) "$folder" "$results" & pids[n]=$!
             fi
         done
-        sleep "0.$((RANDOM % 9 + 1))"
-        victim=${pids[RANDOM % 2]}
-        "${as_root[@]}" kill -9 "$victim" 2> /dev/null && done=$((done + 1)) || true
-        wait "$victim" 2> /dev/null || true
         # What is done begins anew, so that there is always something to kill.
-        if [ -e "$folder/$results/cluster.jsonl" ] && [ "$done" -lt "$kills" ]; then
-            python3 "$here/same.py" "$work/alone/cluster.jsonl" "$folder/$results/cluster.jsonl" > /dev/null 2>&1 && rm "$folder/$results/cluster.jsonl" || true
+        if [ -e "$folder/$results/cluster.jsonl" ] && [ "$done" -lt "$kills" ] &&
+            python3 "$here/same.py" "$work/alone/cluster.jsonl" "$folder/$results/cluster.jsonl" > /dev/null 2>&1; then
+            rm "$folder/$results/cluster.jsonl"
         fi
     done
-    for n in 0 1; do machine $((n + 1)) "$folder" "$results" & pids[n]=$!; done
-    wait "${pids[@]}"
+    for n in 0 1; do wait "${pids[n]}"; done
     # Whoever was killed while it folded is gone by now.
     sleep 1
     machine 1 "$folder" "$results" & wait $!

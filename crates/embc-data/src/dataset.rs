@@ -110,7 +110,7 @@ pub fn ingest(
     }
     let parent = folder.parent().expect("a folder in the data dir");
     std::fs::create_dir_all(parent).at(parent)?;
-    let _lock = lock(&parent.join(format!(".lock-{}", entry.name)), watch)?;
+    let lock = lock(&parent.join(format!(".lock-{}", entry.name)), watch)?;
     // Another process may have built it while this one waited.
     match current(entry, data_dir, &folder)? {
         Ok(meta) => return Ok((folder, meta)),
@@ -121,6 +121,10 @@ pub fn ingest(
     remove_stale(parent, &prefix);
     let temporary = tempfile::Builder::new().prefix(&prefix).tempdir_in(parent).at(parent)?;
     let meta = ingest::build(entry, data_dir, temporary.path(), memory, watch)?;
+    if !lock.is_mine() {
+        let what = "another embc has taken over building it; run the same command again";
+        return Err(Error::file(&folder, what));
+    }
     let before = read_meta(&folder).ok();
     put_in(&folder, &temporary.keep(), &prefix)?;
     for change in before.iter().flat_map(|before| changes(before, &meta)) {

@@ -51,13 +51,17 @@ pub fn fetch(entry: &Entry, data_dir: &Path, watch: Watch<'_>) -> Result<Fetched
     let address = crate::hex(&Sha256::digest(archive.url.as_bytes()));
     let name = &format!("{}-{named}", &address[..8]);
     let path = folder.join(name);
-    let _lease = Lease::wait(&folder.join(format!(".lock-{name}")), &mut || {
+    let lease = Lease::wait(&folder.join(format!(".lock-{name}")), &mut || {
         watch(Progress { phase: "waiting for another embc to fetch it", done: 0, total: 1 })
     })?;
     if !path.exists() {
         let part = folder.join(format!("{name}.part"));
         download(archive, &part, watch)?;
         check(archive, &part)?;
+        if !lease.is_mine() {
+            let what = "another embc has taken over fetching it; run the same command again";
+            return Err(Error::file(&path, what));
+        }
         std::fs::rename(&part, &path).at(&path)?;
         atomic::sync_folder(&folder)?;
     }

@@ -199,6 +199,10 @@ impl Claim {
     }
 
     fn write(&self, at: &Position, net: &mut Net, best: Option<&Saved>, s: f64) -> Result<()> {
+        if !self.is_mine() {
+            // That of who has taken it over is newer.
+            return Ok(());
+        }
         let meta = json!({
             "version": VERSION, "trial": self.trial, "program": self.program,
             "executable": executable(&self.program), "seconds": s, "at": at,

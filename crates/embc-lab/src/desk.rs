@@ -183,6 +183,9 @@ impl Desk {
 
     /// Keeps a record of a trial that nobody ran, unless it has one.
     pub fn note(&self, record: &Record) -> Result<()> {
+        if self.book().get(&record.trial).is_some() {
+            return Ok(());
+        }
         let Some(claim) = self.claim(&record.trial, &Cancel::default())? else { return Ok(()) };
         let mut book = self.book();
         book.refresh_one(&record.trial)?;

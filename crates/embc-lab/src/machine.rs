@@ -23,8 +23,9 @@ pub fn free_memory() -> u64 {
     let me = system.process(me);
     let taken = me.map_or(0, |me| me.memory());
     let of_job = of_job.map(|bytes| bytes.saturating_sub(taken));
+    // What files are cached in can be had back.
     let of_group = me.and_then(|me| me.cgroup_limits());
-    let of_group = of_group.map(|limits| limits.free_memory).filter(|&bytes| bytes > 0);
+    let of_group = of_group.map(|limits| limits.total_memory.saturating_sub(limits.rss));
     [of_machine, of_group, of_job].into_iter().flatten().min().unwrap_or(u64::MAX)
 }
 

@@ -18,6 +18,8 @@ use std::time::{Duration, SystemTime};
 
 /// Name of the lease of who folds.
 const FOLD: &str = ".fold";
+/// Names of files on their way out begin so.
+const ASIDE: &str = ".folded-";
 
 /// What all versions of records have.
 #[derive(Deserialize)]
@@ -25,6 +27,10 @@ struct Head {
     v: u32,
     #[serde(default)]
     trial: String,
+}
+
+fn read_head(line: &[u8]) -> serde_json::Result<Head> {
+    serde_json::from_slice(line)
 }
 
 impl Head {
@@ -133,31 +139,27 @@ impl Results {
         let Some(lease) = Lease::take(&self.files.join(FOLD), term, &Cancel::default())? else {
             return Ok(None);
         };
+        self.sweep_up(term);
         let mut new = BTreeMap::new();
         for trial in self.trials() {
             let Some(line) = bytes_of(&self.file(&trial))? else { continue };
             // What is torn stays: its trial runs again. So does what a later embc wrote.
-            if serde_json::from_slice(&line).is_ok_and(|head: Head| head.is_known()) {
+            let is_record = |line: &[u8]| serde_json::from_slice::<Record>(line).is_ok();
+            if read_head(&line).is_ok_and(|head| head.is_known() && head.trial == trial)
+                && is_record(&line)
+            {
                 new.insert(trial, line);
             }
         }
         if !new.is_empty() {
             let text = self.merged(&new)?;
-            if !lease.is_mine() {
-                return Ok(None);
-            }
+            let lost = || embc_data::Error::file(&self.folded, "another process folds it by now");
             embc_data::atomic::write(&self.folded, |file| {
-                file.write_all(&text).map_err(|e| embc_data::Error::io(&self.folded, &e))
+                file.write_all(&text).map_err(|e| embc_data::Error::io(&self.folded, &e))?;
+                if lease.is_mine() { Ok(()) } else { Err(lost()) }
             })?;
-            for (trial, line) in &new {
+            for (trial, line) in new.iter().take_while(|_| lease.is_mine()) {
                 self.remove(trial, line)?;
-            }
-        }
-        // What killed processes were writing.
-        for file in std::fs::read_dir(&self.files).into_iter().flatten().flatten() {
-            let name = file.file_name();
-            if name != FOLD && name.to_string_lossy().starts_with('.') {
-                let _ = std::fs::remove_file(file.path());
             }
         }
         drop(lease);
@@ -166,11 +168,30 @@ impl Results {
         Ok(Some(new.len()))
     }
 
+    /// Puts back what was on its way out when its process was killed, and removes what others were
+    /// writing when they were, a term ago.
+    fn sweep_up(&self, term: Duration) {
+        let time = |path: &Path| path.metadata().and_then(|file| file.modified()).ok();
+        let now = time(&self.files.join(FOLD));
+        for file in std::fs::read_dir(&self.files).into_iter().flatten().flatten() {
+            let (path, name) = (file.path(), file.file_name().to_string_lossy().into_owned());
+            let age = || now?.duration_since(time(&path)?).ok();
+            if let Some(trial) = name.strip_prefix(ASIDE) {
+                if !self.file(trial).exists() {
+                    let _ = std::fs::rename(&path, self.file(trial));
+                }
+                let _ = std::fs::remove_file(&path);
+            } else if name != FOLD && name.starts_with('.') && age().is_some_and(|age| age > term) {
+                let _ = std::fs::remove_file(&path);
+            }
+        }
+    }
+
     /// The JSONL with new records in place of those of the same trials; lines of other versions stay.
     fn merged(&self, new: &BTreeMap<String, Vec<u8>>) -> Result<Vec<u8>> {
         let (mut text, mut all) = (Vec::new(), BTreeMap::new());
         for (number, line) in self.lines()? {
-            let head: Head = serde_json::from_slice(&line).with_context(|| {
+            let head = read_head(&line).with_context(|| {
                 format!("{}:{number}: not a record; remove the line", self.folded.display())
             })?;
             match head.is_known() {
@@ -179,17 +200,20 @@ impl Results {
             }
         }
         all.extend(new.clone());
-        all.values().for_each(|line| text.extend(line));
+        for line in all.values() {
+            text.extend(line.trim_ascii_end());
+            text.push(b'\n');
+        }
         Ok(text)
     }
 
     /// Removes a file that is folded, unless it was written again meanwhile.
     fn remove(&self, trial: &str, line: &[u8]) -> Result<()> {
-        let (path, aside) = (self.file(trial), self.files.join(".folded"));
+        let (path, aside) = (self.file(trial), self.files.join(format!("{ASIDE}{trial}")));
         std::fs::rename(&path, &aside).with_context(|| path.display().to_string())?;
-        if bytes_of(&aside)?.is_some_and(|now| now != line) {
-            // Unless there is a third by now.
-            let _ = std::fs::hard_link(&aside, &path);
+        // Unless there is a third by now.
+        if bytes_of(&aside)?.is_some_and(|now| now != line) && !path.exists() {
+            return std::fs::rename(&aside, &path).with_context(|| path.display().to_string());
         }
         let _ = std::fs::remove_file(&aside);
         Ok(())
@@ -201,8 +225,8 @@ pub struct Book {
     results: Results,
     /// The newest record of each trial, and a hash of its line.
     records: BTreeMap<String, (u64, Record)>,
-    /// The files that were read, and the JSONL as it was.
-    files: BTreeMap<String, Stamp>,
+    /// The files that were read, and whether each is a record; and the JSONL as it was.
+    files: BTreeMap<String, (Stamp, bool)>,
     folded: Option<Stamp>,
     /// Trials recorded since it was opened.
     fresh: BTreeSet<String>,
@@ -236,20 +260,32 @@ impl Book {
 
     fn refresh_file(&mut self, trial: &str) -> Result<()> {
         let path = self.results.file(trial);
-        let Some(stamp) = stamp(&path).filter(|stamp| self.files.get(trial) != Some(stamp)) else {
+        let Some(stamp) = stamp(&path) else {
+            if self.files.remove(trial).is_some() {
+                // It is folded.
+                self.folded = None;
+            }
             return Ok(());
         };
-        let Some(line) = bytes_of(&path)? else { return Ok(()) };
-        let head = serde_json::from_slice::<Head>(&line);
-        match head.and_then(|head| Ok((head.v, serde_json::from_slice::<Record>(&line)?))) {
-            Ok((1 | VERSION, record)) => self.add(&line, record),
-            Ok((v, _)) => skipped(&path.display().to_string(), v),
-            // The machine went down before it was whole.
-            Err(_) => {
-                tracing::warn!("{}: not a whole record; its trial runs again", path.display());
-            }
+        if self.files.get(trial).is_some_and(|(known, _)| *known == stamp) {
+            return Ok(());
         }
-        self.files.insert(trial.into(), stamp);
+        let Some(line) = bytes_of(&path)? else { return Ok(()) };
+        let at = path.display().to_string();
+        let record = match read_head(&line) {
+            Ok(head) if !head.is_known() => {
+                skipped(&at, head.v);
+                None
+            }
+            _ => serde_json::from_slice::<Record>(&line)
+                // The machine went down before it was whole.
+                .inspect_err(|_| tracing::warn!("{at}: not a whole record; its trial runs again"))
+                .ok(),
+        };
+        self.files.insert(trial.into(), (stamp, record.is_some()));
+        if let Some(record) = record {
+            self.add(&line, record);
+        }
         Ok(())
     }
 
@@ -263,7 +299,7 @@ impl Book {
         for (number, line) in self.results.lines()? {
             let at = format!("{path}:{number}");
             let wrong = || format!("{at}: not a record; remove the line");
-            let head: Head = serde_json::from_slice(&line).with_context(wrong)?;
+            let head = read_head(&line).with_context(wrong)?;
             match head.is_known() {
                 true => {
                     let record: Record = serde_json::from_slice(&line).with_context(wrong)?;
@@ -273,7 +309,7 @@ impl Book {
             }
         }
         for (trial, (line, record)) in newest {
-            if !self.files.contains_key(&trial) {
+            if self.files.get(&trial).is_none_or(|(_, is_record)| !is_record) {
                 self.add(&line, record);
             }
         }
@@ -283,7 +319,7 @@ impl Book {
 
     fn add(&mut self, line: &[u8], record: Record) {
         let mut hash = DefaultHasher::new();
-        line.hash(&mut hash);
+        line.trim_ascii_end().hash(&mut hash);
         let hash = hash.finish();
         if self.records.get(&record.trial).is_none_or(|(known, _)| *known != hash) {
             self.fresh.insert(record.trial.clone());

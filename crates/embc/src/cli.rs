@@ -213,7 +213,7 @@ pub struct Sweep {
     pub keep: Keep,
     /// Start workers elsewhere instead, on a folder that they share: each is this command, and takes
     /// trials until none is left
-    #[arg(long, value_name = "WHERE", value_parser = starters(), conflicts_with_all = ["list", "watch", "scores", "rerun"])]
+    #[arg(long, value_name = "WHERE", value_parser = starters(), conflicts_with_all = ["list", "watch", "scores", "rerun", "retry_failed"])]
     pub on: Option<String>,
     /// How many workers
     #[arg(long, value_name = "N", default_value = "1", requires = "on")]

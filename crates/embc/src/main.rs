@@ -14,6 +14,7 @@ use embc_core::cancel::Cancel;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::sync::LazyLock;
+use std::time::{Duration, Instant};
 
 /// Set by Ctrl-C.
 static INTERRUPT: LazyLock<Cancel> = LazyLock::new(Cancel::default);
@@ -37,9 +38,11 @@ fn main() -> ExitCode {
         .with_target(false)
         .with_env_filter(if cli.global.quiet { "error" } else { level })
         .init();
-    // The second Ctrl-C does not wait for the first one's clean end.
-    let _ = ctrlc::set_handler(|| {
-        if interrupted() {
+    // The second Ctrl-C does not wait for the first one's clean end; schedulers may signal a job's
+    // processes twice at once.
+    let mut first: Option<Instant> = None;
+    let _ = ctrlc::set_handler(move || {
+        if first.get_or_insert_with(Instant::now).elapsed() > Duration::from_secs(1) {
             std::process::exit(130);
         }
         INTERRUPT.set();

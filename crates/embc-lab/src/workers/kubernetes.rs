@@ -41,6 +41,11 @@ impl Starter for Kubernetes {
         };
         let resources: Value =
             ["cpu", "memory"].iter().filter_map(|key| Some((*key, value(key)?))).collect();
+        let folder = job.folder()?;
+        let mount = value("mount").unwrap_or(folder);
+        if !job.folder.starts_with(mount) {
+            bail!("mount={mount}: this folder, {folder}, must lie in it");
+        }
         // The image's own program, where the folder is mounted.
         let command: Vec<&str> =
             ["embc"].into_iter().chain(job.line[1..].iter().map(|word| &word[..])).collect();
@@ -48,9 +53,9 @@ impl Starter for Kubernetes {
             "name": "embc",
             "image": needed("image")?,
             "command": command,
-            "workingDir": job.folder()?,
+            "workingDir": folder,
             "resources": { "requests": resources, "limits": resources },
-            "volumeMounts": [{ "name": "shared", "mountPath": value("mount").unwrap_or(job.folder()?) }],
+            "volumeMounts": [{ "name": "shared", "mountPath": mount }],
         });
         let volume =
             json!({ "name": "shared", "persistentVolumeClaim": { "claimName": needed("claim")? } });
@@ -98,7 +103,11 @@ mod tests {
         let pod = &yaml["spec"]["template"]["spec"];
         assert_eq!(pod["containers"][0]["command"][2], "--config");
         assert_eq!(pod["containers"][0]["resources"]["limits"], json!({ "cpu": "4" }));
-        for (extra, why) in [(&["claim=x"][..], "name the image"), (&["imgae=x"], "takes image")] {
+        for (extra, why) in [
+            (&["claim=x"][..], "name the image"),
+            (&["imgae=x"], "takes image"),
+            (&["image=x", "claim=y", "mount=/other"], "must lie in it"),
+        ] {
             assert!(Kubernetes.text(&job(extra)).unwrap_err().to_string().contains(why));
         }
     }

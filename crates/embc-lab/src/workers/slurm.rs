@@ -33,12 +33,13 @@ impl Starter for Slurm {
 #SBATCH --open-mode=append
 #SBATCH --signal=B:USR1@180
 #SBATCH --output="{logs}/%x-%A_%a.log"
-cd {folder} || exit 2
 # Time is nearly up: the worker keeps a checkpoint, and this element goes back into the queue.
-trap 'again=1; kill -TERM "$worker"' USR1
-trap 'kill -TERM "$worker"' TERM
+trap 'again=1; [ -z "$worker" ] || kill -TERM "$worker"' USR1
+trap 'over=1; [ -z "$worker" ] || kill -TERM "$worker"' TERM
+cd {folder} || exit 2
 {line} &
 worker=$!
+[ -z "$again$over" ] || kill -TERM "$worker"
 # A signal ends the waiting, not the worker.
 while :; do
     wait "$worker"

@@ -84,9 +84,11 @@ fn sweep(
         }
         if args.watch {
             match list::watch(&sweep, &terminal)? {
-                true => continue,
-                false => return Ok(Outcome::Interrupted),
+                Outcome::Interrupted => return Ok(Outcome::Interrupted),
+                Outcome::Failed => outcome = Outcome::Failed,
+                Outcome::Fine => {}
             }
+            continue;
         }
         let memory = Memory::free_now();
         let threads = Threads {

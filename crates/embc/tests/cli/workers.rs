@@ -90,12 +90,19 @@ fn records_in_files_count_and_are_folded() {
     sandbox.write("results/smoke.jsonl", format!("{later}{}\n", lines[0]));
     let ran = sandbox.run(&["report", "smoke"]).expect(0, "format version 99 was skipped");
     assert_eq!(ran.stdout, report);
+    // Torn, and of no use; whole but for its end, and without a name.
     sandbox.write(&name(lines[2]), &lines[2][..100]);
+    sandbox.write(&name(lines[1]), lines[1]);
+    sandbox.write("results/smoke.d/abc.json", "{\"v\":2,\"trial\":\"abc\"}\n");
+    // On its way out when its process was killed.
+    let aside = name(lines[3]).replace("smoke.d/", "smoke.d/.folded-").replace(".json", "");
+    std::fs::rename(sandbox.path(&name(lines[3])), sandbox.path(&aside)).unwrap();
     let list = sandbox.run(&["sweep", "--config", "smoke", "--list"]);
     let list = list.expect(0, "not a whole record; its trial runs again").stdout;
-    assert_eq!(list.matches("to do").count(), 1, "{list}");
-    sandbox.run(&["sweep", "--config", "smoke"]).expect(0, "3 of 4 trials are done already");
-    assert!(!sandbox.path("results/smoke.d").exists());
+    assert_eq!(list.matches("to do").count(), 2, "{list}");
+    sandbox.run(&["sweep", "--config", "smoke"]).expect(0, "2 of 4 trials are done already");
+    std::fs::remove_file(sandbox.path("results/smoke.d/abc.json")).expect("it was left alone");
+    std::fs::remove_dir(sandbox.path("results/smoke.d")).expect("all else was folded");
     let text = sandbox.read("results/smoke.jsonl");
     let rest = text.strip_prefix(later).expect("what a later embc wrote stays");
     sandbox.write("results/smoke.jsonl", rest);
@@ -104,7 +111,7 @@ fn records_in_files_count_and_are_folded() {
     assert!(trials.is_sorted_by_key(|trial| trial.to_string()));
 }
 
-/// Two watchers see what a third does, and nobody waits for ever.
+/// Who watches sees what another does, and the same tables in the end.
 #[test]
 fn others_are_watched() {
     let sandbox = sandbox();

@@ -2,6 +2,7 @@
 
 use crate::INTERRUPT;
 use crate::cli::TextOrJson;
+use crate::cmd::Outcome;
 use crate::progress::Terminal;
 use anyhow::Result;
 use embc_data::lease::Holder;
@@ -101,8 +102,8 @@ fn stands(results: &Path, trial: &str) -> (&'static str, String) {
     (state, whereabouts)
 }
 
-/// Says how a sweep goes that others run, until nothing is left to do; false where it is interrupted.
-pub fn watch(sweep: &Sweep<'_>, terminal: &Terminal) -> Result<bool> {
+/// Says how a sweep goes that others run, until nothing is left to do.
+pub fn watch(sweep: &Sweep<'_>, terminal: &Terminal) -> Result<Outcome> {
     let mut said = BTreeSet::new();
     while !INTERRUPT.is_set() {
         sweep.desk.refresh()?;
@@ -113,13 +114,14 @@ pub fn watch(sweep: &Sweep<'_>, terminal: &Terminal) -> Result<bool> {
             }
         }
         if left == 0 {
-            return Ok(true);
+            let failed = sweep.trials()?.iter().any(|(_, state)| *state == State::Failed);
+            return Ok(if failed { Outcome::Failed } else { Outcome::Fine });
         }
         for _ in (0..20).take_while(|_| !INTERRUPT.is_set()) {
             std::thread::sleep(LOOK_AGAIN / 20);
         }
     }
-    Ok(false)
+    Ok(Outcome::Interrupted)
 }
 
 /// Who runs what, who has lost what, and how far it is; and how many trials are left.

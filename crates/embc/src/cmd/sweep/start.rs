@@ -2,7 +2,7 @@
 
 use crate::cli::{Global, Sweep as Args};
 use crate::cmd::Outcome;
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Result, anyhow, bail};
 use embc_data::registry::Registry;
 use embc_lab::bench::Bench;
 use embc_lab::config::Experiment;
@@ -16,6 +16,24 @@ pub fn start(
     args: &Args,
     global: &Global,
 ) -> Result<Outcome> {
+    if args.workers == 0 {
+        bail!("--workers 0: at least one worker is needed");
+    }
+    let starter = workers::find(on).expect("clap knows them");
+    let names: Vec<&str> = experiments.iter().map(|experiment| &experiment.name[..]).collect();
+    let job = Job {
+        name: names.join("-"),
+        workers: args.workers,
+        line: worker()?,
+        folder: std::env::current_dir()?,
+        logs: std::path::absolute(global.results.join(".jobs"))?,
+        extra: args.extra.clone(),
+    };
+    let text = starter.text(&job)?;
+    if args.dry_run {
+        crate::cmd::print(&text)?;
+        return Ok(Outcome::Fine);
+    }
     for experiment in experiments {
         let entry = crate::cmd::entry(registry, &experiment.dataset)?;
         for part in &experiment.by_view() {
@@ -23,28 +41,11 @@ pub fn start(
             Bench::new(entry, &data, global.overcommit).check(part)?;
         }
     }
-    if args.workers == 0 {
-        bail!("--workers 0: at least one worker is needed");
-    }
-    let starter = workers::find(on).expect("clap knows them");
-    let names: Vec<&str> = experiments.iter().map(|experiment| &experiment.name[..]).collect();
-    let results = &global.results;
-    std::fs::create_dir_all(results)
-        .with_context(|| format!("{}: cannot be made", results.display()))?;
-    let job = Job {
-        name: names.join("-"),
-        workers: args.workers,
-        line: worker()?,
-        folder: std::env::current_dir()?,
-        logs: results.canonicalize()?.join(".jobs"),
-        extra: args.extra.clone(),
-    };
-    let started = if args.dry_run { None } else { starter.start(&job)? };
-    match started {
-        None => crate::cmd::print(&starter.text(&job)?)?,
+    match starter.start(&job)? {
+        None => crate::cmd::print(&text)?,
         Some(said) => {
             crate::cmd::print(&(said + "\n"))?;
-            eprintln!("`embc sweep --config {} --list` says who runs what", names.join(" "));
+            eprintln!("the same command with --watch in place of --on says who runs what where");
         }
     }
     Ok(Outcome::Fine)
