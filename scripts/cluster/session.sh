@@ -23,10 +23,10 @@ embc sweep --config cluster --results "$work/alone" -q > "$work/alone.md"
 "$here/slurm.sh" start "$work/slurm"
 
 records() { { cat results/cluster.jsonl results/cluster.d/*.json 2> /dev/null || true; } | wc -l; }
-workers() { pgrep -f " sweep --config cluster$" || true; }
+workers() { pgrep -f " sweep --config cluster($| --data)" || true; }
 # Processes of a node's jobs.
 of_node() {
-    for pid in $(pgrep -f " sweep --config cluster$|slurm_script|slurmstepd" || true); do
+    for pid in $(pgrep -f " sweep --config cluster($| --data)|slurm_script|slurmstepd" || true); do
         if tr '\0' '\n' < "/proc/$pid/environ" 2> /dev/null | grep -qx "SLURMD_NODENAME=$1"; then
             echo "$pid"
         fi
