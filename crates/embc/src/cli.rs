@@ -126,6 +126,7 @@ pub struct Init {
 ///
 ///   embc train --config memcom_ml20m --set scheme.kind=memcom --set budget.compression=[16]
 #[derive(Args)]
+#[command(verbatim_doc_comment)]
 pub struct Train {
     /// The experiment: a path, or a name under configs/
     #[arg(long, value_name = "FILE")]
@@ -167,6 +168,7 @@ pub struct Keep {
 ///   embc sweep --config quickstart --filter 'memcom|full'
 ///   embc sweep --config big --on slurm --workers 32 -- --time=4:00:00 --mem=16G
 #[derive(Args)]
+#[command(verbatim_doc_comment)]
 pub struct Sweep {
     /// The experiments: paths, or names under configs/
     #[arg(long, value_name = "FILE", num_args = 1.., required = true)]
