@@ -62,14 +62,18 @@ impl Holder {
         }
     }
 
-    /// True where its process would be seen here, and is not.
-    fn is_dead(&self) -> bool {
+    /// True where its process would be seen here.
+    fn is_near(&self) -> bool {
         // Where the system hides others' processes, it does so with the first, too.
-        let are_seen = started(1).is_some();
-        are_seen
-            && !self.space.is_empty()
-            && self.space == space()
-            && started(self.pid) != self.started
+        !self.space.is_empty() && self.space == space() && started(1).is_some()
+    }
+
+    fn is_dead(&self) -> bool {
+        self.is_near() && started(self.pid) != self.started
+    }
+
+    fn is_alive(&self) -> bool {
+        self.is_near() && started(self.pid) == self.started
     }
 }
 
@@ -221,6 +225,22 @@ impl Lease {
         let dead = holder.as_ref().is_some_and(Holder::is_dead);
         let stale = dead || silent.as_secs_f64() > term;
         Ok(Some(Seen { holder, held, stale, text, modified }))
+    }
+
+    /// Watches a lease until it is seen that its holder is alive (false), or gone (true): for who asks
+    /// once, and would else take a machine that has died for busy each time.
+    pub fn is_deserted(path: &Path, whole: &Cancel) -> Result<bool> {
+        let Some(first) = Self::look(path)? else { return Ok(true) };
+        while !whole.is_set() {
+            match Self::look(path)? {
+                None => return Ok(true),
+                Some(seen) if seen.stale => return Ok(true),
+                Some(seen) if seen.holder.as_ref().is_some_and(Holder::is_alive) => break,
+                Some(seen) if (&seen.text, seen.modified) != (&first.text, first.modified) => break,
+                Some(_) => std::thread::sleep(Duration::from_millis(100)),
+            }
+        }
+        Ok(false)
     }
 
     /// Whether it still is this process's: to be asked before anything is published.
@@ -391,6 +411,30 @@ mod tests {
         assert_eq!(lease.lost_by.as_ref().unwrap().host, "elsewhere");
         assert!(lease.is_mine());
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn who_asks_once_waits_for_a_sign_of_life() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, go_on) = (folder.path().join("lease"), Cancel::default());
+        others(&path, 0.2);
+        assert!(Lease::is_deserted(&path, &go_on).unwrap() && take(&path).is_some());
+        // Renewed while it is watched.
+        others(&path, 90.0);
+        std::thread::scope(|scope| {
+            let watching = scope.spawn(|| Lease::is_deserted(&path, &go_on).unwrap());
+            while !watching.is_finished() {
+                File::options()
+                    .write(true)
+                    .open(&path)
+                    .unwrap()
+                    .set_modified(SystemTime::now())
+                    .unwrap();
+            }
+            assert!(!watching.join().unwrap());
+        });
+        std::fs::remove_file(&path).unwrap();
+        assert!(Lease::is_deserted(&path, &go_on).unwrap());
     }
 
     #[test]

@@ -109,6 +109,11 @@ impl Claim {
         self.lease.is_lost()
     }
 
+    /// Watches a trial that another process runs until it is seen to be alive, or gone: true.
+    pub fn is_deserted(results: &Path, trial: &str, whole: &Cancel) -> Result<bool> {
+        Ok(Lease::is_deserted(&results.join(".running").join(trial).join(LEASE), whole)?)
+    }
+
     /// The trials that somebody has begun.
     pub fn known(results: &Path) -> BTreeSet<String> {
         let folders = std::fs::read_dir(results.join(".running")).into_iter().flatten().flatten();

@@ -148,6 +148,16 @@ impl Desk {
         Ok(Answer::Run(Box::new(claim), metrics))
     }
 
+    /// The same for who asks once: a trial is busy only where its process is seen to be alive.
+    pub fn ask_once(&self, order: &Order, share: bool, cancel: &Cancel) -> Result<Answer> {
+        match self.ask(order, share, cancel)? {
+            Answer::Busy if Claim::is_deserted(&self.results, &order.id(), cancel)? => {
+                self.ask(order, share, cancel)
+            }
+            answer => Ok(answer),
+        }
+    }
+
     fn is_due_now(&self, id: &str, metrics: &[Metric]) -> Result<bool> {
         let mut book = self.book();
         book.refresh_one(id)?;

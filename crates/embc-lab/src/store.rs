@@ -136,9 +136,12 @@ impl Results {
         if !self.files.is_dir() {
             return Ok(Some(0));
         }
-        let Some(lease) = Lease::take(&self.files.join(FOLD), term, &Cancel::default())? else {
-            return Ok(None);
-        };
+        let (path, none) = (self.files.join(FOLD), Cancel::default());
+        let mut lease = Lease::take(&path, term, &none)?;
+        if lease.is_none() && Lease::is_deserted(&path, &none)? && self.files.is_dir() {
+            lease = Lease::take(&path, term, &none)?;
+        }
+        let Some(lease) = lease else { return Ok(None) };
         self.sweep_up(term);
         let mut new = BTreeMap::new();
         for trial in self.trials() {

@@ -19,6 +19,7 @@ pub fn find(name: &str) -> Option<&'static dyn Starter> {
 }
 
 /// Workers that are wanted.
+#[derive(Clone)]
 pub struct Job {
     /// The experiments' name.
     pub name: String,

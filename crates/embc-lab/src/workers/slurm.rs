@@ -56,7 +56,7 @@ exit "$code"
 
     fn start(&self, job: &Job) -> Result<Option<String>> {
         let most = largest_array()?;
-        let job = &Job { workers: job.workers.min(most), extra: job.extra.clone(), ..copy(job) };
+        let job = &Job { workers: job.workers.min(most), ..job.clone() };
         std::fs::create_dir_all(&job.logs)
             .with_context(|| format!("{}: cannot be made", job.logs.display()))?;
         let script = job.logs.join(format!("{}.sbatch", job.plain_name()));
@@ -68,12 +68,6 @@ exit "$code"
         let (workers, logs) = (job.workers, job.logs.display());
         Ok(Some(format!("job {id}: {workers} workers, whose logs are in {logs}")))
     }
-}
-
-fn copy(job: &Job) -> Job {
-    let (name, line) = (job.name.clone(), job.line.clone());
-    let (folder, logs, extra) = (job.folder.clone(), job.logs.clone(), Vec::new());
-    Job { name, workers: job.workers, line, folder, logs, extra }
 }
 
 /// What a command prints.

@@ -36,7 +36,7 @@ pub fn run(args: &Train, global: &Global) -> Result<Outcome> {
     if let Some(need) = bench.need(&order.spec) {
         terminal.say(&format!("embc: {need}"));
     }
-    let Answer::Run(claim, metrics) = desk.ask(&order, false, &INTERRUPT)? else {
+    let Answer::Run(claim, metrics) = desk.ask_once(&order, false, &INTERRUPT)? else {
         bail!("another process trains this trial; wait for it, or choose another --results");
     };
     let every = *args.keep.checkpoint_every;

@@ -29,7 +29,7 @@ pub fn run(args: &Trial, global: &Global) -> Result<Outcome> {
     let desk = Desk::open(&global.results, &order.experiment, again)?.lasting(*args.keep.lease);
     let terminal = Terminal::new(global.quiet);
     let every = *args.keep.checkpoint_every;
-    let record = match desk.ask(&order, true, &INTERRUPT)? {
+    let record = match desk.ask_once(&order, true, &INTERRUPT)? {
         Answer::Busy => {
             bail!("another process runs this trial; wait for it, or choose another --results")
         }

@@ -127,3 +127,27 @@ fn others_are_watched() {
     let seen = seen.expect(0, "smoke: 4 of 4 trials are done, 0 running");
     assert_eq!(seen.stdout, table);
 }
+
+/// A machine that died while it ran a trial, and one while it folded: nobody has seen them before.
+#[test]
+fn what_a_dead_machine_holds_is_taken_over_by_who_asks_once() {
+    let sandbox = sandbox();
+    let dead = r#"{"token":"x","host":"gone","pid":7,"since":0,"term":0.3,"space":"","started":1}"#;
+    sandbox.run(&["sweep", "--config", "smoke"]).fine();
+    let line = sandbox.read("results/smoke.jsonl").lines().next().unwrap().to_string();
+    let trial =
+        serde_json::from_str::<Value>(&line).unwrap()["trial"].as_str().unwrap().to_string();
+    sandbox.write(&format!("results/smoke.d/{trial}.json"), line + "\n");
+    sandbox.write("results/smoke.d/.fold", dead);
+    sandbox.run(&["sweep", "--config", "smoke"]).fine();
+    assert!(!sandbox.path("results/smoke.d").exists(), "it was folded");
+
+    let list = sandbox.run(&["sweep", "--config", "smoke", "--list"]).fine().stdout;
+    for id in list.lines().map(|line| line.split(' ').next().unwrap()) {
+        sandbox.write(&format!("results/.running/{id}/lease"), dead);
+    }
+    sandbox.run(&["train", "--config", "smoke"]).fine();
+    let order = sandbox.run(&["sweep", "--config", "smoke", "--list", "--format", "json"]).fine();
+    sandbox.write("trial.json", order.stdout.lines().last().unwrap());
+    sandbox.run(&["trial", "trial.json", "--rerun"]).fine();
+}
