@@ -3,7 +3,7 @@
 import json
 import sys
 
-VOLATILE = ["train_examples_per_s", "build_s", "wall_s", "peak_rss_bytes", "threads", "jobs", "started", "finished"]
+VOLATILE = ["train_examples_per_s", "build_s", "wall_s", "parent", "peak_rss_bytes", "threads", "jobs", "started", "finished"]
 
 
 def records(path):

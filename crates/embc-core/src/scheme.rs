@@ -325,6 +325,11 @@ pub trait Scheme: Sync {
     fn version(&self) -> u32 {
         1
     }
+    /// What it is until training ends, bit for bit, where it becomes itself only then: `full` for codes
+    /// of a trained table. Trials of one parent share its training.
+    fn parent(&self) -> Option<&'static str> {
+        None
+    }
     /// All knobs with their defaults.
     fn defaults(&self) -> Knobs {
         Knobs::new()

@@ -88,10 +88,12 @@ pub struct Position {
 pub struct Checkpoint {
     /// Where it stood.
     pub at: Position,
-    /// Everything of the net.
+    /// Everything of the net; of one that is trained, the weights.
     pub net: Box<dyn Tensors + Send>,
     /// The best point's weights, where the net's are others.
     pub best: Option<Saved>,
+    /// It was handed to [`Observer::trained`]: only stages and the test are to come.
+    pub trained: bool,
 }
 
 /// What a run leaves behind, beside the weights of the selected epoch.
@@ -150,6 +152,8 @@ pub trait Observer: Send {
     /// The scores of a batch of the test split: [B], or [B × outputs] of classes and of queries
     /// over items.
     fn scores(&mut self, _batch: &Batch, _scores: &[f32]) {}
+    /// Training is over, and the net has the selected weights: what stages and the test go on from.
+    fn trained(&mut self, _at: &Position, _net: &mut Net) {}
     /// A checkpoint to keep: it was wanted, or the run is cancelled.
     fn checkpoint(&mut self, _at: &Position, _net: &mut Net, _best: Option<&Saved>) {}
 }
@@ -174,10 +178,11 @@ fn trial(
     from: Option<Checkpoint>,
     observer: &mut dyn Observer,
 ) -> Result<Outcome, Stop> {
-    let (mut at, mut best) = (Position::default(), None);
+    let (mut at, mut best, mut trained) = (Position::default(), None, false);
     if let Some(from) = from {
-        state::restore(net, &*from.net, What::Everything).expect("saved from such a net");
-        (at, best) = (from.at, from.best);
+        let what = if from.trained { What::Weights } else { What::Everything };
+        state::restore(net, &*from.net, what).expect("saved from such a net");
+        (at, best, trained) = (from.at, from.best, from.trained);
     }
     let steps_per_epoch = data.shape().train_rows.div_ceil(settings.batch as u64);
     let (s, most) = (settings, settings.max_steps);
@@ -185,8 +190,11 @@ fn trial(
     let all_steps = most.map_or(all_steps, |most| most.min(all_steps));
     let (rates, resumable) = (s.lr_schedule.map(|schedule| (schedule, all_steps)), true);
     let mut run = Run { net, data, s, observer, steps_per_epoch, most, rates, at, best, resumable };
-    run.epochs(settings.epochs)?;
-    run.take_best();
+    if !trained {
+        run.epochs(settings.epochs)?;
+        run.take_best();
+        run.observer.trained(&run.at, run.net);
+    }
     // What follows is short, or else starts anew from the last epoch's end.
     run.resumable = false;
     let mut changed = false;

@@ -4,6 +4,7 @@ use crate::blueprint::{self, Full};
 use crate::checkpoint::{Claim, Keeper};
 use crate::memory::Memory;
 use crate::order::Order;
+use crate::parent::Parent;
 use crate::plan::Trial;
 use crate::provenance::{host, peak_rss, program, reset_peak_rss};
 use crate::record::{self, Record, Status, TableCensus};
@@ -62,6 +63,8 @@ pub struct Running<'a> {
     pub memory: &'a Memory,
     /// The right to run it, and where its checkpoints go.
     pub claim: &'a Claim,
+    /// What it shares its training with others by.
+    pub parent: Option<&'a Parent>,
     /// Between checkpoints inside an epoch.
     pub every: Duration,
     /// Ends it, with a checkpoint.
@@ -157,13 +160,18 @@ impl<'a> Bench<'a> {
         net.model.params(&mut |param| record.model_params += param.value().len() as u64);
         let settings = self.settings(spec, metrics, running.cancel);
         record.evaluated = metrics.to_vec();
-        let (mut keeper, from) = Keeper::new(running.claim, running.every, watcher);
+        let (mut keeper, from) = Keeper::new(running, metrics, watcher);
         let id = self.several.then_some(&record.trial[..]);
         keeper.scores = self.scores.as_ref().map(|to| to.open(id));
+        let left = keeper.trained.map_or(self.most_examples(&settings), |_| 0);
         let done = from.as_ref().map_or(0, |from| from.at.step * settings.batch as u64);
-        keeper.watcher.begin(done, self.most_examples(&settings), &settings);
+        keeper.watcher.begin(done.min(left), left, &settings);
         let result = train::run(&mut net, self.data as &dyn Data, &settings, from, &mut keeper);
         record.train_examples_per_s = keeper.examples_per_second();
+        record.parent = running.parent.zip(keeper.trained).map(|(parent, took)| record::ParentOf {
+            trial: parent.id().into(),
+            wall_s: took.seconds,
+        });
         record.wall_s = record.build_s + keeper.seconds();
         record.peak_rss_bytes = peak_rss();
         record.finished = now(SystemTime::now());
@@ -295,6 +303,7 @@ impl<'a> Bench<'a> {
             train_examples_per_s: 0.0,
             build_s: 0.0,
             wall_s: 0.0,
+            parent: None,
             peak_rss_bytes: 0,
             threads: rayon::current_num_threads(),
             jobs: 1,

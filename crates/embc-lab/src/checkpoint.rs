@@ -4,6 +4,8 @@
 //! two checkpoints. One whose checksum does not match is passed over for the one before. All of it goes
 //! when the trial has its record.
 
+use crate::bench::Running;
+use crate::parent::{Parent, Took};
 use crate::record::Program;
 use crate::scores::Scores;
 use crate::tensors::{Stored, write};
@@ -11,6 +13,7 @@ use crate::watch::Watcher;
 use anyhow::{Context, Result, bail};
 use embc_core::batch::{Batch, Split};
 use embc_core::cancel::Cancel;
+use embc_core::metric::Metric;
 use embc_core::net::Net;
 use embc_core::state::{HasState, Saved};
 use embc_core::train::{Checkpoint, Observer, Position, Validation};
@@ -185,13 +188,7 @@ impl Claim {
     fn read(&self, path: &Path) -> Result<(Checkpoint, f64)> {
         let stored = Stored::checked(path)?;
         let meta = stored.meta()?;
-        if meta["version"] != VERSION || meta["trial"] != self.trial {
-            bail!("of another format or trial");
-        }
-        if meta["program"] != json!(self.program) || meta["executable"] != executable(&self.program)
-        {
-            bail!("of another build of embc, whose numbers may differ");
-        }
+        is_of_this_build(&meta, &self.trial, &self.program)?;
         let at: Position = serde_json::from_value(meta["at"].clone())?;
         let best: Saved = stored
             .names()
@@ -200,7 +197,7 @@ impl Claim {
             .collect();
         let best = (!best.is_empty()).then_some(best);
         let seconds = meta["seconds"].as_f64().unwrap_or(0.0);
-        Ok((Checkpoint { at, net: Box::new(stored), best }, seconds))
+        Ok((Checkpoint { at, net: Box::new(stored), best, trained: false }, seconds))
     }
 
     fn write(&self, at: &Position, net: &mut Net, best: Option<&Saved>, s: f64) -> Result<()> {
@@ -208,10 +205,9 @@ impl Claim {
             // That of who has taken it over is newer.
             return Ok(());
         }
-        let meta = json!({
-            "version": VERSION, "trial": self.trial, "program": self.program,
-            "executable": executable(&self.program), "seconds": s, "at": at,
-        });
+        let mut meta = stamp(&self.trial, &self.program);
+        meta["seconds"] = json!(s);
+        meta["at"] = json!(at);
         let [last, previous] = FILES.map(|name| self.folder.join(name));
         if last.exists() {
             std::fs::rename(&last, previous)?;
@@ -223,6 +219,24 @@ impl Claim {
             }
         })
     }
+}
+
+/// What a file of a trial's tensors begins with.
+pub(crate) fn stamp(trial: &str, program: &Program) -> Value {
+    json!({
+        "version": VERSION, "trial": trial, "program": program, "executable": executable(program),
+    })
+}
+
+/// Refuses a file whose numbers may not be those of this build's trial.
+pub(crate) fn is_of_this_build(meta: &Value, trial: &str, program: &Program) -> Result<()> {
+    if meta["version"] != VERSION || meta["trial"] != trial {
+        bail!("of another format or trial");
+    }
+    if meta["program"] != json!(program) || meta["executable"] != executable(program) {
+        bail!("of another build of embc, whose numbers may differ");
+    }
+    Ok(())
 }
 
 /// What tells builds apart whose revision does not: size and time of the executable.
@@ -256,16 +270,33 @@ pub struct Keeper<'a> {
     said: bool,
     /// Where the scores of the test rows go.
     pub scores: Option<Scores<'a>>,
+    /// Where the trained net is kept for others, with its curve of these metrics.
+    parent: Option<(&'a Parent, &'a [Metric])>,
+    /// What the parent took to train, where this trial goes on from it.
+    pub trained: Option<Took>,
 }
 
 impl<'a> Keeper<'a> {
     /// A keeper, and where to go on from.
     pub fn new(
-        claim: &'a Claim,
-        every: Duration,
+        running: &Running<'a>,
+        metrics: &'a [Metric],
         watcher: &'a mut dyn Watcher,
     ) -> (Self, Option<Checkpoint>) {
-        let (from, before) = claim.resume().unzip();
+        let Running { parent, every, .. } = *running;
+        let of_parent = parent.and_then(|parent| parent.claim.as_ref());
+        let claim = of_parent.unwrap_or(running.claim);
+        let (mut trained, mut before) = (None, None);
+        let from = match parent.and_then(|parent| parent.read(metrics)) {
+            Some(parent) => {
+                trained = Some(parent.took);
+                Some(parent.checkpoint)
+            }
+            None => claim.resume().map(|(from, seconds)| {
+                before = Some(seconds);
+                from
+            }),
+        };
         let now = Instant::now();
         let keeper = Self {
             watcher,
@@ -279,12 +310,17 @@ impl<'a> Keeper<'a> {
             since: now,
             said: false,
             scores: None,
+            parent: parent.map(|parent| (parent, metrics)),
+            trained,
         };
         (keeper, from)
     }
 
     /// Training examples a second, evaluation left out.
     pub fn examples_per_second(&self) -> f64 {
+        if let Some(took) = self.trained {
+            return took.examples_per_s;
+        }
         self.examples as f64 / self.training.as_secs_f64().max(1e-9)
     }
 
@@ -318,6 +354,13 @@ impl Observer for Keeper<'_> {
     }
     fn scores(&mut self, batch: &Batch, scores: &[f32]) {
         self.scores.iter_mut().for_each(|into| into.add(batch, scores));
+    }
+    fn trained(&mut self, at: &Position, net: &mut Net) {
+        let Some((parent, metrics)) = self.parent else { return };
+        let took = Took { seconds: self.seconds(), examples_per_s: self.examples_per_second() };
+        if let Err(error) = parent.write(at, net, metrics, took) {
+            self.watcher.say(&format!("each of its family trains by itself: {error:#}"));
+        }
     }
     /// At the ends of epochs more often, but not where they last seconds.
     fn wants_checkpoint(&mut self, epoch_ends: bool) -> bool {

@@ -116,7 +116,8 @@ impl Desk {
         again && !book.is_fresh(id)
     }
 
-    fn claim(&self, id: &str, cancel: &Cancel) -> Result<Option<Claim>> {
+    /// Claims a trial, whatever its record says; none where another process has it.
+    pub(crate) fn claim(&self, id: &str, cancel: &Cancel) -> Result<Option<Claim>> {
         Claim::take(&self.results, id, program(), self.term, cancel)
     }
 

@@ -1,20 +1,72 @@
 //! Who runs trials. Workers pull them from a desk, so that an executor only has to start workers.
 
 use crate::bench::{Bench, Ended, Running};
+use crate::checkpoint::Claim;
 use crate::desk::{Answer, Desk};
 use crate::memory::Memory;
 use crate::order::Order;
+use crate::parent::{Families, Parent};
 use crate::record::{Record, Status};
 use crate::watch::{Audience, Watcher};
 use anyhow::Result;
 use embc_core::cancel::Cancel;
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
-use std::sync::Mutex;
+use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
 /// How long to wait for other processes' trials before looking again: at first, and after a while.
 const LOOK_AGAIN: [Duration; 2] = [Duration::from_millis(300), Duration::from_secs(3)];
+
+/// Orders that nobody of this process runs.
+struct Queue {
+    /// The orders, and how many trials have ended.
+    orders: Mutex<(VecDeque<Order>, u64)>,
+    one_ended: Condvar,
+    families: Families,
+}
+
+impl Queue {
+    fn new(orders: Vec<Order>, desk: &Desk) -> Self {
+        let families = Families::of(&orders, desk);
+        Self { orders: Mutex::new((orders.into(), 0)), one_ended: Condvar::new(), families }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, (VecDeque<Order>, u64)> {
+        self.orders.lock().expect("never held for long")
+    }
+
+    /// The next order, how many are left, and how many trials have ended.
+    fn next(&self) -> Option<(Order, usize, u64)> {
+        let mut held = self.lock();
+        Some((held.0.pop_front()?, held.0.len(), held.1))
+    }
+
+    /// Puts an order off.
+    fn later(&self, order: Order) {
+        self.lock().0.push_back(order);
+    }
+
+    /// Waits until another trial has ended here since `ended` had, or for a pause.
+    fn wait(&self, ended: u64, pause: Duration) {
+        let unchanged = |held: &mut (_, u64)| held.1 == ended;
+        let wait = self.one_ended.wait_timeout_while(self.lock(), pause, unchanged);
+        drop(wait.expect("never held for long"));
+    }
+
+    /// A trial is over: those of its family come next, so that its parent can go.
+    fn ended(&self, order: &Order, desk: &Desk) {
+        let waited_for = self.families.leaves(order, desk);
+        let mut held = self.lock();
+        if waited_for {
+            let parent = order.spec.parent();
+            held.0.make_contiguous().sort_by_key(|order| order.spec.parent() != parent);
+        }
+        held.1 += 1;
+        drop(held);
+        self.one_ended.notify_all();
+    }
+}
 
 /// Runs trials somewhere.
 pub trait Executor {
@@ -50,7 +102,7 @@ impl Executor for Threads<'_> {
         let fit = self.memory.free() / largest.map_or(1, |need| need.total().max(1));
         let (jobs, threads) = self.jobs_and_threads(orders.len().min(fit as usize));
         self.audience.round(orders.len(), jobs);
-        let queue = Mutex::new(VecDeque::from(orders));
+        let queue = Queue::new(orders, desk);
         std::thread::scope(|scope| {
             let work = || {
                 // One that cannot go on stops the others, so that its error is seen.
@@ -83,76 +135,92 @@ impl<'a> Threads<'a> {
     }
 
     /// Takes orders from the queue until it is empty.
-    fn work(
-        &self,
-        queue: &Mutex<VecDeque<Order>>,
-        desk: &Desk,
-        jobs: usize,
-        threads: usize,
-    ) -> Result<()> {
+    fn work(&self, queue: &Queue, desk: &Desk, jobs: usize, threads: usize) -> Result<()> {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build()?;
         let mut watcher = self.audience.watcher();
-        // Trials in a row that another process runs.
+        // Trials in a row that others run.
         let (mut busy, mut pause) = (0, LOOK_AGAIN[0]);
         while !self.cancel.is_set() {
-            let next = |queue: &mut VecDeque<Order>| (queue.pop_front(), queue.len());
-            let (Some(order), left) = next(&mut queue.lock().expect("never held for long")) else {
-                break;
-            };
-            let answer = desk.ask(&order, self.bench.scores.is_none(), &self.cancel)?;
-            if !matches!(answer, Answer::Busy) {
-                (busy, pause) = (0, LOOK_AGAIN[0]);
-            }
-            match answer {
-                Answer::Busy => {
-                    queue.lock().expect("never held for long").push_back(order);
-                    busy += 1;
-                    if busy > left {
-                        self.audience.waits(left + 1);
-                        std::thread::sleep(pause);
-                        // Hundreds may wait for the last trial of a round.
-                        (busy, pause) = (0, (2 * pause).min(LOOK_AGAIN[1]));
-                    }
+            let Some((order, left, ended)) = queue.next() else { break };
+            let Some((answer, parent)) = self.ask(&order, queue, desk)? else {
+                queue.later(order);
+                busy += 1;
+                if busy > left {
+                    self.audience.waits(left + 1);
+                    queue.wait(ended, pause);
+                    // Hundreds may wait for the last trial of a round.
+                    (busy, pause) = (0, (2 * pause).min(LOOK_AGAIN[1]));
                 }
-                Answer::Done => self.audience.passed(),
+                continue;
+            };
+            (busy, pause) = (0, LOOK_AGAIN[0]);
+            let (claim, metrics) = match answer {
+                Answer::Run(claim, metrics) => (claim, metrics),
                 Answer::Shared(record) => {
                     watcher.next(&order.name());
                     let owner = desk.owner(&record.trial).unwrap_or_default();
                     watcher.end(&format!("trained already, in {owner}"), false);
+                    queue.ended(&order, desk);
+                    continue;
                 }
-                Answer::Run(claim, metrics) => {
-                    watcher.next(&order.name());
-                    let running = Running {
-                        memory: self.memory,
-                        claim: &claim,
-                        every: self.checkpoint_every,
-                        cancel: claim.cancel(),
-                    };
-                    let run = || self.bench.run(&order, &metrics, &running, &mut *watcher);
-                    let kept = match pool.install(run) {
-                        Ended::Cancelled if !claim.is_lost() => break,
-                        Ended::Cancelled => false,
-                        // The net is dropped: its memory is another trial's already.
-                        Ended::Recorded(record, _) => {
-                            let record = Record { jobs, ..*record };
-                            self.end(&order, record, *claim, desk, &mut *watcher)?
-                        }
-                    };
-                    if !kept {
-                        watcher.end("lost: another process has taken it over", false);
-                        queue.lock().expect("never held for long").push_back(order);
-                    }
+                Answer::Done | Answer::Busy => {
+                    self.audience.passed();
+                    queue.ended(&order, desk);
+                    continue;
+                }
+            };
+            watcher.next(&order.name());
+            let running = Running {
+                memory: self.memory,
+                claim: &claim,
+                parent: parent.as_ref(),
+                every: self.checkpoint_every,
+                cancel: claim.cancel(),
+            };
+            let run = || self.bench.run(&order, &metrics, &running, &mut *watcher);
+            let kept = match pool.install(run) {
+                Ended::Cancelled if !claim.is_lost() => break,
+                Ended::Cancelled => false,
+                // The net is dropped: its memory is another trial's already.
+                Ended::Recorded(record, _) => {
+                    let record = Record { jobs, ..*record };
+                    parent.and_then(|parent| parent.claim).into_iter().for_each(Claim::done);
+                    self.end(&order, record, *claim, desk, &mut *watcher)?
+                }
+            };
+            match kept {
+                true => queue.ended(&order, desk),
+                false => {
+                    watcher.end("lost: another process has taken it over", false);
+                    queue.later(order);
                 }
             }
         }
         Ok(())
     }
 
+    /// Asks the desk for a trial, and for its parent; none where either is busy.
+    fn ask(
+        &self,
+        order: &Order,
+        queue: &Queue,
+        desk: &Desk,
+    ) -> Result<Option<(Answer, Option<Parent>)>> {
+        let answer = desk.ask(order, self.bench.scores.is_none(), &self.cancel)?;
+        Ok(match answer {
+            Answer::Busy => None,
+            Answer::Run(..) => {
+                queue.families.parent(order, desk, &self.cancel)?.map(|parent| (answer, parent))
+            }
+            _ => Some((answer, None)),
+        })
+    }
+
     fn end(
         &self,
         order: &Order,
         mut record: Record,
-        claim: crate::checkpoint::Claim,
+        claim: Claim,
         desk: &Desk,
         watcher: &mut dyn Watcher,
     ) -> Result<bool> {

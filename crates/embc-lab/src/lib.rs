@@ -27,6 +27,7 @@ pub mod machine;
 pub mod memory;
 pub mod order;
 pub mod overrides;
+pub mod parent;
 pub mod plan;
 pub mod predict;
 pub mod provenance;

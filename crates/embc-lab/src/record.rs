@@ -57,6 +57,15 @@ pub struct Program {
     pub dirty: bool,
 }
 
+/// A training that a trial went on from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ParentOf {
+    /// Its id as a trial, without what follows training.
+    pub trial: String,
+    /// Seconds that it took.
+    pub wall_s: f64,
+}
+
 /// The collisions of one table.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct TableCensus {
@@ -144,8 +153,11 @@ pub struct Record {
     /// Seconds that building the tables took, an allocation that reads the data included.
     #[serde(default)]
     pub build_s: f64,
-    /// Seconds from the first initial value to the last test score.
+    /// Seconds from the first initial value to the last test score; without its parent's.
     pub wall_s: f64,
+    /// The training that it went on from, where another trial had done it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<ParentOf>,
     /// Most bytes that the process held; 0 where trials ran side by side.
     pub peak_rss_bytes: u64,
     /// Threads of the trial.
@@ -195,6 +207,11 @@ impl Record {
         let share = |part: &str| split[part].as_f64().unwrap_or_default();
         let train = 1.0 - share("valid") - share("test");
         data.splits_by_seed().then(|| share(key.split('/').next().unwrap_or_default()) / train)
+    }
+
+    /// Seconds from the first initial value to the last test score, its parent's included.
+    pub fn whole_s(&self) -> f64 {
+        self.wall_s + self.parent.as_ref().map_or(0.0, |parent| parent.wall_s)
     }
 
     /// What decided its numbers, the seed and what a seed draws aside: equal for the seeds of a cell.
@@ -308,6 +325,9 @@ impl Record {
                     self.epochs,
                     self.wall_s
                 );
+                if self.parent.is_some() {
+                    text += " after a training that it shares";
+                }
                 if let Some((done, planned)) = self.clusterings().filter(|(done, all)| done < all) {
                     text += &format!("; {done} of {planned} clusterings before the picked epoch");
                 }

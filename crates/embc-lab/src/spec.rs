@@ -211,6 +211,23 @@ impl TrialSpec {
         Self { data: data.clone(), task: Task::of(label, examples), ..self.clone() }
     }
 
+    /// The trial that it is until training ends, without what follows: narrower storage, and codes of
+    /// a trained table. Itself where nothing does.
+    pub fn parent(&self) -> Self {
+        let mut parent = self.clone();
+        let scheme = &mut parent.scheme;
+        if let Some(kind) = scheme::find(&scheme.kind).and_then(|scheme| scheme.parent()) {
+            let full_dim = scheme.full_dim;
+            let (quantize, of, allocation) = Default::default();
+            let (kind, knobs, budget) = (kind.into(), Knobs::new(), None);
+            *scheme = SchemeSpec { kind, knobs, quantize, budget, of, allocation, full_dim };
+        } else if scheme.budget.as_ref().is_none_or(|(axis, _)| axis != "bytes") {
+            // In bytes, narrower values are more values, which train otherwise.
+            scheme.quantize = Storage::Fp32;
+        }
+        parent
+    }
+
     /// The canonical form: defaults left out, numbers as short as they read, keys sorted.
     pub fn canonical(&self) -> Value {
         let mut spec = self.clone();

@@ -161,7 +161,8 @@ pub fn one(
     terminal: &Terminal,
 ) -> Result<Option<(Record, Option<Box<Net>>)>> {
     let memory = Memory::free_now();
-    let running = Running { memory: &memory, claim: &claim, every, cancel: claim.cancel() };
+    let running =
+        Running { memory: &memory, claim: &claim, parent: None, every, cancel: claim.cancel() };
     let mut watcher = terminal.watcher();
     let taken_over = || anyhow!("{}: another process has taken this trial over", order.name());
     watcher.next(&order.name());

@@ -244,7 +244,7 @@ fn times(grid: &Grid<'_>) -> Result<String> {
             record.seed.to_string(),
             record.threads.to_string(),
             format!("{:.1}", record.build_s),
-            format!("{:.1}", record.wall_s / 60.0),
+            format!("{:.1}", record.whole_s() / 60.0),
             count(record.train_examples_per_s as u64),
             match record.peak_rss_bytes {
                 0 => "–".into(),

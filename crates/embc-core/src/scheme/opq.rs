@@ -58,6 +58,9 @@ impl Scheme for OptimisedProduct {
             ],
         }
     }
+    fn parent(&self) -> Option<&'static str> {
+        Some("full")
+    }
     fn defaults(&self) -> Knobs {
         defaults::<Knob>()
     }

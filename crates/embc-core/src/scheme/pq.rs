@@ -45,6 +45,9 @@ impl Scheme for ProductQuantisation {
             ],
         }
     }
+    fn parent(&self) -> Option<&'static str> {
+        Some("full")
+    }
     fn defaults(&self) -> Knobs {
         defaults::<Knob>()
     }

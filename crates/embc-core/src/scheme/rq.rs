@@ -56,6 +56,9 @@ impl Scheme for ResidualQuantisation {
             ],
         }
     }
+    fn parent(&self) -> Option<&'static str> {
+        Some("full")
+    }
     fn defaults(&self) -> Knobs {
         defaults::<Knob>()
     }

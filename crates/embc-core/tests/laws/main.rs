@@ -304,6 +304,19 @@ fn a_build_depends_on_its_stream_alone() {
 }
 
 #[test]
+fn until_training_ends_a_scheme_is_its_parent() {
+    for (scheme, knobs) in variants() {
+        let Some(kind) = scheme.parent() else { continue };
+        let parent = embc_core::scheme::find(kind).unwrap();
+        assert_eq!(parent.parent(), None, "{kind} trains as itself");
+        let state = |plan: &Plan| save(&mut build(plan, 3), What::Everything);
+        let ours = state(&plan(scheme, &knobs, 50, 8, 2.0).expect("feasible"));
+        let theirs = state(&plan(parent, &Knobs::new(), 50, 8, 1.0).expect("feasible"));
+        assert_eq!(ours, theirs, "{}", scheme.name());
+    }
+}
+
+#[test]
 fn wrong_knobs_are_refused_and_all_entries_are_documented() {
     for &scheme in SCHEMES {
         let wrong = serde_json::from_str(r#"{"no_such_knob": 1}"#).unwrap();

@@ -44,7 +44,7 @@ impl Reference {
             return cell.summary(&self.metric);
         }
         let ok = cell.records.iter().filter(|record| record.status == Status::Ok);
-        Summary::of(&[ok.map(|record| record.wall_s).reduce(f64::min)?])
+        Summary::of(&[ok.map(|record| record.whole_s()).reduce(f64::min)?])
     }
 
     /// How much better ours is, if by more than the tolerance and two standard errors: over seeds,

@@ -84,6 +84,7 @@ pub fn bare(mut records: Vec<Value>) -> Vec<Value> {
         "train_examples_per_s",
         "build_s",
         "wall_s",
+        "parent",
         "peak_rss_bytes",
         "threads",
         "jobs",

@@ -44,6 +44,8 @@ columns = 2
 finetune = 1
 [[scheme]]
 kind = "memcom"
+[[scheme]]
+kind = "memcom"
 quantize = "int8"
 [[scheme]]
 kind = "reduce_dim"
@@ -169,6 +171,26 @@ fn killed_at_twenty_random_moments() {
     }
 }
 
+/// Full with pq, and memcom with its narrow form: a training each, and a seed.
+#[test]
+fn families_are_trained_once_to_the_bits_of_each_alone() {
+    let (together, alone) = (sandbox(), sandbox());
+    let expect = undisturbed(&together);
+    let shared = records(&together).iter().filter(|record| !record["parent"].is_null()).count();
+    assert_eq!(shared, 4, "one of each two");
+    assert!(!together.path("results/.parents").exists(), "nothing is left behind");
+    let orders = alone.run(&["sweep", "--config", "smoke", "--list", "--format", "json"]).fine();
+    for order in orders.stdout.lines() {
+        alone.write("order.json", order);
+        alone.run(&["trial", "order.json"]).fine();
+    }
+    // Which folds them.
+    alone.run(&SWEEP).fine();
+    let trials = records(&alone);
+    assert!(trials.iter().all(|record| record["parent"].is_null()));
+    assert_eq!(bare(trials), expect);
+}
+
 /// Ctrl-C inside a trial, and the checkpoint that it leaves.
 fn interrupted(sandbox: &Sandbox) -> PathBuf {
     let mut child = start(sandbox, &["--jobs", "1", "--filter", "cce"]);
@@ -234,7 +256,7 @@ fn a_trial_that_panics_is_recorded_and_the_rest_go_on() {
     sandbox.run(&SWEEP).expect(1, "smoke: 1 trials failed:");
     let all = records(&sandbox);
     let failed: Vec<&Value> = all.iter().filter(|r| r["status"] == "error").collect();
-    assert_eq!((failed.len(), all.len()), (1, 12));
+    assert_eq!((failed.len(), all.len()), (1, 14));
     let error = failed[0]["error"].as_str().unwrap();
     assert!(error.starts_with("panicked, which is a bug: ") && error.contains("table0"), "{error}");
     sandbox.run(&[&SWEEP[..], &["--retry-failed"]].concat()).fine();
@@ -324,21 +346,21 @@ fn failures_are_kept_and_retried_when_asked() {
     let config = CONFIG.replace("lr = 0.01", "lr = 1e30").replace("adamw", "sgd");
     sandbox.write("configs/smoke.toml", config);
     let sweep = ["sweep", "--config", "smoke", "--jobs", "1", "--filter", "full|memcom"];
-    let ran = sandbox.run(&sweep).expect(1, "smoke: 4 trials failed:");
+    let ran = sandbox.run(&sweep).expect(1, "smoke: 6 trials failed:");
     let error = records(&sandbox)[0]["error"].to_string();
     assert!(error.contains("is not finite at step") && error.contains("first seen in"), "{error}");
     assert!(ran.stdout.contains("failed"), "{}", ran.stdout);
-    let again = sandbox.run(&sweep).expect(1, "4 failed before: --retry-failed runs them again");
+    let again = sandbox.run(&sweep).expect(1, "6 failed before: --retry-failed runs them again");
     assert!(again.stderr.contains("full, seed 2: the training loss"), "{}", again.stderr);
-    assert_eq!(records(&sandbox).len(), 4);
+    assert_eq!(records(&sandbox).len(), 6);
     let list = sandbox.run(&[&sweep[..], &["--list"]].concat()).fine().stdout;
-    assert_eq!(list.matches("failed").count(), 4, "{list}");
+    assert_eq!(list.matches("failed").count(), 6, "{list}");
     let one = sandbox.run(&[&sweep[..], &["--retry-failed", "--fail-fast"]].concat());
-    let one = one.expect(1, "[1/4] ").stderr;
-    assert!(!one.contains("[2/4] "), "one more, and then it stopped: {one}");
-    let all = sandbox.run(&[&sweep[..], &["--retry-failed"]].concat()).expect(1, "[4/4] ").stderr;
-    assert!(!all.contains("[5/"), "each once: {all}");
-    assert_eq!(records(&sandbox).len(), 4);
+    let one = one.expect(1, "[1/6] ").stderr;
+    assert!(!one.contains("[2/6] "), "one more, and then it stopped: {one}");
+    let all = sandbox.run(&[&sweep[..], &["--retry-failed"]].concat()).expect(1, "[6/6] ").stderr;
+    assert!(!all.contains("[7/"), "each once: {all}");
+    assert_eq!(records(&sandbox).len(), 6);
 }
 
 #[test]
@@ -412,5 +434,5 @@ fn a_grid_of_ten_thousand_lists_at_once() {
     sandbox.write("configs/smoke.toml", config.replace("[4]", "[2, 3, 4]"));
     sandbox.run(&["data", "ingest", "synth"]).fine();
     let list = sandbox.run(&["sweep", "--config", "smoke", "--list"]).fine().stdout;
-    assert_eq!(list.lines().count(), 10_000);
+    assert_eq!(list.lines().count(), 11_875);
 }
