@@ -11,8 +11,10 @@ use embc_data::init::{Asked, init};
 use embc_data::lease::TERM;
 use embc_data::registry::Registry;
 use embc_lab::artefact::{self, Model};
+use embc_lab::bench::Running;
 use embc_lab::checkpoint::{Claim, Keeper};
 use embc_lab::config::Experiment;
+use embc_lab::memory::Memory;
 use embc_lab::order::Order;
 use embc_lab::plan::trials;
 use embc_lab::record::Program;
@@ -289,7 +291,9 @@ fn checkpoints_and_models() {
     }
     let (results, program) = (world.path("results"), Program::default());
     let claim = Claim::take(&results, "abc", program, TERM, &Cancel::default()).unwrap().unwrap();
-    Keeper::new(&claim, Duration::ZERO, &mut Nobody).0.checkpoint(
+    let (memory, cancel, every) = (Memory::free_now(), Cancel::default(), Duration::ZERO);
+    let running = Running { memory: &memory, claim: &claim, parent: None, every, cancel: &cancel };
+    Keeper::new(&running, &[], &mut Nobody).0.checkpoint(
         &Default::default(),
         &mut trained.net,
         None,
@@ -298,7 +302,7 @@ fn checkpoints_and_models() {
     let seed = std::fs::read(&path).unwrap();
     fuzz(&seed, |bytes| {
         std::fs::write(&path, bytes).unwrap();
-        let resumed = Keeper::new(&claim, Duration::ZERO, &mut Nobody).1.is_some();
+        let resumed = Keeper::new(&running, &[], &mut Nobody).1.is_some();
         assert_eq!(resumed, bytes == seed, "a checkpoint that was changed");
         std::fs::write(&path, bytes).unwrap();
         stored(&path, &mut trained.net);

@@ -110,7 +110,8 @@ impl World {
         };
         let (memory, cancel) = (Memory::free_now(), Cancel::default());
         let every = Duration::from_secs(600);
-        let running = Running { memory: &memory, claim: &claim, every, cancel: &cancel };
+        let running =
+            Running { memory: &memory, claim: &claim, parent: None, every, cancel: &cancel };
         let Ended::Recorded(record, net) = bench.run(&order, &metrics, &running, &mut Nobody)
         else {
             panic!("nobody cancels")
