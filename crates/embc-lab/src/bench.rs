@@ -30,6 +30,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 mod check;
 mod size;
+mod speed;
 
 /// What trials on the same data share.
 pub struct Bench<'a> {

@@ -150,11 +150,17 @@ pub struct SweepConfig {
     pub until_ci: Option<f64>,
     /// Most seeds of a cell.
     pub max_seeds: u32,
+    /// Seeds by rounds: only who may still win within its bytes gets the next one; of a kind of scheme
+    /// the form that is named first runs first, the others only if it stands well.
+    pub race: bool,
+    /// Seeds beyond all these for each budget's winner, the next and full, once they are known: their
+    /// test metric is of seeds that nothing was picked by.
+    pub confirm: u32,
 }
 
 impl Default for SweepConfig {
     fn default() -> Self {
-        Self { prune: false, until_ci: None, max_seeds: 20 }
+        Self { prune: false, until_ci: None, max_seeds: 20, race: false, confirm: 0 }
     }
 }
 
@@ -275,7 +281,11 @@ impl Experiment {
         if self.sweep.until_ci.is_some_and(|width| width.is_nan() || width <= 0.0) {
             return Err(self.error("sweep.until_ci", "until_ci must be positive"));
         }
+        if self.sweep.race && self.budget.as_ref().is_none_or(|budget| budget.bytes.is_none()) {
+            return Err(self.error("sweep.race", "a race is run within bytes: add [budget] bytes"));
+        }
         let takes_one_split = self.sweep.prune
+            || self.sweep.race
             || self.sweep.until_ci.is_some()
             || self.table.loss.is_some()
             || self.reference.is_some();

@@ -75,6 +75,13 @@ pub fn round(experiment: &Experiment, seed: u64) -> anyhow::Result<Vec<Trial>> {
     Ok(trials)
 }
 
+/// The uncompressed table's trial, whether an experiment has one or not.
+pub fn full(e: &Experiment, seed: u64) -> Trial {
+    let (kind, knobs) = ("full".to_string(), Knobs::new());
+    let (label, dim, sharing, init, quantize) = Default::default();
+    trial(e, &SchemeConfig { kind, label, dim, sharing, init, quantize, knobs }, None, seed)
+}
+
 fn trial(e: &Experiment, scheme: &SchemeConfig, point: Option<BudgetPoint>, seed: u64) -> Trial {
     let mut knobs = find(&scheme.kind).map(|s| s.defaults()).unwrap_or_default();
     knobs.extend(scheme.knobs.clone());

@@ -1,5 +1,5 @@
 //! Which trials an experiment wants, given what is recorded: all of its grid, fewer where a cell has
-//! lost already (`[sweep] prune`), more where an interval is still wide (`[sweep] until_ci`).
+//! lost already (`[sweep] prune`, or by rounds: `race`), more where an interval is still wide (`[sweep] until_ci`).
 //!
 //! A function of records alone, decided after whole rounds of seeds, so that neither `--jobs` nor an
 //! interruption changes it.
@@ -8,6 +8,7 @@ use crate::config::Experiment;
 use crate::estimate::Estimate;
 use crate::grid;
 use crate::plan::{self, Trial};
+use crate::race;
 use crate::record::{Record, Status};
 use anyhow::Result;
 use std::collections::BTreeMap;
@@ -35,9 +36,10 @@ fn cell(trial: &Trial) -> CellKey {
 /// The seeds that a cell may get beyond the listed ones.
 fn more_seeds(e: &Experiment) -> impl Iterator<Item = u64> {
     let listed = &e.train.seeds;
+    let confirming = race::confirming(e);
     let most = e.sweep.until_ci.map_or(0, |_| e.sweep.max_seeds as usize);
     let first = 1 + listed.iter().max().expect("checked with the config");
-    (first..).take(most.saturating_sub(listed.len()))
+    confirming.chain((first..).take(most.saturating_sub(listed.len())))
 }
 
 /// All trials of the grid, and those with further seeds that have a record.
@@ -46,6 +48,10 @@ pub fn recorded<'a>(
     find: &dyn Fn(&Trial) -> Option<&'a Record>,
 ) -> Result<Vec<Trial>> {
     let mut all = plan::trials(experiment)?;
+    if experiment.sweep.race {
+        // What it gave up is no gap.
+        all.retain(|trial| find(trial).is_some());
+    }
     for seed in more_seeds(experiment) {
         let round = plan::round(experiment, seed)?.into_iter();
         all.extend(round.filter(|trial| find(trial).is_some()));
@@ -62,6 +68,10 @@ pub fn wanted<'a>(
     find: &dyn Fn(&Trial) -> Option<&'a Record>,
 ) -> Result<Vec<Wanted>> {
     let e = experiment;
+    if e.sweep.race {
+        let trials = race::race(e, passes, find)?.wanted.into_iter();
+        return Ok(trials.map(|trial| Wanted { trial, pruned: None }).collect());
+    }
     let round = |seed| -> Result<Vec<Trial>> {
         Ok(plan::round(e, seed)?.into_iter().filter(|trial| passes(trial)).collect())
     };

@@ -4,9 +4,11 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use embc_lab::axis::Bytes;
 use std::path::PathBuf;
 
+mod choose;
 mod model;
 mod table;
 
+pub use choose::{Choose, Way};
 pub use model::{Bench, Export, HashAs, PageCache, Part, Predict};
 pub use table::{Compress, Decompress};
 
@@ -17,7 +19,7 @@ pub use table::{Compress, Decompress};
 ///
 /// Start with:  embc sweep --config quickstart
 ///
-/// Your data:   embc init FILE
+/// Your data:   embc init FILE, then  embc choose NAME --budget-bytes SIZE
 ///
 /// Your table:  embc compress FILE --budget-bytes SIZE
 #[derive(Parser)]
@@ -65,6 +67,7 @@ pub enum Color {
 #[derive(Subcommand)]
 pub enum Command {
     Init(Init),
+    Choose(Choose),
     Train(Train),
     Sweep(Sweep),
     Trial(Trial),

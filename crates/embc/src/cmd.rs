@@ -25,6 +25,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 pub mod bench;
+pub mod choose;
 pub mod compare;
 pub mod compress;
 pub mod data;

@@ -49,6 +49,7 @@ fn main() -> ExitCode {
     });
     let result = match &cli.command {
         Command::Init(args) => cmd::init::run(args, &cli.global),
+        Command::Choose(args) => cmd::choose::run(args, &cli.global),
         Command::Train(args) => cmd::train::run(args, &cli.global),
         Command::Sweep(args) => cmd::sweep::run(args, &cli.global),
         Command::Trial(args) => cmd::trial::run(args, &cli.global),

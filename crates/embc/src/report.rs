@@ -10,6 +10,7 @@ use embc_lab::units::{bytes, count};
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
+pub mod choice;
 mod collisions;
 pub mod compare;
 pub mod compress;

@@ -23,6 +23,11 @@ impl Bench<'_> {
         Ok(full)
     }
 
+    /// Bytes of a trial's tables without compression.
+    pub fn full_bytes(&self, spec: &TrialSpec) -> anyhow::Result<u64> {
+        Ok(4 * self.full(spec)?.tables)
+    }
+
     /// How large a trial's tables are under its budget.
     pub(super) fn plan(&self, spec: &TrialSpec) -> Result<LayerPlan, PlanError> {
         blueprint::plan(self.data.shape(), spec, self.full(spec)?)

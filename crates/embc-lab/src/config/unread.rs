@@ -35,6 +35,9 @@ impl Experiment {
                 self.sweep.until_ci.is_none(),
                 "is of until_ci, which is not given",
             ),
+            ("sweep.confirm", !self.sweep.race, "confirms who has won a race, and there is none"),
+            ("sweep.prune", self.sweep.race, "is of whole grids, and a race gives up by itself"),
+            ("sweep.until_ci", self.sweep.race, "is of whole grids, and a race ends by itself"),
             (
                 "embedding.full_below",
                 only_full,

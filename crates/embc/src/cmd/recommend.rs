@@ -2,12 +2,11 @@
 
 use super::Outcome;
 use crate::cli::{Global, Recommend};
+use crate::report::choice::{knobs, loss, mean};
 use anyhow::{Result, bail};
 use embc_core::metric::Metric;
-use embc_core::scheme;
 use embc_lab::config::Experiment;
 use embc_lab::difference::Difference;
-use embc_lab::estimate::Estimate;
 use embc_lab::grid::{Grid, sign_of};
 use embc_lab::record::{Record, Status};
 use embc_lab::store::{Book, Results};
@@ -55,11 +54,6 @@ fn advise(
     let grid = Grid::new(experiment, records)?;
     let (valid, test) = (format!("valid/{metric}"), format!("test/{metric}"));
     let axis = crate::report::axis_of(experiment)?;
-    let mean = |records: &[&Record], key: &str| {
-        let values: Option<Vec<f64>> =
-            records.iter().map(|r| r.metrics.get(key).copied()).collect();
-        Estimate::of(&values?).map(|estimate| estimate.mean)
-    };
     let mut all = Vec::new();
     for ((scheme, at), cell) in &grid.cells {
         let ok: Vec<&Record> =
@@ -102,25 +96,11 @@ fn advise(
     );
     let full = all.iter().find(|c| c.records[0].scheme == "full");
     if let Some(full) = full.filter(|full| full.name != best.name) {
-        let loss = Difference::between(&full.records, &best.records, key);
-        let base = mean(&full.records, key).unwrap_or(f64::NAN).abs();
-        if let Some(loss) = loss {
-            // Against nothing there is no loss in per cent.
-            let show = |x: f64| match base > 0.0 {
-                true => format!("{:.1}", 100.0 * x / base),
-                false => format!("{x:.4}"),
-            };
-            let unit = if base > 0.0 { " %" } else { "" };
-            let half = loss.half().map_or(String::new(), |half| format!(" ± {}", show(half)));
-            let lost = sign_of(key) * loss.mean();
+        if let Some((lost, by)) = loss(&full.records, &best.records, key) {
             text += &format!(
-                ", {}{half}{unit} {} than the full table's ({}, {:.0} times as much; {} seeds, 95 % interval over {})",
-                show(lost.abs()),
-                if lost < 0.0 { "better" } else { "worse" },
+                ", {lost} than the full table's ({}, {:.0} times as much; {by})",
                 bytes(full.bytes),
                 full.bytes as f64 / best.bytes as f64,
-                loss.by_seed.len(),
-                loss.covers()
             );
         }
     }
@@ -135,15 +115,4 @@ fn advise(
         text += &format!("; {verdict}, {} ({})", next.name, bytes(next.bytes));
     }
     Ok(Some(text + "."))
-}
-
-/// The knobs that are not at their defaults, as a config has them.
-fn knobs(record: &Record) -> String {
-    let knobs = record.knobs.as_object().into_iter().flatten();
-    let defaults = scheme::find(&record.scheme).map(|scheme| scheme.defaults());
-    let is_default =
-        |key: &String, value| defaults.as_ref().and_then(|d| d.get(key)) == Some(value);
-    let chosen = knobs.filter(|(key, value)| !is_default(key, value));
-    let text: Vec<String> = chosen.map(|(key, value)| format!("{key} = {value}")).collect();
-    if text.is_empty() { String::new() } else { format!(" with {}", text.join(", ")) }
 }

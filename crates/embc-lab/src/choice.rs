@@ -1,0 +1,249 @@
+//! A choice: which form of which scheme to use within some bytes, as an experiment that races them,
+//! and what its records answer.
+
+use crate::config::Experiment;
+use crate::query::Query;
+use crate::race::{Race, Runner, confirming, race};
+use crate::record::{Record, Status};
+use anyhow::{Context, Result};
+use embc_core::metric::Metric;
+use embc_core::quantize::Storage;
+use embc_core::scheme::{self, Knobs, Limit, PlanError, TableSpec};
+use std::collections::BTreeSet;
+use std::path::Path;
+use toml::{Table, Value};
+
+/// Seeds that pick, and seeds that confirm.
+pub const SEEDS: [u32; 2] = [5, 5];
+
+/// Trained compressed, in the order in which a race names them. 4 bits a value come first: at equal
+/// bytes more values, though narrower, were better wherever both were trained.
+const TRAINED: &[&str] = &[
+    "hash",
+    "hash_embedding",
+    "qr",
+    "memcom",
+    "factorized",
+    "reduce_dim",
+    "truncate_rare",
+    "mixed_dim",
+    "ce",
+    "cce",
+    "robe",
+];
+
+/// What may be tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Allowed {
+    /// What is trained compressed: in training it needs less memory than the full table.
+    pub trained: bool,
+    /// What follows from a trained full table: narrower storage, and codes.
+    pub post: bool,
+    /// Every scheme that there is, dominated and slow ones too, and all seeds of all: no race.
+    pub everything: bool,
+}
+
+/// What a choice is between.
+pub struct Asked<'a> {
+    /// The experiment whose data, model and training it takes.
+    pub base: &'a Experiment,
+    /// Bytes of the embedding, pointers and codes included.
+    pub budgets: &'a [u64],
+    /// What to be good at; the base's metric by default.
+    pub metric: Option<Metric>,
+    /// What may be tried.
+    pub allowed: Allowed,
+}
+
+impl Asked<'_> {
+    /// The experiment as a config's text.
+    pub fn config(&self) -> Result<String> {
+        let text = std::fs::read_to_string(&self.base.path)
+            .with_context(|| format!("{}: cannot be read", self.base.path.display()))?;
+        let mut base: Table = text.parse()?;
+        let mut take = |key: &str| base.remove(key);
+        let mut table = Table::new();
+        let metric = self.metric.unwrap_or(self.base.metric()).to_string();
+        table.insert("title".into(), format!("{}: a choice", self.base.title).into());
+        table.insert("dataset".into(), self.base.dataset.clone().into());
+        for key in ["data", "model", "embedding", "train"] {
+            table.extend(take(key).map(|value| (key.to_string(), value)));
+        }
+        let train = table["train"].as_table_mut().context("[train] is a table")?;
+        let seeds = (1..=SEEDS[0]).map(|seed| Value::from(i64::from(seed)));
+        train.insert("seeds".into(), Value::Array(seeds.collect()));
+        train.insert("select".into(), metric.clone().into());
+        let budgets = self.budgets.iter().map(|&bytes| Value::from(bytes as i64));
+        let budgets = Value::Array(budgets.collect());
+        table.insert("budget".into(), Table::from_iter([("bytes".into(), budgets)]).into());
+        if !self.allowed.everything {
+            let confirm = Value::from(i64::from(SEEDS[1]));
+            let race = [("race".into(), true.into()), ("confirm".into(), confirm)];
+            table.insert("sweep".into(), Table::from_iter(race).into());
+        }
+        let mut shown = Table::from_iter([("metric".into(), metric.into())]);
+        if self.allowed.post {
+            shown.insert("relative_to".into(), "full".into());
+        }
+        table.insert("table".into(), shown.into());
+        let schemes: Vec<Value> = self.schemes().into_iter().map(Value::from).collect();
+        table.insert("scheme".into(), schemes.into());
+        Ok(toml::to_string(&table)?)
+    }
+
+    /// All forms, those of one kind with the first one first.
+    fn schemes(&self) -> Vec<Table> {
+        let (dim, mut all) = (self.base.embedding.dim, Vec::new());
+        let mut add = |kind: &str, columns: Option<usize>, storage: Storage| {
+            let mut knobs = Knobs::new();
+            knobs.extend(columns.map(|columns| ("columns".to_string(), columns.into())));
+            if kind == "memcom" {
+                knobs.insert("v_init".into(), "sign".into());
+            }
+            if fits(kind, &knobs, dim) {
+                all.push(table_of(kind, knobs, columns, storage));
+            }
+        };
+        if self.allowed.post {
+            use Storage::{Fp16, Fp32, Int2, Int4, Int8};
+            [Fp32, Fp16, Int8, Int4, Int2].into_iter().for_each(|width| add("full", None, width));
+            let codes =
+                [("pq", None), ("pq", Some(8)), ("pq", Some(16)), ("opq", None), ("rq", None)];
+            for (kind, columns) in codes {
+                [Fp32, Int8].into_iter().for_each(|width| add(kind, columns, width));
+            }
+        }
+        if self.allowed.trained {
+            let rest = scheme::SCHEMES.iter().filter(|s| {
+                let known = s.name() == "full" || TRAINED.contains(&s.name());
+                self.allowed.everything && !known && s.parent().is_none()
+            });
+            for kind in TRAINED.iter().copied().chain(rest.map(|s| s.name())) {
+                [Storage::Int4, Storage::Int8].into_iter().for_each(|width| add(kind, None, width));
+            }
+        }
+        all
+    }
+}
+
+/// Whether a scheme takes such knobs at this width.
+fn fits(kind: &str, knobs: &Knobs, dim: usize) -> bool {
+    let table = TableSpec { name: kind.into(), vocab: 1000, dim, counts: vec![1; 1000].into() };
+    let scheme = scheme::find(kind).expect("registered");
+    let plan = scheme.plan(&[table], &[Limit::Params(1000 * dim as u64)], knobs);
+    !matches!(plan, Err(PlanError::Knob(_)))
+}
+
+fn table_of(kind: &str, knobs: Knobs, columns: Option<usize>, storage: Storage) -> Table {
+    let mut table = Table::from_iter([("kind".into(), kind.into())]);
+    let narrow = storage != Storage::Fp32;
+    if let Some(columns) = columns {
+        let narrow = if narrow { format!(" {}", storage.name()) } else { String::new() };
+        table.insert("label".into(), format!("{kind} {columns} columns{narrow}").into());
+    }
+    if narrow {
+        table.insert("quantize".into(), storage.name().into());
+    }
+    let value = |value: serde_json::Value| Value::try_from(value).expect("numbers and names");
+    table.extend(knobs.into_iter().map(|(key, knob)| (key, value(knob))));
+    table
+}
+
+/// A form with its records.
+#[derive(Clone, Debug)]
+pub struct Pick<'a> {
+    /// Which one.
+    pub runner: Runner,
+    /// What its seeds left, those alone that confirm where all compared have these.
+    pub records: Vec<&'a Record>,
+    /// Bytes of the embedding, pointers and codes included.
+    pub bytes: u64,
+    /// Mean of the validation metric over the seeds that picked.
+    pub valid: f64,
+}
+
+/// What is best within a budget.
+pub struct Choice<'a> {
+    /// Bytes.
+    pub budget: u64,
+    /// The winner.
+    pub first: Pick<'a>,
+    /// The next best.
+    pub next: Option<Pick<'a>>,
+    /// The uncompressed table, where it was trained.
+    pub full: Option<Pick<'a>>,
+    /// What is better on validation and does not fit: the smallest.
+    pub beyond: Option<Pick<'a>>,
+    /// Whether records are of seeds that nothing was picked by.
+    pub fresh: bool,
+    /// How many others may still win: the race was cut off, or its seeds are at their end.
+    pub open: usize,
+    /// How many forms have a value.
+    pub tried: usize,
+}
+
+/// What an experiment's records answer, a choice a budget; none of a budget that nothing fits. And
+/// whether nothing more is wanted.
+pub fn choices<'a>(e: &Experiment, records: &'a [Record]) -> Result<(Vec<Choice<'a>>, bool)> {
+    let query = Query::new(e, records);
+    let find = |trial: &crate::plan::Trial| query.find(e, trial);
+    let Race { wanted, standings, over } = race(e, &|_| true, &find)?;
+    let key = format!("valid/{}", e.select());
+    let picking: BTreeSet<u64> = e.train.seeds.iter().copied().collect();
+    let pick = |runner: &Runner| {
+        let of = wanted.iter().filter(|trial| Runner::of(trial) == *runner);
+        let ok = of.filter_map(&find).filter(|record| record.status == Status::Ok);
+        let records: Vec<&Record> = ok.collect();
+        let first = records.first()?;
+        let values = records.iter().filter(|record| picking.contains(&record.seed));
+        let values: Vec<f64> = values.filter_map(|r| r.metrics.get(&key).copied()).collect();
+        let (bytes, n) = (first.param_bytes + first.index_bytes, values.len() as f64);
+        let valid = values.iter().sum::<f64>() / n;
+        Some(Pick { runner: runner.clone(), bytes, valid, records })
+    };
+    let full = pick(&Runner { label: "full".into(), budget: None });
+    let sizes: BTreeSet<Runner> = wanted.iter().map(Runner::of).collect();
+    let of_one_size = sizes.iter().filter(|runner| runner.budget.is_none()).filter_map(&pick);
+    let of_one_size: Vec<Pick<'a>> = of_one_size.collect();
+    let mut all = Vec::new();
+    for standing in standings {
+        let mut ranked = standing.ranked.iter().filter_map(&pick);
+        let Some(first) = ranked.next() else { continue };
+        let next = ranked.next();
+        let better =
+            |p: &&Pick<'_>| p.bytes > standing.budget && e.select().better(p.valid, first.valid);
+        let beyond = of_one_size.iter().filter(better).min_by_key(|p| p.bytes).cloned();
+        let mut choice = Choice {
+            budget: standing.budget,
+            tried: standing.ranked.len(),
+            open: standing.alive.saturating_sub(1),
+            fresh: false,
+            full: full.clone(),
+            first,
+            next,
+            beyond,
+        };
+        choice.freshen(&confirming(e).collect());
+        all.push(choice);
+    }
+    Ok((all, over))
+}
+
+impl Choice<'_> {
+    /// Keeps the records of seeds that confirm alone, where all that are compared have some.
+    fn freshen(&mut self, fresh: &BTreeSet<u64>) {
+        let mut picks: Vec<&mut Pick<'_>> = vec![&mut self.first];
+        picks.extend(self.next.as_mut());
+        picks.extend(self.full.as_mut());
+        let is_fresh = |record: &&Record| fresh.contains(&record.seed);
+        self.fresh = picks.iter().all(|pick| pick.records.iter().any(|r| is_fresh(&r)));
+        for pick in picks {
+            pick.records.retain(|record| is_fresh(record) == self.fresh);
+        }
+    }
+}
+
+/// The name that the choice of a base has: that of its config and of its records.
+pub fn name_of(base: &Path) -> String {
+    format!("{}-choice", base.file_stem().unwrap_or_default().to_string_lossy())
+}

@@ -1,0 +1,150 @@
+//! A choice in words: what to use within some bytes, what it loses, how sure that is, and what would
+//! change it.
+
+use super::axis_of;
+use embc_core::scheme;
+use embc_lab::choice::{Choice, Pick};
+use embc_lab::config::Experiment;
+use embc_lab::difference::Difference;
+use embc_lab::estimate::Estimate;
+use embc_lab::grid::sign_of;
+use embc_lab::record::Record;
+use embc_lab::units::bytes;
+
+/// Mean of a metric of records.
+pub fn mean(records: &[&Record], key: &str) -> Option<f64> {
+    let values: Option<Vec<f64>> = records.iter().map(|r| r.metrics.get(key).copied()).collect();
+    Estimate::of(&values?).map(|estimate| estimate.mean)
+}
+
+/// "0.4 ± 0.1 % worse": what records lose against those of the full table; and of how many seeds, by
+/// which interval.
+pub fn loss(full: &[&Record], ours: &[&Record], key: &str) -> Option<(String, String)> {
+    let loss = Difference::between(full, ours, key)?;
+    let base = mean(full, key).unwrap_or(f64::NAN).abs();
+    // Against nothing there is no loss in per cent.
+    let show = |x: f64| match base > 0.0 {
+        true => format!("{:.1}", 100.0 * x / base),
+        false => format!("{x:.4}"),
+    };
+    let unit = if base > 0.0 { " %" } else { "" };
+    let half = loss.half().map_or(String::new(), |half| format!(" ± {}", show(half)));
+    let lost = sign_of(key) * loss.mean();
+    let word = if lost < 0.0 { "better" } else { "worse" };
+    let by = format!("{} seeds, 95 % interval over {}", loss.by_seed.len(), loss.covers());
+    Some((format!("{}{half}{unit} {word}", show(lost.abs())), by))
+}
+
+/// "with columns = 8": the knobs that are not at their defaults, as a config has them.
+pub fn knobs(record: &Record) -> String {
+    let knobs = record.knobs.as_object().into_iter().flatten();
+    let defaults = scheme::find(&record.scheme).map(|scheme| scheme.defaults());
+    let is_default =
+        |key: &String, value| defaults.as_ref().and_then(|d| d.get(key)) == Some(value);
+    let chosen = knobs.filter(|(key, value)| !is_default(key, value));
+    let text: Vec<String> = chosen.map(|(key, value)| format!("{key} = {value}")).collect();
+    if text.is_empty() { String::new() } else { format!(" with {}", text.join(", ")) }
+}
+
+/// The metric that an answer is about: of the test rows, where there are any.
+pub fn key_of(e: &Experiment, pick: &Pick<'_>) -> String {
+    let test = format!("test/{}", e.metric());
+    match pick.records.iter().all(|record| record.metrics.contains_key(&test)) {
+        true => test,
+        false => format!("valid/{}", e.metric()),
+    }
+}
+
+/// The answer's first sentence: what to use, and what it loses.
+pub fn headline(e: &Experiment, choice: &Choice<'_>) -> String {
+    let Choice { first, full, .. } = choice;
+    let key = key_of(e, first);
+    let value = mean(&first.records, &key).unwrap_or(f64::NAN);
+    let knobs = first.records.first().map_or(String::new(), |record| knobs(record));
+    let mut text = format!(
+        "Within {}, use **{}**{knobs}: {key} {value:.4} in {}",
+        bytes(choice.budget),
+        first.runner.label,
+        bytes(first.bytes)
+    );
+    let other = full.as_ref().filter(|full| full.runner != first.runner);
+    if let Some((full, (lost, _))) =
+        other.and_then(|full| Some((full, loss(&full.records, &first.records, &key)?)))
+    {
+        text += &format!(
+            ", {lost} than the full table's {:.4} in {}, {:.1} times as much",
+            mean(&full.records, &key).unwrap_or(f64::NAN),
+            bytes(full.bytes),
+            full.bytes as f64 / first.bytes as f64
+        );
+    }
+    text + "."
+}
+
+/// The evidence, a sentence each: seeds, the next best, what was tried, and what would change it.
+pub fn evidence(e: &Experiment, choice: &Choice<'_>) -> Vec<String> {
+    let Choice { first, next, full, .. } = choice;
+    let key = key_of(e, first);
+    let mut all = Vec::new();
+    let other = full.as_ref().filter(|full| full.runner != first.runner);
+    let by = other.and_then(|full| loss(&full.records, &first.records, &key)).map(|of| of.1);
+    all.push(match (choice.fresh, by) {
+        (true, Some(by)) => format!("Confirmed on seeds that nothing was picked by ({by})."),
+        (true, None) => "Confirmed on seeds that nothing was picked by.".into(),
+        (false, by) => format!(
+            "By the seeds that picked it, which flatters a winner{}: fresh seeds would confirm it.",
+            by.map_or(String::new(), |by| format!(" ({by})"))
+        ),
+    });
+    if let Some(next) = next {
+        let gap = Difference::between(&first.records, &next.records, &key);
+        let verdict = match gap.as_ref().and_then(|gap| gap.winner(sign_of(&key))) {
+            Some(true) => "which the answer is better than, beyond chance",
+            Some(false) => "which is better on the test rows, though not where it was picked",
+            None => "between the two the difference may be chance",
+        };
+        all.push(format!(
+            "Next: **{}**, {:.4} in {}; {verdict}{}.",
+            next.runner.label,
+            mean(&next.records, &key).unwrap_or(f64::NAN),
+            bytes(next.bytes),
+            gap.map_or(String::new(), |gap| format!(" ({})", gap.text()))
+        ));
+    }
+    all.push(format!("{} forms fit and were tried.", choice.tried));
+    if choice.open > 0 {
+        all.push(format!(
+            "More seeds could change it: by validation {} more may be as good.",
+            choice.open
+        ));
+    }
+    if let Some(beyond) = &choice.beyond {
+        all.push(format!(
+            "A larger budget would: from {} on, {} is better on validation.",
+            bytes(beyond.bytes),
+            beyond.runner.label
+        ));
+    }
+    all
+}
+
+/// The config of the winner alone, to train it again; the seeds are those of its records.
+pub fn config(e: &Experiment, choice: &Choice<'_>, text: &str) -> anyhow::Result<String> {
+    let mut table: toml::Table = text.parse()?;
+    let runner = &choice.first.runner;
+    for key in ["sweep", "table", "budget"] {
+        table.remove(key);
+    }
+    if let (Some(budget), Some(axis)) = (&runner.budget, axis_of(e)?) {
+        let value = vec![toml::Value::from(budget.parse::<i64>()?)];
+        table.insert("budget".into(), toml::Table::from_iter([(axis.into(), value.into())]).into());
+    }
+    let at = e.scheme.iter().position(|scheme| scheme.label() == runner.label);
+    let schemes = table["scheme"].as_array().cloned().unwrap_or_default();
+    let scheme = schemes[at.expect("one of its schemes")].clone();
+    table.insert("scheme".into(), vec![scheme].into());
+    let seeds: Vec<toml::Value> =
+        choice.first.records.iter().map(|record| (record.seed as i64).into()).collect();
+    table["train"].as_table_mut().expect("a table").insert("seeds".into(), seeds.into());
+    Ok(toml::to_string(&table)?)
+}
