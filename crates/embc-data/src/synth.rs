@@ -2,7 +2,8 @@
 //!
 //! `gmf`: users and items are normal vectors; each user draws items by a softmax and labels them by
 //! a logistic model (the CCE reference's generator). `criteo`: rows of Criteo's layout with its
-//! cardinalities, log-uniform ranks and a stream of new values, labels from a planted logistic model over all features.
+//! cardinalities, log-uniform ranks and a stream of new values, labels from a planted logistic model over
+//! all features. `shop`: who bought what, in sessions, with clusters and popularity as real logs have them.
 
 use crate::atomic;
 use crate::error::{At, Error, Result};
@@ -19,6 +20,8 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::{BufWriter, Write};
 use std::path::Path;
+
+mod shop;
 
 /// Takes rows.
 type Each<'a> = &'a mut dyn FnMut(&Row) -> Result<()>;
@@ -40,6 +43,15 @@ pub enum Synth {
     Criteo {
         /// Rows.
         rows: u64,
+        /// Seed.
+        seed: u64,
+    },
+    /// Purchases in sessions: clusters of items, tastes of users, popularity by Zipf's law.
+    Shop {
+        /// Rows, up to the last user's.
+        rows: u64,
+        /// Number of items.
+        vocab: u32,
         /// Seed.
         seed: u64,
     },
@@ -65,7 +77,7 @@ impl Synth {
     /// What identifies the rows: the settings, and a version of each generator that changed.
     pub fn identity(&self) -> String {
         match self {
-            Synth::Gmf { .. } => format!("{self:?}"),
+            Synth::Gmf { .. } | Synth::Shop { .. } => format!("{self:?}"),
             Synth::Criteo { .. } => format!("{self:?}, version 2"),
         }
     }
@@ -75,7 +87,8 @@ impl Synth {
         match kind {
             "gmf" => Ok(Synth::Gmf { rows, vocab, seed }),
             "criteo" => Ok(Synth::Criteo { rows, seed }),
-            _ => Err(Error::Data(format!("unknown kind {kind:?}, expected gmf or criteo"))),
+            "shop" => Ok(Synth::Shop { rows, vocab, seed }),
+            _ => Err(Error::Data(format!("unknown kind {kind:?}, expected gmf, criteo or shop"))),
         }
     }
 
@@ -93,6 +106,11 @@ impl Synth {
                 fields.extend((1..=26).map(|i| Field::new(format!("C{i}"), Role::Hex)));
                 fields
             }
+            Synth::Shop { .. } => vec![
+                Field::new("user", Role::Categorical),
+                Field::new("item", Role::Categorical),
+                Field::new("time", Role::Time),
+            ],
         }
     }
 
@@ -101,30 +119,39 @@ impl Synth {
         match *self {
             Synth::Gmf { rows, vocab, seed } => gmf(rows, vocab, seed, each, watch),
             Synth::Criteo { rows, seed } => criteo(rows, seed, each, watch),
+            Synth::Shop { rows, vocab, seed } => {
+                shop::shop(rows, vocab, seed, each, watch).map(|()| Facts::new())
+            }
         }
     }
 
     /// Writes the rows as text into `folder`, with a `datasets.toml` that names them `name`.
     pub fn write(&self, name: &str, folder: &Path, watch: Watch<'_>) -> Result<Facts> {
-        let gmf = matches!(self, Synth::Gmf { .. });
-        let file_name = if gmf { "pairs.csv" } else { "train.txt" };
+        // The file, its format, its split, and how its columns are read.
+        let (file_name, format, split, columns) = match self {
+            Synth::Gmf { .. } => (
+                "pairs.csv",
+                "csv",
+                "{ rule = \"column\", column = \"split\", train = [\"train\"], valid = [\"valid\"], test = [\"test\"] }",
+                "columns = { label = \"label\", categorical = [\"user\", \"item\"] }\n",
+            ),
+            Synth::Criteo { .. } => {
+                ("train.txt", "criteo", "{ rule = \"tail\", valid = 0.1, test = 0.1 }", "")
+            }
+            Synth::Shop { .. } => (
+                "purchases.csv",
+                "csv",
+                "{ rule = \"last-per-user\", valid = 1, test = 1 }",
+                "columns = { label = \"all-positive\", user = \"user\", item = \"item\", time = \"time\", categorical = [\"user\", \"item\"] }\n",
+            ),
+        };
         let path = folder.join(file_name);
         let facts = atomic::write(&path, |file| self.write_rows(&path, file, watch))?;
         let got = digest(&path, &mut |_| Ok(()))?;
         let known: Vec<String> = facts.iter().map(|(k, v)| format!("{k} {v:.4}")).collect();
-        let columns = match gmf {
-            true => "columns = { label = \"label\", categorical = [\"user\", \"item\"] }\n",
-            false => "",
-        };
-        let split = match gmf {
-            true => {
-                "{ rule = \"column\", column = \"split\", train = [\"train\"], valid = [\"valid\"], test = [\"test\"] }"
-            }
-            false => "{ rule = \"tail\", valid = 0.1, test = 0.1 }",
-        };
         let text = format!(
             "[{name}]\ntitle = \"Synthetic: {self:?}\"\nformat = \"{}\"\nlicence = \"none needed\"\nnote = \"{}\"\nsplit = {split}\n{columns}files.data = {{ path = \"{file_name}\", bytes = {}, sha256 = \"{}\" }}\n",
-            if gmf { "csv" } else { "criteo" },
+            format,
             known.join(", "),
             got.bytes,
             got.sha256,
@@ -136,16 +163,21 @@ impl Synth {
 
     fn write_rows(&self, path: &Path, file: impl Write, watch: Watch<'_>) -> Result<Facts> {
         let mut out = BufWriter::with_capacity(1 << 18, file);
-        let gmf = matches!(self, Synth::Gmf { .. });
-        if gmf {
-            out.write_all(b"label,user,item,split\n").at(path)?;
-        }
-        let separator = if gmf { b"," } else { b"\t" };
+        let (header, separator): (&[u8], _) = match self {
+            Synth::Gmf { .. } => (b"label,user,item,split\n", b","),
+            Synth::Criteo { .. } => (b"", b"\t"),
+            Synth::Shop { .. } => (b"time,user,item\n", b","),
+        };
+        let shop = matches!(self, Synth::Shop { .. });
+        out.write_all(header).at(path)?;
         let coded = self.fields().iter().filter(|f| f.role.is_coded()).count();
         let mut line = Vec::new();
         let mut write = |row: &Row| {
             line.clear();
-            write!(line, "{}", row.label)?;
+            match shop {
+                true => write!(line, "{}", row.time.0)?,
+                false => write!(line, "{}", row.label)?,
+            }
             for x in &row.dense {
                 line.extend_from_slice(separator);
                 if !x.is_nan() {
@@ -294,7 +326,7 @@ impl Format for Generated {
         "synth"
     }
     fn doc(&self) -> &'static str {
-        "generated when it is ingested: synth = { kind = \"gmf\" | \"criteo\", rows, seed }"
+        "generated when it is ingested: synth = { kind = \"gmf\" | \"criteo\" | \"shop\", rows, seed }"
     }
     fn fields(&self, entry: &Entry) -> Result<Vec<Field>> {
         entry.synth.as_ref().map(Synth::fields).ok_or_else(|| {

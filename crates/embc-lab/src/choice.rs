@@ -2,6 +2,7 @@
 //! and what its records answer.
 
 use crate::config::Experiment;
+use crate::grid::{Cell, Grid, Summary};
 use crate::query::Query;
 use crate::race::{Race, Runner, confirming, race};
 use crate::record::{Record, Status};
@@ -9,6 +10,7 @@ use anyhow::{Context, Result};
 use embc_core::metric::Metric;
 use embc_core::quantize::Storage;
 use embc_core::scheme::{self, Knobs, Limit, PlanError, TableSpec};
+use std::cmp::Ordering;
 use std::collections::BTreeSet;
 use std::path::Path;
 use toml::{Table, Value};
@@ -164,8 +166,10 @@ pub struct Pick<'a> {
 
 /// What is best within a budget.
 pub struct Choice<'a> {
-    /// Bytes.
-    pub budget: u64,
+    /// "Within 64 KiB".
+    pub within: String,
+    /// What it is good at.
+    pub metric: Metric,
     /// The winner.
     pub first: Pick<'a>,
     /// The next best.
@@ -214,7 +218,8 @@ pub fn choices<'a>(e: &Experiment, records: &'a [Record]) -> Result<(Vec<Choice<
             |p: &&Pick<'_>| p.bytes > standing.budget && e.select().better(p.valid, first.valid);
         let beyond = of_one_size.iter().filter(better).min_by_key(|p| p.bytes).cloned();
         let mut choice = Choice {
-            budget: standing.budget,
+            within: within(standing.budget),
+            metric: e.metric(),
             tried: standing.ranked.len(),
             open: standing.alive.saturating_sub(1),
             fresh: false,
@@ -229,6 +234,54 @@ pub fn choices<'a>(e: &Experiment, records: &'a [Record]) -> Result<(Vec<Choice<
     Ok((all, over))
 }
 
+/// What cells are ranked by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    /// The validation metric; then fewer bytes.
+    Metric,
+    /// Fewer bytes.
+    Bytes,
+}
+
+/// The first of the cells that pass; none where none does. What does not pass may be `beyond`.
+pub fn best<'a>(
+    grid: &Grid<'a>,
+    metric: Metric,
+    within: String,
+    by: By,
+    passes: &dyn Fn(&Pick<'_>) -> bool,
+) -> Option<Choice<'a>> {
+    let key = format!("valid/{metric}");
+    let pick = |((label, budget), cell): (&(String, Option<String>), &Cell<'a>)| {
+        let ok = cell.records.iter().copied().filter(|record| record.status == Status::Ok);
+        let records: Vec<&Record> = ok.collect();
+        let first = records.first().filter(|_| records.len() >= cell.seeds)?;
+        let bytes = first.param_bytes + first.index_bytes;
+        let valid = Summary::of(&cell.values(&key)).filter(|valid| valid.n == records.len())?.mean;
+        let runner = Runner { label: label.clone(), budget: budget.clone() };
+        Some(Pick { runner, bytes, valid, records })
+    };
+    let all: Vec<Pick<'a>> = grid.cells.iter().filter_map(pick).collect();
+    let full = all.iter().find(|p| p.records[0].scheme == "full" && p.runner.label == "full");
+    let (mut fit, rest): (Vec<_>, Vec<_>) = all.iter().partition(|pick| passes(pick));
+    fit.sort_by(|a, b| match (metric.better(a.valid, b.valid), metric.better(b.valid, a.valid)) {
+        (true, _) if by == By::Metric => Ordering::Less,
+        (_, true) if by == By::Metric => Ordering::Greater,
+        _ => a.bytes.cmp(&b.bytes),
+    });
+    let first: Pick<'a> = (*fit.first()?).clone();
+    let better = |p: &&&Pick<'_>| metric.better(p.valid, first.valid);
+    let beyond = rest.iter().filter(better).min_by_key(|p| p.bytes).map(|p| (*p).clone());
+    let next = fit.get(1).map(|p| (*p).clone());
+    let (fresh, open, tried) = (false, 0, fit.len());
+    Some(Choice { within, metric, first, next, full: full.cloned(), beyond, fresh, open, tried })
+}
+
+/// "Within 64.00 KiB".
+pub fn within(budget: u64) -> String {
+    format!("Within {}", crate::units::bytes(budget))
+}
+
 impl Choice<'_> {
     /// Keeps the records of seeds that confirm alone, where all that are compared have some.
     fn freshen(&mut self, fresh: &BTreeSet<u64>) {
@@ -236,7 +289,7 @@ impl Choice<'_> {
         picks.extend(self.next.as_mut());
         picks.extend(self.full.as_mut());
         let is_fresh = |record: &&Record| fresh.contains(&record.seed);
-        self.fresh = picks.iter().all(|pick| pick.records.iter().any(|r| is_fresh(&r)));
+        self.fresh = picks.iter().all(|pick| pick.records.iter().any(is_fresh));
         for pick in picks {
             pick.records.retain(|record| is_fresh(record) == self.fresh);
         }

@@ -160,6 +160,7 @@ impl<'a> Threads<'a> {
                     watcher.next(&order.name());
                     let owner = desk.owner(&record.trial).unwrap_or_default();
                     watcher.end(&format!("trained already, in {owner}"), false);
+                    self.audience.recorded(&record);
                     queue.ended(&order, desk);
                     continue;
                 }
@@ -233,6 +234,7 @@ impl<'a> Threads<'a> {
             return Ok(false);
         }
         let failed = record.status == Status::Error;
+        self.audience.recorded(&record);
         watcher.end(&record.summary(&order.spec.schedule.select), failed);
         if failed && self.fail_fast {
             self.cancel.set();

@@ -250,8 +250,9 @@ pub fn at_most(e: &Experiment) -> Result<usize> {
     let [second, third] = KEPT;
     let wide = budgets * (kinds.len() + WIDENED).min(trained);
     let more = [second].into_iter().chain(std::iter::repeat(third)).take(seeds - 1);
-    let more: usize = more.map(|kept| full + budgets * kept).sum();
-    Ok(full + wide + more + e.sweep.confirm as usize * (full + 2 * budgets))
+    let more: usize = more.map(|kept| full + budgets * kept.min(trained)).sum();
+    let confirming = full + budgets * trained.min(2);
+    Ok(full + wide + more + e.sweep.confirm as usize * confirming)
 }
 
 /// The seeds that confirm: after all that may pick.

@@ -130,6 +130,10 @@ impl Sweep<'_> {
         audience: &dyn Audience,
     ) {
         let name = &self.experiment.name;
+        let book = self.desk.book();
+        let known = rest.iter().filter_map(|(trial, _)| book.get(&self.bench.id(trial)));
+        known.for_each(|record| audience.recorded(record));
+        drop(book);
         if !rest.is_empty() {
             let failed = match rest.iter().filter(|(_, state)| *state == State::Failed).count() {
                 0 => String::new(),

@@ -1,5 +1,6 @@
 //! Who watches trials run: a terminal, a log, nobody. Nothing here prints.
 
+use crate::record::Record;
 use embc_core::train::{Observer, Settings};
 
 /// Watches the trials of one worker, one after the other.
@@ -24,6 +25,8 @@ pub trait Audience: Sync {
     fn waits(&self, _trials: usize) {}
     /// Another process was faster.
     fn passed(&self) {}
+    /// A trial has its record, or had it before.
+    fn recorded(&self, _record: &Record) {}
     /// For the trials of one more worker.
     fn watcher(&self) -> Box<dyn Watcher + '_>;
 }

@@ -5,10 +5,12 @@ use embc_lab::axis::Bytes;
 use std::path::PathBuf;
 
 mod choose;
+mod completions;
 mod model;
 mod table;
 
 pub use choose::{Choose, Way};
+pub use completions::{Completions, CompletionsOf};
 pub use model::{Bench, Export, HashAs, PageCache, Part, Predict};
 pub use table::{Compress, Decompress};
 
@@ -90,6 +92,7 @@ pub enum Command {
         #[command(subcommand)]
         command: Theory,
     },
+    Completions(Completions),
 }
 
 /// Understand files as they are, and write a data set and an experiment that run
@@ -375,16 +378,17 @@ pub enum Data {
     },
     /// Write synthetic data as raw text, with a registry for it
     Synth {
-        /// gmf: users x items with a planted inner product; criteo: Criteo's layout
-        #[arg(value_parser = ["gmf", "criteo"])]
+        /// gmf: users x items with a planted inner product; criteo: Criteo's layout; shop: purchases in
+        /// sessions, with clusters and popularity
+        #[arg(value_parser = ["gmf", "criteo", "shop"])]
         kind: String,
-        /// Training rows (gmf) or all rows (criteo)
+        /// Training rows (gmf) or all rows
         #[arg(long, value_name = "N")]
         rows: u64,
         /// Where to write them; made if need be
         #[arg(long, value_name = "DIR")]
         output: PathBuf,
-        /// Users, and items (gmf)
+        /// Users and items (gmf), or items (shop)
         #[arg(long, default_value_t = 6000, value_name = "N")]
         vocab: u32,
         /// Seed of the draw

@@ -27,6 +27,7 @@ use std::time::Duration;
 pub mod bench;
 pub mod choose;
 pub mod compare;
+pub mod completions;
 pub mod compress;
 pub mod data;
 pub mod decompress;
@@ -71,6 +72,13 @@ pub fn print(text: &str) -> Result<()> {
     let mut stdout = std::io::stdout().lock();
     stdout.write_all(text.as_bytes())?;
     Ok(stdout.flush()?)
+}
+
+/// Writes a text file whole or not at all.
+pub fn write(path: &Path, text: &str) -> Result<()> {
+    Ok(embc_data::atomic::write(path, |file| {
+        file.write_all(text.as_bytes()).map_err(|error| embc_data::Error::io(path, &error))
+    })?)
 }
 
 /// All registries: the built-in one, those called NAME.data.toml here and beside these configs, and

@@ -58,6 +58,7 @@ fn main() -> ExitCode {
         Command::Compress(args) => cmd::compress::run(args, &cli.global),
         Command::Decompress(args) => cmd::decompress::run(args),
         Command::Export(args) => cmd::export::run(args, &cli.global),
+        Command::Completions(args) => cmd::completions::run(args),
         Command::Report(args) => cmd::report::run(args, &cli.global),
         Command::Compare(args) => cmd::compare::run(args, &cli.global),
         Command::Recommend(args) => cmd::recommend::run(args, &cli.global),

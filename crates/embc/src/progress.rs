@@ -1,10 +1,15 @@
-//! What running trials say on stderr: rewriting lines on a terminal, plain ones elsewhere.
+//! What running trials say on stderr: on a terminal lines that are rewritten, with who is ahead at each
+//! budget; plain lines elsewhere.
+
+mod frontier;
 
 use crate::interrupted;
 use embc_core::batch::Split;
 use embc_core::train::{Observer, Settings, Validation};
 use embc_data::ingest;
+use embc_lab::record::Record;
 use embc_lab::watch::{Audience, Watcher};
+use frontier::Frontier;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use std::io::IsTerminal;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,6 +26,8 @@ pub struct Terminal {
     /// The lines of all trials that run at once.
     lines: MultiProgress,
     round: Mutex<Round>,
+    /// Who is ahead, and the lines that say so.
+    frontier: Mutex<(Frontier, Vec<ProgressBar>)>,
     /// It was said that trials of another process are waited for.
     waits: AtomicBool,
 }
@@ -64,7 +71,15 @@ impl Terminal {
         let (since, bar) = (Instant::now(), ProgressBar::hidden());
         let round = Mutex::new(Round { all, jobs, started, ended, failed, since, bar });
         let (lines, terminal) = (MultiProgress::new(), std::io::stderr().is_terminal());
-        Self { quiet, terminal, lines, round, waits: AtomicBool::new(false) }
+        let (frontier, waits) = (Mutex::default(), AtomicBool::new(false));
+        Self { quiet, terminal, lines, round, frontier, waits }
+    }
+
+    /// Takes the lines away: what follows is for good.
+    pub fn clear(&self) {
+        self.in_round().bar.finish_and_clear();
+        let frontier = self.frontier.lock().expect("no panic while it is held");
+        frontier.1.iter().for_each(ProgressBar::finish_and_clear);
     }
 
     fn in_round(&self) -> MutexGuard<'_, Round> {
@@ -101,6 +116,22 @@ impl Audience for Terminal {
 
     fn passed(&self) {
         self.in_round().end(false);
+    }
+
+    fn recorded(&self, record: &Record) {
+        if self.quiet || !self.terminal {
+            return;
+        }
+        let mut frontier = self.frontier.lock().expect("no panic while it is held");
+        let (values, bars) = &mut *frontier;
+        values.add(record);
+        for (i, line) in values.lines().into_iter().enumerate() {
+            if i == bars.len() {
+                let style = ProgressStyle::with_template("{wide_msg}").expect("a valid template");
+                bars.push(self.lines.add(ProgressBar::new(0)).with_style(style));
+            }
+            bars[i].set_message(line);
+        }
     }
 
     fn watcher(&self) -> Box<dyn Watcher + '_> {

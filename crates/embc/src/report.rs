@@ -34,13 +34,22 @@ pub fn check_reference(experiment: &Experiment) -> Result<()> {
     reference::read(experiment).map(drop)
 }
 
-/// The Markdown of an experiment.
+/// The Markdown of an experiment: the answers, then what they are from.
 pub fn markdown(experiment: &Experiment, records: &[Record]) -> Result<String> {
+    let answers = choice::answers(experiment, records)?;
+    let answers = answers.iter().map(|choice| format!("- {}\n", choice::headline(choice)));
+    let answers: String = answers.collect();
+    let gap = if answers.is_empty() { "" } else { "\n" };
+    Ok(format!("## {}\n\n{answers}{gap}{}", experiment.title, body(experiment, records)?))
+}
+
+/// What comes after the title and the answers.
+fn body(experiment: &Experiment, records: &[Record]) -> Result<String> {
     let grid = Grid::new(experiment, records)?;
     let key = metric_key(experiment, &grid.records);
     let axis = axis_of(experiment)?;
     let title = grid.records.first().map_or(&experiment.dataset, |r| &r.dataset_title);
-    let mut text = format!("## {}\n\n", experiment.title);
+    let mut text = String::new();
     let references = reference::read(experiment)?;
     writeln!(
         text,

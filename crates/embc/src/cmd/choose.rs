@@ -1,6 +1,6 @@
 //! `embc choose`: from data and a budget to what to use, with evidence, and the model.
 
-use super::{Outcome, one};
+use super::{Outcome, one, write};
 use crate::INTERRUPT;
 use crate::cli::{Choose as Args, Global, Way};
 use crate::progress::Terminal;
@@ -24,7 +24,6 @@ use embc_lab::record::Record;
 use embc_lab::sweep::Sweep;
 use embc_lab::units::bytes;
 use embc_lab::watch::Audience;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -51,18 +50,20 @@ pub fn run(args: &Args, global: &Global) -> Result<Outcome> {
     write(&path, &text)?;
     let e = experiment(&path, &registry)?;
     bench.check(&e)?;
-    let effort = effort(&e, &bench)?;
     if args.list {
-        super::print(&format!("{}\n{effort}", tried(&e)))?;
+        super::print(&format!("{}\n{}\n", tried(&e), effort(&e, &bench)?))?;
         return Ok(Outcome::Fine);
     }
-    terminal.say(&effort);
     let desk = Desk::open(&global.results, &e.name, Again::default())?.lasting(*args.keep.lease);
+    if desk.book().records().next().is_none() {
+        terminal.say(&effort(&e, &bench)?);
+    }
     let went = train(&e, &bench, &desk, args, &terminal)?;
     if went == Outcome::Interrupted {
         eprintln!("interrupted: run the same command again to go on");
         return Ok(went);
     }
+    terminal.clear();
     let records = desk.into_records();
     let (mut all, over) = choices(&e, &records)?;
     if let Some(within) = args.within {
@@ -75,16 +76,14 @@ pub fn run(args: &Args, global: &Global) -> Result<Outcome> {
         );
     }
     let place = Place { folder: &folder, e: &e, text: &text, several: all.len() > 1 };
-    let answer = answer(&place, &all, over);
+    let answer = answer(&all, over);
     for choice in &all {
         if place.keep(choice, (entry, &data), args, global, &terminal)?.is_none() {
             return Ok(Outcome::Interrupted);
         }
     }
     write(&folder.join("answer.md"), &answer)?;
-    let section = report::html::section(&e, &records)?;
-    let page = report::html::page(&[(e.name.clone(), e.title.clone())], &section);
-    write(&folder.join("page.html"), &page)?;
+    write(&folder.join("page.html"), &report::html::alone(&e, &records)?)?;
     super::print(&answer)?;
     eprintln!("\n{}", place.leads_to(&all));
     Ok(Outcome::Fine)
@@ -247,11 +246,11 @@ fn smallest_within<'a>(
 }
 
 /// The answer as Markdown: a sentence a budget, with its evidence.
-fn answer(place: &Place<'_>, all: &[Choice<'_>], over: bool) -> String {
+fn answer(all: &[Choice<'_>], over: bool) -> String {
     let mut text = String::new();
     for choice in all {
-        text += &format!("{}\n\n", words::headline(place.e, choice));
-        for line in words::evidence(place.e, choice) {
+        text += &format!("{}\n\n", words::headline(choice));
+        for line in words::evidence(choice) {
             text += &format!("- {line}\n");
         }
         if !over {
@@ -275,7 +274,7 @@ impl Place<'_> {
     /// "model", or with its budget where there are several.
     fn name(&self, what: &str, choice: &Choice<'_>) -> PathBuf {
         match self.several {
-            true => self.folder.join(format!("{what}-{}", choice.budget)),
+            true => self.folder.join(format!("{what}-{}", choice.first.bytes)),
             false => self.folder.join(what),
         }
     }
@@ -341,10 +340,4 @@ impl Place<'_> {
         let page = self.folder.join("page.html");
         text + &format!("{} shows all that was tried", page.display())
     }
-}
-
-fn write(path: &Path, text: &str) -> Result<()> {
-    Ok(embc_data::atomic::write(path, |file| {
-        file.write_all(text.as_bytes()).map_err(|error| embc_data::Error::io(path, &error))
-    })?)
 }

@@ -1,6 +1,6 @@
 //! `embc init`: a registry entry and an experiment from files as they are.
 
-use super::Outcome;
+use super::{Outcome, write};
 use crate::cli::{Global, Init as Args, TextOrJson};
 use crate::progress::DataProgress;
 use crate::table::text_table;
@@ -87,13 +87,6 @@ fn name_of(path: &Path) -> String {
         stem.chars().map(plain).collect::<String>().trim_matches('-').to_string()
     });
     stems.into_iter().find(|stem| !stem.is_empty()).unwrap_or("data".into())
-}
-
-fn write(path: &Path, text: &str) -> Result<()> {
-    Ok(embc_data::atomic::write(path, |file| {
-        use std::io::Write;
-        file.write_all(text.as_bytes()).map_err(|error| embc_data::Error::io(path, &error))
-    })?)
 }
 
 /// What was understood: the first table.

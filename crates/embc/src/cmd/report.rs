@@ -7,7 +7,6 @@ use anyhow::{Context, Result, bail};
 use embc_lab::config::Experiment;
 use embc_lab::record::Record;
 use embc_lab::store::{Book, Results};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 pub fn run(args: &Report, global: &Global) -> Result<Outcome> {
@@ -74,9 +73,7 @@ pub fn run(args: &Report, global: &Global) -> Result<Outcome> {
         text = report::html::page(&titles, &text);
     }
     match &args.output {
-        Some(path) => embc_data::atomic::write(path, |file| {
-            file.write_all(text.as_bytes()).map_err(|error| embc_data::Error::io(path, &error))
-        })?,
+        Some(path) => super::write(path, &text)?,
         None => super::print(&text)?,
     }
     failed.iter().for_each(|line| eprintln!("check failed: {line}"));

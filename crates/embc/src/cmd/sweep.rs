@@ -15,6 +15,7 @@ use embc_lab::config::Experiment;
 use embc_lab::desk::{Again, Desk};
 use embc_lab::executor::Threads;
 use embc_lab::memory::Memory;
+use embc_lab::record::Record;
 use embc_lab::sweep::{Filter, Sweep};
 use embc_lab::watch::Audience;
 
@@ -111,7 +112,29 @@ fn sweep(
         }
     }
     if !args.list {
-        super::print(&report::markdown(experiment, &desk.into_records())?)?;
+        terminal.clear();
+        let records = desk.into_records();
+        super::print(&report::markdown(experiment, &records)?)?;
+        conclude(experiment, &records, &terminal, global)?;
     }
     Ok(outcome)
+}
+
+/// Says what the tables come to, and leaves the page.
+fn conclude(
+    experiment: &Experiment,
+    records: &[Record],
+    terminal: &Terminal,
+    global: &Global,
+) -> Result<()> {
+    for choice in report::choice::answers(experiment, records)? {
+        terminal.say(&report::choice::headline(&choice).replace("**", ""));
+    }
+    let page = global.results.join(&experiment.name).with_extension("html");
+    match super::write(&page, &report::html::alone(experiment, records)?) {
+        Ok(()) => terminal.say(&format!("{} shows all of it", page.display())),
+        // The records are what counts.
+        Err(error) => tracing::warn!("no page: {error:#}"),
+    }
+    Ok(())
 }

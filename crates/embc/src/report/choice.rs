@@ -3,11 +3,12 @@
 
 use super::axis_of;
 use embc_core::scheme;
-use embc_lab::choice::{Choice, Pick};
+use embc_lab::axis::BudgetPoint;
+use embc_lab::choice::{self, By, Choice, Pick};
 use embc_lab::config::Experiment;
 use embc_lab::difference::Difference;
 use embc_lab::estimate::Estimate;
-use embc_lab::grid::sign_of;
+use embc_lab::grid::{Grid, sign_of};
 use embc_lab::record::Record;
 use embc_lab::units::bytes;
 
@@ -47,23 +48,23 @@ pub fn knobs(record: &Record) -> String {
 }
 
 /// The metric that an answer is about: of the test rows, where there are any.
-pub fn key_of(e: &Experiment, pick: &Pick<'_>) -> String {
-    let test = format!("test/{}", e.metric());
-    match pick.records.iter().all(|record| record.metrics.contains_key(&test)) {
+pub fn key_of(choice: &Choice<'_>) -> String {
+    let test = format!("test/{}", choice.metric);
+    match choice.first.records.iter().all(|record| record.metrics.contains_key(&test)) {
         true => test,
-        false => format!("valid/{}", e.metric()),
+        false => format!("valid/{}", choice.metric),
     }
 }
 
 /// The answer's first sentence: what to use, and what it loses.
-pub fn headline(e: &Experiment, choice: &Choice<'_>) -> String {
+pub fn headline(choice: &Choice<'_>) -> String {
     let Choice { first, full, .. } = choice;
-    let key = key_of(e, first);
+    let key = key_of(choice);
     let value = mean(&first.records, &key).unwrap_or(f64::NAN);
     let knobs = first.records.first().map_or(String::new(), |record| knobs(record));
     let mut text = format!(
-        "Within {}, use **{}**{knobs}: {key} {value:.4} in {}",
-        bytes(choice.budget),
+        "{}, use **{}**{knobs}: {key} {value:.4} in {}",
+        choice.within,
         first.runner.label,
         bytes(first.bytes)
     );
@@ -82,9 +83,9 @@ pub fn headline(e: &Experiment, choice: &Choice<'_>) -> String {
 }
 
 /// The evidence, a sentence each: seeds, the next best, what was tried, and what would change it.
-pub fn evidence(e: &Experiment, choice: &Choice<'_>) -> Vec<String> {
+pub fn evidence(choice: &Choice<'_>) -> Vec<String> {
     let Choice { first, next, full, .. } = choice;
-    let key = key_of(e, first);
+    let key = key_of(choice);
     let mut all = Vec::new();
     let other = full.as_ref().filter(|full| full.runner != first.runner);
     let by = other.and_then(|full| loss(&full.records, &first.records, &key)).map(|of| of.1);
@@ -126,6 +127,60 @@ pub fn evidence(e: &Experiment, choice: &Choice<'_>) -> Vec<String> {
         ));
     }
     all
+}
+
+/// A choice for each budget of an experiment, the largest first: of a race what it answers, of a grid
+/// the best of each column.
+pub fn answers<'a>(e: &Experiment, records: &'a [Record]) -> anyhow::Result<Vec<Choice<'a>>> {
+    if e.sweep.race {
+        return Ok(choice::choices(e, records)?.0);
+    }
+    let grid = Grid::new(e, records)?;
+    let full = grid.records.iter().find(|record| record.scheme == "full" && record.params > 0);
+    let (full, full_bytes) = full.map_or((u64::MAX, u64::MAX), |record| {
+        (record.params, record.param_bytes + record.index_bytes)
+    });
+    let points = e.points()?;
+    if points.iter().any(|point| !["bytes", "compression"].contains(&point.axis)) {
+        // Forms of one such budget differ in bytes.
+        return Ok(smallest(e, &grid).into_iter().collect());
+    }
+    let of = |point: &BudgetPoint| {
+        let value = point.value.to_string();
+        let text = super::budget_text(point.axis, &value);
+        let (within, least) = match (point.axis, point.value.as_f64()) {
+            ("bytes", Some(bytes)) => (choice::within(bytes as u64), bytes),
+            (_, ratio) => (format!("At {text}"), full as f64 / ratio.unwrap_or(1.0)),
+        };
+        let passes = |pick: &Pick<'_>| match (&pick.runner.budget, point.axis) {
+            // A form may have fewer parameters, and with its pointers more bytes than the full table.
+            (Some(budget), _) => *budget == value && pick.bytes <= full_bytes,
+            // Of one size: where that is no larger.
+            (None, "bytes") => pick.bytes as f64 <= least,
+            (None, _) => pick.records[0].params as f64 <= least,
+        };
+        let mut choice = choice::best(&grid, e.metric(), within, By::Metric, &passes)?;
+        // Another column's is no news here.
+        choice.beyond = choice.beyond.filter(|pick| pick.runner.budget.is_none());
+        Some(choice)
+    };
+    Ok(points.iter().filter_map(of).collect())
+}
+
+/// What loses little of the full table's, in the fewest bytes.
+fn smallest<'a>(e: &Experiment, grid: &Grid<'a>) -> Option<Choice<'a>> {
+    const LITTLE: f64 = 1.0;
+    let (metric, within) = (e.metric(), format!("To lose at most {LITTLE} % on validation"));
+    let full =
+        choice::best(grid, metric, String::new(), By::Metric, &|pick| pick.runner.label == "full")?;
+    let valid = full.first.valid;
+    let fits = |pick: &Pick<'_>| {
+        let lost = if metric.higher_is_better() { valid - pick.valid } else { pick.valid - valid };
+        lost <= LITTLE / 100.0 * valid.abs()
+    };
+    let mut choice = choice::best(grid, metric, within, By::Bytes, &fits)?;
+    (choice.beyond, choice.next) = (None, None);
+    Some(choice)
 }
 
 /// The config of the winner alone, to train it again; the seeds are those of its records.

@@ -1,50 +1,110 @@
-//! One HTML page for people: the report's words and tables, its curves to ask, every trial with its
-//! curve, config and provenance. It loads nothing: it opens from a file, without a network.
+//! One HTML page for people: the answer in large letters, the curve of quality against bytes, words and
+//! tables, every trial with its curve, config and provenance. It loads nothing: it opens from a file,
+//! without a network. Trials are most of it: they are packed (deflate, base64) until they are asked for.
 
-use super::{axis_of, markdown, svg};
+use super::{axis_of, body, choice, svg};
 use anyhow::Result;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use embc_lab::choice::Choice;
 use embc_lab::config::Experiment;
 use embc_lab::estimate::Estimate;
 use embc_lab::grid::{Grid, metric_key};
-use embc_lab::record::Record;
-use embc_lab::record::Status;
+use embc_lab::record::{Record, Status};
+use flate2::Compression;
+use flate2::write::DeflateEncoder;
 use pulldown_cmark::{Event, Options, Parser, Tag, TagEnd};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
+use std::io::Write;
 
 /// The section of an experiment.
 pub fn section(experiment: &Experiment, records: &[Record]) -> Result<String> {
-    let words = markdown(experiment, records)?;
+    let words = body(experiment, records)?;
     let plot = svg(experiment, records)?.unwrap_or_default();
-    let data = data(experiment, records)?;
+    let (data, trials) = data(experiment, records)?;
     Ok(format!(
-        "<section id=\"{}\">\n{}<h3>Curves</h3>\n<div class=\"curves\"></div>\n<div class=\"trials\"></div>\n<script type=\"application/json\">{}</script>\n</section>\n",
-        escaped(&experiment.name),
-        html(&words, &[plot]),
+        "<section id=\"{name}\">\n<h2>{title}</h2>\n{answers}<div class=\"curves\" id=\"{name}/curve\"></div>\n<div id=\"{name}/words\">\n{words}</div>\n<div class=\"trials\" id=\"{name}/trials\"></div>\n<script type=\"application/json\">{data}</script>\n<script type=\"text/plain\">{trials}</script>\n</section>\n",
+        name = escaped(&experiment.name),
+        title = escaped(&experiment.title),
+        words = html(&words, &[plot]),
+        answers = answers(experiment, records)?,
         // No end tag inside.
-        data.to_string().replace('<', "\\u003c"),
+        data = data.to_string().replace('<', "\\u003c"),
+        trials = packed(&trials.to_string())?,
     ))
+}
+
+/// Answers that are seen at once.
+const SHOWN: usize = 3;
+
+/// What each budget's best is, and behind it the evidence.
+fn answers(experiment: &Experiment, records: &[Record]) -> Result<String> {
+    let mut text = String::new();
+    let all = choice::answers(experiment, records)?;
+    let (first, rest) = all.split_at(all.len().min(SHOWN));
+    let answer = |choice: &Choice<'_>| {
+        let evidence: String =
+            choice::evidence(choice).iter().map(|line| format!("- {line}\n")).collect();
+        format!(
+            "<details class=\"answer\"><summary>{}</summary>\n{}</details>\n",
+            html(&choice::headline(choice), &[]).trim().replace("<p>", "").replace("</p>", ""),
+            html(&evidence, &[])
+        )
+    };
+    text.extend(first.iter().map(answer));
+    if !rest.is_empty() {
+        let rest_of: String = rest.iter().map(answer).collect();
+        text += &format!(
+            "<details class=\"more\"><summary>{} more budgets</summary>\n{rest_of}</details>\n",
+            rest.len()
+        );
+    }
+    Ok(text)
+}
+
+/// Text for the page's script to unpack.
+fn packed(text: &str) -> Result<String> {
+    let mut packer = DeflateEncoder::new(Vec::new(), Compression::best());
+    packer.write_all(text.as_bytes())?;
+    Ok(STANDARD.encode(packer.finish()?))
 }
 
 /// The page of such sections; `titles` are names and titles of experiments.
 pub fn page(titles: &[(String, String)], sections: &str) -> String {
-    let item = |(name, title): &(String, String)| {
+    let item = |name: &str, title: &str| {
         format!("<li><a href=\"#{}\">{}</a></li>", escaped(name), escaped(title))
     };
-    let items: String = titles.iter().map(item).collect();
+    let items: String = match titles {
+        [(name, _)] if !name.is_empty() => {
+            let parts =
+                [("", "Answer"), ("/curve", "Curve"), ("/words", "Tables"), ("/trials", "Trials")];
+            parts.iter().map(|(part, title)| item(&format!("{name}{part}"), title)).collect()
+        }
+        _ => titles.iter().map(|(name, title)| item(name, title)).collect(),
+    };
     let title = match titles {
         [(_, title)] => escaped(title),
         _ => "Embedding compression: results".into(),
     };
-    let contents = match titles.len() {
-        1 => String::new(),
-        _ => format!("<h1>{title}</h1>\n<nav><ul>{items}</ul></nav>\n"),
+    let contents = match titles {
+        [(name, _)] if name.is_empty() => "<main>\n".into(),
+        [_] => format!("<nav aria-label=\"contents\"><ul>{items}</ul></nav>\n<main>\n"),
+        _ => format!(
+            "<nav aria-label=\"contents\"><ul>{items}</ul></nav>\n<main>\n<h1>{title}</h1>\n<div class=\"multiples\"></div>\n"
+        ),
     };
     format!(
-        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>{title}</title>\n<style>\n{}</style>\n</head>\n<body>\n{contents}{sections}<script>\n{}</script>\n</body>\n</html>\n",
+        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>{title}</title>\n<style>\n{}</style>\n</head>\n<body>\n{contents}{sections}</main>\n<script>\n{}</script>\n</body>\n</html>\n",
         include_str!("page/page.css"),
         include_str!("page/page.js"),
     )
+}
+
+/// The page of one experiment.
+pub fn alone(experiment: &Experiment, records: &[Record]) -> Result<String> {
+    let title = (experiment.name.clone(), experiment.title.clone());
+    Ok(page(&[title], &section(experiment, records)?))
 }
 
 /// A page of words alone, with plots where their files are named.
@@ -82,8 +142,8 @@ fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('"', "&quot;")
 }
 
-/// What the page's script reads.
-fn data(experiment: &Experiment, records: &[Record]) -> Result<Value> {
+/// What the page's script reads at once, and the trials that it unpacks.
+fn data(experiment: &Experiment, records: &[Record]) -> Result<(Value, Value)> {
     let grid = Grid::new(experiment, records)?;
     let key = metric_key(experiment, &grid.records);
     let select = format!("valid/{}", experiment.select());
@@ -120,9 +180,11 @@ fn data(experiment: &Experiment, records: &[Record]) -> Result<Value> {
     let cells: Vec<Value> = cells.collect();
     let trials: Vec<Value> =
         grid.records.iter().map(|record| trial(record, &key, &select, &common)).collect();
-    Ok(json!({
-        "metric": key, "select": select, "config": common, "cells": cells, "trials": trials,
-    }))
+    let number = trials.len();
+    let data = json!({
+        "title": experiment.title, "metric": key, "select": select, "cells": cells, "trials": number,
+    });
+    Ok((data, json!({ "config": common, "trials": trials })))
 }
 
 fn trial(record: &Record, key: &str, select: &str, common: &Map<String, Value>) -> Value {

@@ -2,6 +2,7 @@
 
 mod anywhere;
 mod cases;
+mod choose;
 mod compress;
 mod export;
 mod fetch;

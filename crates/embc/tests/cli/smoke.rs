@@ -73,7 +73,12 @@ fn sandbox() -> Sandbox {
 }
 
 pub fn records(sandbox: &Sandbox) -> Vec<Value> {
-    let text = std::fs::read_to_string(sandbox.path("results/smoke.jsonl")).unwrap();
+    records_of(sandbox, "smoke")
+}
+
+pub fn records_of(sandbox: &Sandbox, experiment: &str) -> Vec<Value> {
+    let path = sandbox.path("results").join(experiment).with_extension("jsonl");
+    let text = std::fs::read_to_string(path).unwrap();
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
@@ -165,9 +170,9 @@ fn advice(sandbox: &Sandbox, records: &[Value]) {
     sandbox.run(&["compare", "memcom", "hash"]).refuses("say in which experiment: --in NAME");
     let advice = |size| sandbox.run(&["recommend", "--budget-bytes", size]).fine().stdout;
     let full = advice("1GiB");
-    assert!(full.starts_with("smoke: use ") && full.contains(" of 1.00 GiB"), "{full}");
+    assert!(full.starts_with("smoke: Within 1.00 GiB, use "), "{full}");
     let small = advice("4KiB");
-    assert!(small.contains("than the full table's") && small.contains("the next, "), "{small}");
+    assert!(small.contains("than the full table's") && small.contains(" Next: "), "{small}");
     assert!(advice("10B").contains("nothing recorded fits 10 B; the smallest is "));
     sandbox.run(&["recommend"]).expect(2, "--budget-bytes");
     let html = sandbox.run(&["report", "--format", "html"]).fine().stdout;

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 /// Schemes whose state is more than weights: clusterings inside epochs, post-training stages,
 /// validation inside epochs, narrow storage; and one that is infeasible.
-const CONFIG: &str = r#"
+pub const CONFIG: &str = r#"
 title = "smoke"
 dataset = "synth"
 [model]
@@ -109,7 +109,7 @@ fn undisturbed(sandbox: &Sandbox) -> Vec<Value> {
 }
 
 /// Moments that differ from run to run: that is what they are for.
-fn moment(most: u64) -> Duration {
+pub fn moment(most: u64) -> Duration {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
     Duration::from_millis(u64::from(now.subsec_nanos()) / 1000 % most)
 }

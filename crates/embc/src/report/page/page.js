@@ -69,9 +69,12 @@ function ticks(low, high, log) {
   return found;
 }
 
+// As wide as the screen, up to a limit, so that its letters are as large as the page's.
+const WIDE = Math.min(760, document.documentElement.clientWidth - 32);
+
 // Lines of {name, colour, dash, points: [{x, y, half, text}]}; `front` are points to join by steps.
-function chart(lines, { x, y, logX, front = [] }) {
-  const W = 760, H = 420, L = 64, R = 12, T = 12, B = 46;
+function chart(lines, { x, y, logX, front = [], W = WIDE, H = Math.max(260, Math.round(0.55 * WIDE)) }) {
+  const L = 64, R = 12, T = 12, B = 46;
   const points = lines.flatMap((line) => line.points);
   if (points.length === 0) return element("p", { class: "dim" }, "nothing to show");
   const span = (values) => [Math.min(...values), Math.max(...values)];
@@ -111,6 +114,68 @@ function chart(lines, { x, y, logX, front = [] }) {
   return svg;
 }
 
+// What a page's style gives a chart, in the chart itself: it is read without the page.
+function standalone(svg) {
+  const copy = svg.cloneNode(true);
+  const [nodes, copies] = [svg, copy].map((root) => [root, ...root.querySelectorAll("*")]);
+  nodes.forEach((node, i) => {
+    const style = getComputedStyle(node);
+    const kept = ["fill", "stroke", "stroke-width", "stroke-dasharray", "opacity"];
+    if (node.tagName === "text") kept.push("font-family", "font-size", "text-anchor");
+    for (const key of kept) copies[i].style.setProperty(key, style.getPropertyValue(key));
+  });
+  const [, , width, height] = svg.getAttribute("viewBox").split(" ");
+  for (const [key, value] of Object.entries({ xmlns: NS, width, height })) copy.setAttribute(key, value);
+  copy.style.background = getComputedStyle(document.body).backgroundColor;
+  return new XMLSerializer().serializeToString(copy);
+}
+
+// Twice as fine as on the page.
+async function pixels(svg) {
+  const image = new Image();
+  image.src = "data:image/svg+xml;charset=utf-8," + encodeURIComponent(standalone(svg));
+  await image.decode();
+  const canvas = element("canvas", { width: 2 * image.width, height: 2 * image.height });
+  canvas.getContext("2d").drawImage(image, 0, 0, canvas.width, canvas.height);
+  return new Promise((done) => canvas.toBlob(done, "image/png"));
+}
+
+function csv(lines, { x, y }) {
+  const quote = (text) => (/[",\n]/.test(text) ? `"${text.replace(/"/g, '""')}"` : text);
+  const rows = lines.flatMap((line) => line.points.map((p) => [quote(line.name), p.x, p.y, p.half ?? ""]));
+  return [["name", quote(x), quote(y), "half of the 95 % interval"], ...rows].map((row) => row.join(",")).join("\n") + "\n";
+}
+
+// A chart that can be taken along: to the clipboard, or as a file where there is none.
+function figure(name, lines, axes) {
+  const svg = chart(lines, axes);
+  const node = element("figure", {}, svg);
+  if (svg.tagName !== "svg") return node;
+  const said = element("output", { class: "dim" });
+  const forms = {
+    SVG: () => new Blob([standalone(svg)], { type: "image/svg+xml" }),
+    PNG: () => pixels(svg),
+    CSV: () => new Blob([csv(lines, axes)], { type: "text/csv" }),
+  };
+  const take = async (form) => {
+    const blob = await forms[form]();
+    try {
+      if (form === "PNG") await navigator.clipboard.write([new ClipboardItem({ "image/png": blob })]);
+      else await navigator.clipboard.writeText(await blob.text());
+      said.textContent = "copied";
+    } catch {
+      const link = element("a", { href: URL.createObjectURL(blob), download: `${name}.${form.toLowerCase()}` });
+      link.click();
+      setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+      said.textContent = "saved";
+    }
+  };
+  const buttons = Object.keys(forms).map((form) => element("button", { type: "button", onclick: () => take(form) }, form));
+  node.append(element("figcaption", {}, "copy as ", ...buttons, said));
+  node.forms = forms;
+  return node;
+}
+
 // The cells that no other beats in both size and metric, smallest first.
 function pareto(points, higher) {
   const best = [];
@@ -132,7 +197,7 @@ function curves(place, data) {
   const size = element("select", {}, ...Object.entries(SIZES).map(([k, [text]]) => option(k, text)));
   const metrics = [...new Set(data.cells.flatMap((c) => Object.keys(c.metrics)))].sort();
   const metric = element("select", {}, ...metrics.map((m) => option(m, m)));
-  size.value = "compression_params";
+  size.value = "bytes";
   metric.value = data.metric;
   const labels = [...new Set(data.cells.map((c) => c.label))];
   const colour = (label) => COLOURS[labels.indexOf(label) % COLOURS.length];
@@ -156,7 +221,7 @@ function curves(place, data) {
     const small = size.value.startsWith("compression") ? -1 : 1;
     const higher = !LESS_IS_BETTER.test(metric.value);
     const front = pareto(shown.map(point).map((p) => ({ ...p, x: small * p.x })), higher);
-    canvas.replaceChildren(chart(lines, {
+    canvas.replaceChildren(figure(`${place.closest("section").id} ${metric.value}`.replace("/", " "), lines, {
       x: name, y: metric.value, logX: true, front: front.map((p) => ({ ...p, x: small * p.x })),
     }));
   };
@@ -179,7 +244,49 @@ function curves(place, data) {
   draw();
 }
 
-function trials(place, data) {
+// One small chart a set: the best cells of each kind of scheme, and the frontier of all.
+function multiples(place, sets) {
+  const kind = (cell) => cell.label.split(" ")[0];
+  const kinds = [...new Set(sets.flatMap(({ data }) => data.cells.map(kind)))];
+  const colour = (name) => COLOURS[kinds.indexOf(name) % COLOURS.length];
+  const dash = (name) => ["none", "8 3", "2 3"][Math.floor(kinds.indexOf(name) / COLOURS.length) % 3];
+  const legend = kinds.map((name) => element("span", {},
+    element("i", { style: `border-color:${colour(name)};background:${dash(name) === "none" ? colour(name) : "none"}` }), name));
+  for (const { id, data } of sets) {
+    const higher = !LESS_IS_BETTER.test(data.metric);
+    const cells = data.cells.filter((c) => c.metrics[data.metric] && c.bytes > 0);
+    const points = (list) => list.map((c) => ({ x: c.bytes, y: c.metrics[data.metric][0], text: c.name }));
+    const lines = kinds.map((name) => ({
+      name, colour: colour(name), dash: dash(name), points: pareto(points(cells.filter((c) => kind(c) === name)), higher),
+    })).filter((line) => line.points.length);
+    const axes = { x: "bytes", y: data.metric, logX: true, front: pareto(points(cells), higher), W: Math.min(380, WIDE), H: 260 };
+    place.append(element("div", {}, element("a", { href: `#${id}` }, data.title), figure(id, lines, axes)));
+  }
+  place.after(element("div", { class: "legend" }, ...legend));
+}
+
+async function unpacked(section) {
+  const packed = section.querySelector("script[type='text/plain']").textContent;
+  const bytes = Uint8Array.from(atob(packed), (letter) => letter.charCodeAt(0));
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate-raw"));
+  return JSON.parse(await new Response(stream).text());
+}
+
+// The trials are unpacked and laid out once they are asked for.
+function trials(place, section, data) {
+  const details = element("details", {}, element("summary", {}, `All ${data.trials} trials: curves, configs, provenance`));
+  details.ready = new Promise((done) => {
+    details.addEventListener("toggle", async () => {
+      if (details.open && !details.querySelector("table")) {
+        table(details, { ...data, ...(await unpacked(section)) });
+        done();
+      }
+    });
+  });
+  place.append(details);
+}
+
+function table(place, data) {
   const filter = element("input", { type: "search", placeholder: "filter trials", "aria-label": "filter trials" });
   const heads = ["trial", "status", data.metric, "parameters", "bytes", "best epoch", "seconds", "examples/s", "id"];
   const body = element("tbody");
@@ -200,8 +307,8 @@ function trials(place, data) {
       if (t.error) parts.push(element("p", {}, t.error));
       if (t.curve.length > 1) {
         const line = (name, i, colour) => ({ name, colour, points: t.curve.filter((p) => p[i] !== null).map((p) => ({ x: p[0], y: p[i] })) });
-        parts.push(chart([line(data.select, 1, COLOURS[1])], { x: "epoch", y: data.select }));
-        parts.push(chart([line("train/loss", 2, COLOURS[0])], { x: "epoch", y: "train/loss" }));
+        parts.push(figure(t.id, [line(data.select, 1, COLOURS[1])], { x: "epoch", y: data.select }));
+        parts.push(figure(t.id, [line("train/loss", 2, COLOURS[0])], { x: "epoch", y: "train/loss" }));
       }
       parts.push(element("pre", {}, JSON.stringify(facts, null, 1)));
       row.after(element("tr", { class: "detail" }, element("td", { colspan: heads.length }, ...parts)));
@@ -215,13 +322,16 @@ function trials(place, data) {
     for (const row of body.rows)
       row.hidden = !filter.value.toLowerCase().split(/\s+/).every((word) => row.textContent.toLowerCase().includes(word));
   });
-  place.append(element("details", {}, element("summary", {}, `All ${data.trials.length} trials: curves, configs, provenance`),
-    element("p", {}, filter), element("div", { class: "wide" }, table)));
+  place.append(element("p", {}, filter), element("div", { class: "wide" }, table));
+  sortable(table);
 }
 
-for (const section of document.querySelectorAll("section")) {
+const sets = [...document.querySelectorAll("section")].map((section) => {
   const data = JSON.parse(section.querySelector("script[type='application/json']").textContent);
   curves(section.querySelector(".curves"), data);
-  trials(section.querySelector(".trials"), data);
-}
-document.querySelectorAll("table").forEach(sortable);
+  trials(section.querySelector(".trials"), section, data);
+  return { id: section.id, data };
+});
+const place = document.querySelector(".multiples");
+if (place) multiples(place, sets);
+document.querySelectorAll("section table, article table").forEach(sortable);
