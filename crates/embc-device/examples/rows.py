@@ -47,7 +47,12 @@ class Embc:
         self.check(self.c.embc_rows(self.model, input, (c_uint32 * len(ids))(*ids), len(ids), out))
         return [out[i * width : (i + 1) * width] for i in range(len(ids))]
 
-    def score(self, ids, dense):
+    def ids(self, values):
+        """The ids of an example's values, {"user": "u17", …}, in the order of the model's inputs."""
+        order = sorted(values, key=self.input)
+        return [self.id(self.input(name), values[name]) for name in order]
+
+    def score(self, ids, dense=()):
         """The logits of one example: an id of each input, and the dense features."""
         each = (POINTER(c_uint32) * len(ids))(*[ctypes.pointer(c_uint32(id)) for id in ids])
         out = (c_float * self.c.embc_outputs(self.model))()

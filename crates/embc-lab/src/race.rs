@@ -20,9 +20,9 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Kinds whose other forms are tried.
-const WIDENED: usize = 3;
+const WIDENED: usize = 2;
 /// How many get the second seed, and the third.
-const KEPT: [usize; 2] = [5, 3];
+const KEPT: [usize; 2] = [4, 3];
 /// At which level a cell is worse beyond chance: with 95 %, many looked at after each round would lose
 /// by chance.
 const LEVEL: f64 = 0.99;

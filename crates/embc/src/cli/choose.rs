@@ -37,7 +37,7 @@ pub struct Choose {
     /// What may be tried: trained compressed, or made of a trained full table
     #[arg(long, value_enum, value_delimiter = ',', default_value = "trained,post")]
     pub allow: Vec<Way>,
-    /// Train all seeds of all schemes, the slow and the dominated ones too: the grid that a choice
+    /// Train three seeds of all schemes, the slow and the dominated ones too: the grid that a choice
     /// spares
     #[arg(long, conflicts_with = "time")]
     pub everything: bool,

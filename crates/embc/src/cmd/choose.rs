@@ -296,6 +296,7 @@ impl Place<'_> {
         let is_there = |model: &Model| model.record().is_ok_and(|r| r.trial == record.trial);
         if !Model::load(&model).is_ok_and(|model| is_there(&model)) {
             terminal.say(&format!("{}: trained once more, to be kept", choice.first.runner.label));
+            terminal.round(1, 1);
             let again = Again { done: true, failed: true };
             let desk = Desk::open(&global.results, &self.e.name, again)?.lasting(*args.keep.lease);
             let bench = Bench::new(entry, data, global.overcommit);
