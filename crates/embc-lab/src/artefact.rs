@@ -199,7 +199,12 @@ impl Model {
     pub fn load(folder: &Path) -> Result<Self> {
         let path = folder.join(MODEL);
         let text = std::fs::read_to_string(&path).with_context(|| {
-            format!("{}: no model here; `embc train --out` writes one", path.display())
+            let inside = folder.join("model");
+            let hint = match inside.join(MODEL).exists() {
+                true => format!("{} is one", inside.display()),
+                false => "`embc choose`, or `embc train --out`, writes one".into(),
+            };
+            format!("{}: no model here; {hint}", path.display())
         })?;
         let read = || -> Result<Self> {
             let it = describe(&text)?;

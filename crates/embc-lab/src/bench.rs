@@ -32,6 +32,8 @@ mod check;
 mod size;
 mod speed;
 
+pub use size::Planned;
+
 /// What trials on the same data share.
 pub struct Bench<'a> {
     /// The data.

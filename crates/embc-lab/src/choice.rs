@@ -11,7 +11,7 @@ use embc_core::metric::Metric;
 use embc_core::quantize::Storage;
 use embc_core::scheme::{self, Knobs, Limit, PlanError, TableSpec};
 use std::cmp::Ordering;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use toml::{Table, Value};
 
@@ -57,14 +57,14 @@ pub struct Asked<'a> {
     pub metric: Option<Metric>,
     /// What may be tried.
     pub allowed: Allowed,
+    /// Labels of forms that are nothing of their own here.
+    pub without: BTreeSet<String>,
 }
 
 impl Asked<'_> {
     /// The experiment as a config's text.
     pub fn config(&self) -> Result<String> {
-        let text = std::fs::read_to_string(&self.base.path)
-            .with_context(|| format!("{}: cannot be read", self.base.path.display()))?;
-        let mut base: Table = text.parse()?;
+        let mut base: Table = self.base.text().parse()?;
         let mut take = |key: &str| base.remove(key);
         let mut table = Table::new();
         let metric = self.metric.unwrap_or(self.base.metric()).to_string();
@@ -91,7 +91,9 @@ impl Asked<'_> {
             shown.insert("relative_to".into(), "full".into());
         }
         table.insert("table".into(), shown.into());
-        let schemes: Vec<Value> = self.schemes().into_iter().map(Value::from).collect();
+        let schemes =
+            self.schemes().into_iter().filter(|form| !self.without.contains(&label(form)));
+        let schemes: Vec<Value> = schemes.map(Value::from).collect();
         table.insert("scheme".into(), schemes.into());
         Ok(toml::to_string(&table)?)
     }
@@ -154,6 +156,14 @@ fn table_of(kind: &str, knobs: Knobs, columns: Option<usize>, storage: Storage) 
     table
 }
 
+/// What a form is called in tables.
+fn label(form: &Table) -> String {
+    let text = |key: &str| form.get(key).and_then(Value::as_str);
+    let by_storage = text("quantize").map(|storage| format!(" {storage}")).unwrap_or_default();
+    let kind = text("kind").unwrap_or_default();
+    text("label").map_or(format!("{kind}{by_storage}"), String::from)
+}
+
 /// A form with its records.
 #[derive(Clone, Debug)]
 pub struct Pick<'a> {
@@ -163,14 +173,30 @@ pub struct Pick<'a> {
     pub records: Vec<&'a Record>,
     /// Bytes of the embedding, pointers and codes included.
     pub bytes: u64,
-    /// Mean of the validation metric over the seeds that picked.
-    pub valid: f64,
+    /// The validation metric of the seeds that picked.
+    pub valid: BTreeMap<u64, f64>,
+}
+
+impl Pick<'_> {
+    /// Mean validation metrics of this and of another over the seeds that both have.
+    pub fn beside(&self, other: &Self) -> Option<(f64, f64)> {
+        let shared = self.valid.iter().filter_map(|(seed, x)| Some((*x, *other.valid.get(seed)?)));
+        let (ours, theirs): (Vec<f64>, Vec<f64>) = shared.unzip();
+        Some((Summary::of(&ours)?.mean, Summary::of(&theirs)?.mean))
+    }
+
+    /// Whether it is better than another on validation, over the seeds that both have.
+    fn beats(&self, other: &Self, metric: Metric) -> bool {
+        self.beside(other).is_some_and(|(ours, theirs)| metric.better(ours, theirs))
+    }
 }
 
 /// What is best within a budget.
 pub struct Choice<'a> {
     /// "Within 64 KiB".
     pub within: String,
+    /// Bytes, of a race.
+    pub budget: u64,
     /// What it is good at.
     pub metric: Metric,
     /// The winner.
@@ -183,8 +209,8 @@ pub struct Choice<'a> {
     pub beyond: Option<Pick<'a>>,
     /// Whether records are of seeds that nothing was picked by.
     pub fresh: bool,
-    /// How many others may still win: the race was cut off, or its seeds are at their end.
-    pub open: usize,
+    /// Who else may still win: the race was cut off, or its seeds are at their end.
+    pub open: Vec<String>,
     /// How many forms have a value.
     pub tried: usize,
 }
@@ -203,9 +229,8 @@ pub fn choices<'a>(e: &Experiment, records: &'a [Record]) -> Result<(Vec<Choice<
         let records: Vec<&Record> = ok.collect();
         let first = records.first()?;
         let values = records.iter().filter(|record| picking.contains(&record.seed));
-        let values: Vec<f64> = values.filter_map(|r| r.metrics.get(&key).copied()).collect();
-        let (bytes, n) = (first.param_bytes + first.index_bytes, values.len() as f64);
-        let valid = values.iter().sum::<f64>() / n;
+        let valid = values.filter_map(|r| Some((r.seed, *r.metrics.get(&key)?))).collect();
+        let bytes = first.param_bytes + first.index_bytes;
         Some(Pick { runner: runner.clone(), bytes, valid, records })
     };
     let full = pick(&Runner { label: "full".into(), budget: None });
@@ -217,14 +242,15 @@ pub fn choices<'a>(e: &Experiment, records: &'a [Record]) -> Result<(Vec<Choice<
         let mut ranked = standing.ranked.iter().filter_map(&pick);
         let Some(first) = ranked.next() else { continue };
         let next = ranked.next();
-        let better =
-            |p: &&Pick<'_>| p.bytes > standing.budget && e.select().better(p.valid, first.valid);
+        let better = |p: &&Pick<'_>| p.bytes > standing.budget && p.beats(&first, e.select());
         let beyond = of_one_size.iter().filter(better).min_by_key(|p| p.bytes).cloned();
+        let alive = standing.ranked[..standing.alive].iter().skip(1);
         let mut choice = Choice {
             within: within(standing.budget),
+            budget: standing.budget,
             metric: e.metric(),
             tried: standing.ranked.len(),
-            open: standing.alive.saturating_sub(1),
+            open: alive.map(|runner| runner.label.clone()).collect(),
             fresh: false,
             full: full.clone(),
             first,
@@ -260,24 +286,29 @@ pub fn best<'a>(
         let records: Vec<&Record> = ok.collect();
         let first = records.first().filter(|_| records.len() >= cell.seeds)?;
         let bytes = first.param_bytes + first.index_bytes;
-        let valid = Summary::of(&cell.values(&key)).filter(|valid| valid.n == records.len())?.mean;
+        let valid: BTreeMap<u64, f64> =
+            records.iter().filter_map(|r| Some((r.seed, *r.metrics.get(&key)?))).collect();
+        let mean = Summary::of(&valid.values().copied().collect::<Vec<_>>());
+        let mean = mean.filter(|mean| mean.n == records.len())?.mean;
         let runner = Runner { label: label.clone(), budget: budget.clone() };
-        Some(Pick { runner, bytes, valid, records })
+        Some((mean, Pick { runner, bytes, valid, records }))
     };
-    let all: Vec<Pick<'a>> = grid.cells.iter().filter_map(pick).collect();
-    let full = all.iter().find(|p| p.records[0].scheme == "full" && p.runner.label == "full");
-    let (mut fit, rest): (Vec<_>, Vec<_>) = all.iter().partition(|pick| passes(pick));
-    fit.sort_by(|a, b| match (metric.better(a.valid, b.valid), metric.better(b.valid, a.valid)) {
+    let itself = |(_, pick): &(f64, Pick<'_>)| !pick.records[0].is_uncompressed();
+    let all: Vec<(f64, Pick<'a>)> = grid.cells.iter().filter_map(pick).filter(itself).collect();
+    let full = all.iter().map(|(_, pick)| pick).find(|pick| pick.runner.label == "full");
+    let (mut fit, rest): (Vec<_>, Vec<_>) = all.iter().partition(|(_, pick)| passes(pick));
+    fit.sort_by(|(x, a), (y, b)| match (metric.better(*x, *y), metric.better(*y, *x)) {
         (true, _) if by == By::Metric => Ordering::Less,
         (_, true) if by == By::Metric => Ordering::Greater,
         _ => a.bytes.cmp(&b.bytes),
     });
-    let first: Pick<'a> = (*fit.first()?).clone();
-    let better = |p: &&&Pick<'_>| metric.better(p.valid, first.valid);
-    let beyond = rest.iter().filter(better).min_by_key(|p| p.bytes).map(|p| (*p).clone());
-    let next = fit.get(1).map(|p| (*p).clone());
-    let (fresh, open, tried) = (false, 0, fit.len());
-    Some(Choice { within, metric, first, next, full: full.cloned(), beyond, fresh, open, tried })
+    let first: Pick<'a> = fit.first()?.1.clone();
+    let better = |p: &&Pick<'_>| p.beats(&first, metric);
+    let beyond = rest.iter().map(|(_, pick)| pick).filter(better).min_by_key(|p| p.bytes).cloned();
+    let next = fit.get(1).map(|(_, pick)| pick.clone());
+    let (budget, fresh, open, tried) = (0, false, Vec::new(), fit.len());
+    let full = full.cloned();
+    Some(Choice { within, budget, metric, first, next, full, beyond, fresh, open, tried })
 }
 
 /// "Within 64.00 KiB".

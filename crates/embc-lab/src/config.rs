@@ -230,6 +230,11 @@ impl Experiment {
         Ok(experiment)
     }
 
+    /// What its file says.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
     /// An error about a key such as "scheme.2.dim", with its line.
     pub fn error(&self, key: &str, what: impl std::fmt::Display) -> anyhow::Error {
         let line = line_of(&self.text, key);
@@ -261,6 +266,9 @@ impl Experiment {
         }
         if self.sweep.race && self.budget.as_ref().is_none_or(|budget| budget.bytes.is_none()) {
             return Err(self.error("sweep.race", "a race is run within bytes: add [budget] bytes"));
+        }
+        if self.sweep.race && self.select() == Metric::Calibration {
+            return Err(self.error("train.select", "a race needs a metric of which more or less is better, and of calibration neither is"));
         }
         let takes_one_split = self.sweep.prune
             || self.sweep.race

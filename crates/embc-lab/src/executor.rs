@@ -146,7 +146,9 @@ impl<'a> Threads<'a> {
                 queue.later(order);
                 busy += 1;
                 if busy > left {
-                    self.audience.waits(left + 1);
+                    if !queue.families.trains() {
+                        self.audience.waits(left + 1);
+                    }
                     queue.wait(ended, pause);
                     // Hundreds may wait for the last trial of a round.
                     (busy, pause) = (0, (2 * pause).min(LOOK_AGAIN[1]));
@@ -179,13 +181,14 @@ impl<'a> Threads<'a> {
                 cancel: claim.cancel(),
             };
             let run = || self.bench.run(&order, &metrics, &running, &mut *watcher);
-            let kept = match pool.install(run) {
+            let ended = pool.install(run);
+            queue.families.ends(parent);
+            let kept = match ended {
                 Ended::Cancelled if !claim.is_lost() => break,
                 Ended::Cancelled => false,
                 // The net is dropped: its memory is another trial's already.
                 Ended::Recorded(record, _) => {
                     let record = Record { jobs, ..*record };
-                    parent.and_then(|parent| parent.claim).into_iter().for_each(Claim::done);
                     self.end(&order, record, *claim, desk, &mut *watcher)?
                 }
             };
@@ -207,6 +210,9 @@ impl<'a> Threads<'a> {
         queue: &Queue,
         desk: &Desk,
     ) -> Result<Option<(Answer, Option<Parent>)>> {
+        if queue.families.trains_parent_of(order) {
+            return Ok(None);
+        }
         let answer = desk.ask(order, self.bench.scores.is_none(), &self.cancel)?;
         Ok(match answer {
             Answer::Busy => None,

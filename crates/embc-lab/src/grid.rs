@@ -72,6 +72,8 @@ pub struct Grid<'a> {
     pub others: usize,
     /// All that the cells hold.
     pub records: Vec<&'a Record>,
+    /// Whether cells have as many seeds as they were worth.
+    pub races: bool,
 }
 
 impl<'a> Grid<'a> {
@@ -107,7 +109,8 @@ impl<'a> Grid<'a> {
         used.retain(kept);
         let of_today: BTreeSet<&str> = used.iter().map(|r: &&Record| &r.trial[..]).collect();
         let others = records.iter().filter(|r| !of_today.contains(&r.trial[..])).count();
-        Ok(Self { schemes, budgets, cells, others, records: used })
+        let races = experiment.sweep.race;
+        Ok(Self { schemes, budgets, cells, others, records: used, races })
     }
 
     /// A metric of a cell by seed.

@@ -18,14 +18,16 @@ use embc_core::net::Net;
 use embc_core::state::{HasState, is_optimizer};
 use embc_core::train::{Checkpoint, Position};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
-use std::collections::BTreeMap;
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard};
 
 /// Which orders share a training, and how many of each parent have no record yet.
 pub struct Families {
     left: Mutex<BTreeMap<String, usize>>,
+    /// Parents that this process trains.
+    training: Mutex<BTreeSet<String>>,
 }
 
 /// The parent of a trial that is about to run.
@@ -53,6 +55,37 @@ pub struct Took {
     pub examples_per_s: f64,
 }
 
+fn lacks_none(meta: &Value, metrics: &[Metric]) -> Result<()> {
+    let has: Vec<Metric> = serde_json::from_value(meta["metrics"].clone())?;
+    match metrics.iter().find(|metric| !has.contains(metric)) {
+        Some(lacks) => bail!("trained without {lacks}"),
+        None => Ok(()),
+    }
+}
+
+/// Forgets what killed processes left of the parents of orders that are over.
+pub(crate) fn tidy(orders: &[Order], desk: &Desk) {
+    let ids: BTreeSet<String> = orders.iter().map(|order| order.spec.parent().id()).collect();
+    let running = Claim::known(desk.results());
+    for id in &ids {
+        forget(desk, id);
+        // Checkpoints of a parent that is no trial of its own.
+        if running.contains(id)
+            && let Ok(Some(claim)) = desk.claim(id, &Cancel::default())
+        {
+            claim.done();
+        }
+    }
+}
+
+fn forget(desk: &Desk, id: &str) {
+    let file = file(desk, id);
+    if std::fs::remove_file(&file).is_ok() {
+        // Where it was the last.
+        let _ = file.parent().map(std::fs::remove_dir);
+    }
+}
+
 /// Where a parent's training is kept.
 fn file(desk: &Desk, id: &str) -> PathBuf {
     desk.results().join(".parents").join(format!("{id}.safetensors"))
@@ -64,7 +97,7 @@ impl Families {
         let mut left = BTreeMap::new();
         orders.iter().for_each(|order| *left.entry(order.spec.parent().id()).or_default() += 1);
         left.retain(|id, members| *members > 1 || file(desk, id).exists());
-        Self { left: Mutex::new(left) }
+        Self { left: Mutex::new(left), training: Mutex::default() }
     }
 
     /// The parent of an order, to train or trained already; the outer `None` while another process or
@@ -81,12 +114,44 @@ impl Families {
         }
         let file = file(desk, &id);
         let mut parent = Parent { id, file, claim: None };
-        if !parent.file.exists() && parent.id != order.id() {
+        let usable = || parent.file.exists() && parent.is_usable(&order.metrics());
+        if usable() {
+            return Ok(Some(Some(parent)));
+        }
+        if parent.id != order.id() {
             let Some(claim) = desk.claim(&parent.id, cancel)? else { return Ok(None) };
             // Trained and recorded in between.
-            if parent.file.exists() { claim.done() } else { parent.claim = Some(claim) }
+            if usable() { claim.done() } else { parent.claim = Some(claim) }
         }
+        self.training().insert(parent.id.clone());
         Ok(Some(Some(parent)))
+    }
+
+    fn training(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.training.lock().expect("no panic while it is held")
+    }
+
+    /// Whether an order's parent is in training here: it need not be asked for.
+    pub fn trains_parent_of(&self, order: &Order) -> bool {
+        let training = self.training();
+        !training.is_empty() && training.contains(&order.spec.parent().id())
+    }
+
+    /// Whether any is.
+    pub fn trains(&self) -> bool {
+        !self.training().is_empty()
+    }
+
+    /// A trial has ended, with its parent's training where it was to train it.
+    pub fn ends(&self, parent: Option<Parent>) {
+        let Some(parent) = parent else { return };
+        self.training().remove(&parent.id);
+        if let Some(claim) = parent.claim
+            && parent.file.exists()
+        {
+            // Else its checkpoints are for who trains it next.
+            claim.done();
+        }
     }
 
     /// An order has its record: nothing is kept for it any more. True where others of its family have
@@ -99,10 +164,7 @@ impl Families {
         let waited_for = *members > 0;
         if !waited_for {
             left.remove(&id);
-            let file = file(desk, &id);
-            let _ = std::fs::remove_file(&file);
-            // Where it was the last.
-            let _ = file.parent().map(std::fs::remove_dir);
+            forget(desk, &id);
         }
         waited_for
     }
@@ -112,6 +174,16 @@ impl Parent {
     /// The id of the parent as a trial.
     pub fn id(&self) -> &str {
         &self.id
+    }
+
+    /// Whether its file is of this build and has these metrics; damage is seen when it is read.
+    fn is_usable(&self, metrics: &[Metric]) -> bool {
+        let look = || -> Result<()> {
+            let meta = Stored::open(&self.file)?.meta()?;
+            is_of_this_build(&meta, &self.id, &program())?;
+            lacks_none(&meta, metrics)
+        };
+        look().is_ok()
     }
 
     /// The training, if there is one with a curve of these metrics.
@@ -129,10 +201,7 @@ impl Parent {
         let stored = Stored::checked(&self.file)?;
         let meta = stored.meta()?;
         is_of_this_build(&meta, &self.id, &program())?;
-        let has: Vec<Metric> = serde_json::from_value(meta["metrics"].clone())?;
-        if let Some(lacks) = metrics.iter().find(|metric| !has.contains(metric)) {
-            bail!("trained without {lacks}");
-        }
+        lacks_none(&meta, metrics)?;
         let mut at: Position = serde_json::from_value(meta["at"].clone())?;
         for point in &mut at.curve {
             point.valid.retain(|(metric, _)| metrics.contains(metric));

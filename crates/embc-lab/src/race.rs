@@ -70,7 +70,7 @@ pub type Find<'a, 'b> = &'b dyn Fn(&Trial) -> Option<&'a Record>;
 
 /// The race of an experiment; of trials that pass a filter.
 pub fn race(e: &Experiment, passes: &dyn Fn(&Trial) -> bool, find: Find<'_, '_>) -> Result<Race> {
-    let mut run = Run { e, find, wanted: Vec::new() };
+    let mut run = Run { e, find, wanted: Vec::new(), raced: BTreeSet::new() };
     let rounds = run.rounds(passes)?;
     let standings = run.standings()?;
     let over = rounds && run.is_done();
@@ -81,6 +81,9 @@ struct Run<'a, 'b> {
     e: &'b Experiment,
     find: Find<'a, 'b>,
     wanted: Vec<Trial>,
+    /// Who races for a budget with which seed: what has one size may be given up at one, and not at
+    /// another.
+    raced: BTreeSet<(u64, Runner, u64)>,
 }
 
 /// Trained from the full table, with all others of its kind.
@@ -108,7 +111,13 @@ impl Run<'_, '_> {
         if !self.is_done() {
             return Ok(false);
         }
-        let wide = self.best_kinds()?;
+        let mut wide = self.best_kinds()?;
+        // Whose first form is the uncompressed table there has not been tried yet.
+        let idle = self
+            .wanted
+            .iter()
+            .filter(|trial| (self.find)(trial).is_some_and(|record| record.is_uncompressed()));
+        wide.extend(idle.map(|trial| (trial.scheme.kind.clone(), Runner::of(trial).budget)));
         let is_wide = |trial: &Trial| {
             let budget = Runner::of(trial).budget;
             wide.contains(&(trial.scheme.kind.clone(), budget))
@@ -119,12 +128,13 @@ impl Run<'_, '_> {
             if !self.is_done() {
                 return Ok(false);
             }
-            let standings = self.standings()?;
-            let next: BTreeSet<Runner> = standings
-                .iter()
-                .filter(|standing| standing.alive > 1)
-                .flat_map(|standing| standing.ranked[..standing.alive].iter().cloned())
-                .collect();
+            let mut next = BTreeSet::new();
+            for standing in self.standings()?.iter().filter(|standing| standing.alive > 1) {
+                for runner in &standing.ranked[..standing.alive] {
+                    self.raced.insert((standing.budget, runner.clone(), seed));
+                    next.insert(runner.clone());
+                }
+            }
             if next.is_empty() {
                 break;
             }
@@ -182,6 +192,9 @@ impl Run<'_, '_> {
         let (select, at) = (self.e.select(), budget.to_string());
         let key = format!("valid/{select}");
         let mut values: BTreeMap<Runner, BTreeMap<u64, f64>> = BTreeMap::new();
+        let first = self.e.train.seeds[0];
+        // One net under several names is one runner: the free one, or the smallest.
+        let mut nets: BTreeMap<&str, (bool, u64, Runner)> = BTreeMap::new();
         // Of the first seed, and of whole rounds.
         let seeds = &self.e.train.seeds;
         let counts = |seed: &&u64| {
@@ -193,12 +206,23 @@ impl Run<'_, '_> {
             let record = (self.find)(trial).filter(|record| {
                 let bytes = record.param_bytes + record.index_bytes;
                 let here = runner.budget.as_ref().is_none_or(|budget| *budget == at);
-                record.status == Status::Ok && here && bytes <= budget
+                let itself = !record.is_uncompressed();
+                record.status == Status::Ok && itself && here && bytes <= budget
             });
-            if let Some(&value) = record.and_then(|record| record.metrics.get(&key)) {
+            let Some(record) = record else { continue };
+            let Some(&value) = record.metrics.get(&key) else { continue };
+            if trial.seed == first {
+                let bytes = record.param_bytes + record.index_bytes;
+                let this = (!is_free(trial), bytes, runner.clone());
+                let known = nets.entry(&record.weights_hash).or_insert_with(|| this.clone());
+                *known = this.min(known.clone());
+            }
+            if trial.seed == first || self.raced.contains(&(budget, runner.clone(), trial.seed)) {
                 values.entry(runner).or_default().insert(trial.seed, value);
             }
         }
+        let nets: BTreeSet<Runner> = nets.into_values().map(|(.., runner)| runner).collect();
+        values.retain(|runner, values| nets.contains(runner) && values.contains_key(&first));
         let seeds = values.values().map(BTreeMap::len).max().unwrap_or(0);
         let mean = |values: &BTreeMap<u64, f64>| values.values().sum::<f64>() / values.len() as f64;
         let mut ranked: Vec<(Runner, BTreeMap<u64, f64>)> = values.into_iter().collect();

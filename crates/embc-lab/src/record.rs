@@ -209,6 +209,12 @@ impl Record {
         data.splits_by_seed().then(|| share(key.split('/').next().unwrap_or_default()) / train)
     }
 
+    /// Whether its budget holds the uncompressed table, which it then is, whatever its scheme.
+    pub fn is_uncompressed(&self) -> bool {
+        let planned = self.scheme != "full" && self.budget.get("rows").is_none();
+        planned && self.compression_params == 1.0 && self.index_bytes == 0
+    }
+
     /// Seconds from the first initial value to the last test score, its parent's included.
     pub fn whole_s(&self) -> f64 {
         self.wall_s + self.parent.as_ref().map_or(0.0, |parent| parent.wall_s)

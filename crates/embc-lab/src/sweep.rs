@@ -6,6 +6,7 @@ use crate::desk::{Desk, State};
 use crate::executor::Executor;
 use crate::memory::Memory;
 use crate::order::Order;
+use crate::parent;
 use crate::plan::Trial;
 use crate::record::Status;
 use crate::schedule::{Wanted, wanted};
@@ -104,6 +105,12 @@ impl Sweep<'_> {
                 break Outcome::Failed;
             }
         };
+        if outcome == Outcome::Fine {
+            let trials = self.trials()?.into_iter();
+            let orders: Vec<Order> =
+                trials.map(|(trial, _)| self.bench.order(&trial, self.experiment)).collect();
+            parent::tidy(&orders, self.desk);
+        }
         // A trial that runs again has a record too, and its checkpoint may be wanted.
         self.desk.tidy(outcome == Outcome::Fine && !self.desk.again().done)?;
         Ok(outcome)

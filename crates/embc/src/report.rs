@@ -192,6 +192,10 @@ fn values_table(
             experiment.sweep.until_ci.unwrap_or_default(),
             experiment.seeds_vary()
         ),
+        _ if experiment.sweep.race => format!(
+            "mean ± standard deviation over as many seeds as stand in square brackets: who could no longer win got no more ({})",
+            experiment.seeds_vary()
+        ),
         1 => "one seed".into(),
         n => format!("mean ± standard deviation over {n} seeds ({})", experiment.seeds_vary()),
     };
@@ -223,13 +227,20 @@ fn values_rows(
     budgets: &[String],
 ) -> (Vec<Vec<String>>, Vec<String>) {
     let baseline = experiment.table.relative_to.as_deref();
-    let base = |budget: &str| baseline.and_then(|b| grid.cell(b, budget)?.summary(key));
+    // Of the seeds that a cell has: some may have got more than others.
+    let base = |scheme: &str, budget: &str| {
+        let ours = grid.by_seed(scheme, budget, key);
+        let theirs = grid.by_seed(baseline?, budget, key);
+        let shared = theirs.into_iter().filter(|(seed, _)| ours.contains_key(seed));
+        Summary::of(&shared.map(|(_, value)| value).collect::<Vec<_>>())
+    };
     let mut notes = Vec::new();
     let mut rows = Vec::new();
     for scheme in &grid.schemes {
         let mut row = vec![scheme.clone()];
         for budget in budgets {
-            row.push(cell_text(grid, scheme, budget, key, base(budget), baseline, &mut notes));
+            let base = base(scheme, budget);
+            row.push(cell_text(grid, scheme, budget, key, base, baseline, &mut notes));
         }
         rows.push(row);
     }
@@ -293,8 +304,7 @@ fn cell_text(
         notes.push(format!("not defined on these test rows: {undefined}"));
     }
     let Some(summary) = cell.summary(key) else { return grid.missing(scheme, budget).into() };
-    let whole = |r: &&&Record| r.scheme != "full" && r.compression_params == 1.0;
-    if cell.records.iter().find(whole).is_some_and(|r| r.index_bytes == 0) {
+    if cell.records.iter().any(|record| record.is_uncompressed()) {
         notes.push(format!(
             "{scheme} {budget}: the uncompressed table fits the budget, and was trained"
         ));
@@ -309,6 +319,8 @@ fn cell_text(
     }
     if summary.n < cell.seeds {
         let _ = write!(text, " [{} of {} seeds]", summary.n, cell.seeds);
+    } else if grid.races {
+        let _ = write!(text, " [{}]", summary.n);
     }
     text
 }

@@ -10,6 +10,17 @@ use embc_core::layer::LayerPlan;
 use embc_core::optim::{Kind, Touch};
 use embc_core::scheme::PlanError;
 
+/// What a plan comes to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Planned {
+    /// So many bytes, pointers and codes included.
+    Bytes(u64),
+    /// The uncompressed table, which its budget holds.
+    Uncompressed,
+    /// Nothing, and why.
+    Infeasible(String),
+}
+
 impl Bench<'_> {
     /// The size of a trial without compression, found once for all that share it.
     pub(super) fn full(&self, spec: &TrialSpec) -> Result<Full, PlanError> {
@@ -21,6 +32,21 @@ impl Bench<'_> {
         let full = blueprint::full(self.data.shape(), spec)?;
         known.insert(key.to_string(), full);
         Ok(full)
+    }
+
+    /// What a trial's plan comes to.
+    pub fn size_of(&self, spec: &TrialSpec) -> Planned {
+        match self.plan(spec) {
+            Err(error) => Planned::Infeasible(error.to_string()),
+            Ok(plan) => {
+                let (footprint, full) = (plan.footprint(), self.full(spec).map(|full| full.tables));
+                let whole = full == Ok(footprint.params) && footprint.index_bytes == 0;
+                match whole && spec.scheme.kind != "full" {
+                    true => Planned::Uncompressed,
+                    false => Planned::Bytes(footprint.bytes()),
+                }
+            }
+        }
     }
 
     /// Bytes of a trial's tables without compression.

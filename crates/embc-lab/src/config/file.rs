@@ -5,13 +5,23 @@ use crate::suggest;
 use anyhow::{Context, Result, anyhow, bail};
 use std::path::{Path, PathBuf};
 
-/// The file of `--config`: a path as it is, else under `configs/`.
+/// What `embc --help` begins with runs anywhere.
+const QUICKSTART: &str = include_str!("../../../../configs/quickstart.toml");
+
+/// The file of `--config`: a path as it is, else under `configs/`, or in the folder of a choice.
 pub fn find(name: &Path) -> Result<PathBuf> {
+    let toml = |path: PathBuf| {
+        let mut path = path.into_os_string();
+        path.push(".toml");
+        PathBuf::from(path)
+    };
+    let configs = Path::new("configs").join(name);
     let places = [
         name.to_path_buf(),
-        name.with_extension("toml"),
-        Path::new("configs").join(name),
-        Path::new("configs").join(name).with_extension("toml"),
+        toml(name.to_path_buf()),
+        configs.clone(),
+        toml(configs),
+        toml(name.join(name.file_name().unwrap_or_default())),
     ];
     if let Some(found) = places.iter().find(|path| path.is_file()) {
         return Ok(found.clone());
@@ -27,6 +37,9 @@ pub fn find(name: &Path) -> Result<PathBuf> {
 
 /// The path and text of a config.
 pub fn read(name: &Path) -> Result<(PathBuf, String)> {
+    if name == Path::new("quickstart") && find(name).is_err() {
+        return Ok((name.with_extension("toml"), QUICKSTART.into()));
+    }
     let path = find(name)?;
     let text = std::fs::read_to_string(&path)
         .with_context(|| format!("{}: cannot be read", path.display()))?;

@@ -1,18 +1,20 @@
 //! `embc choose`: from data and a budget to what to use, with evidence, and the model.
 
-use super::{Outcome, one, write};
+use super::{Outcome, write};
 use crate::INTERRUPT;
 use crate::cli::{Choose as Args, Global, Way};
 use crate::progress::Terminal;
 use crate::report::{self, choice as words};
+use crate::table::text_table;
 use anyhow::{Context, Result, bail};
 use embc_core::cancel::Cancel;
 use embc_core::graph::HashAs;
+use embc_core::net::Net;
 use embc_data::registry::{Entry, Registry};
 use embc_data::view::View;
 use embc_lab::artefact::{self, Model};
-use embc_lab::bench::Bench;
-use embc_lab::choice::{Allowed, Asked, Choice, choices, name_of};
+use embc_lab::bench::{Bench, Ended, Planned, Running};
+use embc_lab::choice::{Allowed, Asked, Choice, choices, name_of, within};
 use embc_lab::config::{self, Experiment};
 use embc_lab::desk::{Again, Answer, Desk};
 use embc_lab::executor::Threads;
@@ -20,43 +22,49 @@ use embc_lab::export::{self, Stated};
 use embc_lab::memory::Memory;
 use embc_lab::plan::{self, Trial};
 use embc_lab::race;
-use embc_lab::record::Record;
+use embc_lab::record::{Record, Status};
 use embc_lab::sweep::Sweep;
 use embc_lab::units::bytes;
 use embc_lab::watch::Audience;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How long the speed of training is measured, before it is said how long all takes.
 const MEASURED: Duration = Duration::from_secs(1);
 /// Shares of the full table that are tried where no budget is given.
 const LADDER: [u64; 4] = [8, 16, 64, 256];
+/// Shares of a budget that are tried for the smallest form within it.
+const SMALLER: [u64; 3] = [2, 4, 8];
+/// The answer's file, which is written last.
+const ANSWER: &str = "answer.md";
 
 pub fn run(args: &Args, global: &Global) -> Result<Outcome> {
+    if args.jobs == Some(0) {
+        bail!("--jobs 0: at least one is needed");
+    }
     let base = base(&args.data, global)?;
     let registry = super::registry(global, std::slice::from_ref(&base.path))?;
     let entry = super::entry(&registry, &base.dataset)?;
     let data = super::open_for(entry, &base, global)?;
     let bench = Bench::new(entry, &data, global.overcommit);
     let terminal = Terminal::new(global.quiet);
-    let folder = args.output.clone().unwrap_or_else(|| name_of(&base.path).into());
-    let budgets = budgets(args, &base, &bench)?;
-    let allowed = allowed(args, &base, &bench, &terminal)?;
-    let asked = Asked { base: &base, budgets: &budgets, metric: args.metric, allowed };
-    let text = asked.config()?;
-    let path = folder.join(name_of(&base.path)).with_extension("toml");
-    std::fs::create_dir_all(&folder)
-        .with_context(|| format!("{}: cannot be made", folder.display()))?;
-    write(&path, &text)?;
-    let e = experiment(&path, &registry)?;
-    bench.check(&e)?;
+    if base.data.splits_by_seed() {
+        bail!(base.error("data.split", "a choice is by intervals of one split, but each seed draws its own here: give the split a seed"));
+    }
+    let question = question(args, &base, &bench, &registry, &terminal)?;
     if args.list {
-        super::print(&format!("{}\n{}\n", tried(&e), effort(&e, &bench)?))?;
+        let (e, forms) = (&question.e, &question.forms);
+        super::print(&format!("{}\n{}\n", forms.table(e)?, effort(e, &bench, args.jobs)?))?;
         return Ok(Outcome::Fine);
     }
-    let desk = Desk::open(&global.results, &e.name, Again::default())?.lasting(*args.keep.lease);
+    let folder = args.output.clone().unwrap_or_else(|| name_of(&base.path).into());
+    let e = question.settle(&folder, &base, &registry)?;
+    // A seed that failed would count as lost: it is tried once more.
+    let again = Again { done: false, failed: true };
+    let desk = Desk::open(&global.results, &e.name, again)?.lasting(*args.keep.lease);
     if desk.book().records().next().is_none() {
-        terminal.say(&effort(&e, &bench)?);
+        terminal.say(&effort(&e, &bench, args.jobs)?);
     }
     let went = train(&e, &bench, &desk, args, &terminal)?;
     if went == Outcome::Interrupted {
@@ -65,40 +73,185 @@ pub fn run(args: &Args, global: &Global) -> Result<Outcome> {
     }
     terminal.clear();
     let records = desk.into_records();
-    let (mut all, over) = choices(&e, &records)?;
+    let (mut all, over) = match e.sweep.race {
+        true => choices(&e, &records)?,
+        false => (words::answers(&e, &records)?, true),
+    };
+    if all.is_empty() && !over {
+        bail!("the time was over before anything was trained: give it more --time");
+    }
     if let Some(within) = args.within {
         all = smallest_within(all, &e, within)?;
     }
     if all.is_empty() {
-        bail!(
-            "nothing fits, or nothing could be trained: `embc report {}` says why",
-            path.display()
-        );
+        bail!("nothing could be trained: `embc report {}` says why", e.path.display());
     }
-    let place = Place { folder: &folder, e: &e, text: &text, several: all.len() > 1 };
-    let answer = answer(&all, over);
+    let place =
+        Place { folder: &folder, base: &base, e: &e, text: &question.text, several: all.len() > 1 };
+    let answer = answer(&all, over, args.within, &records);
+    write(&folder.join("page.html"), &report::html::alone(&e, &records)?)?;
+    write(&folder.join(ANSWER), &answer)?;
+    super::print(&answer)?;
     for choice in &all {
         if place.keep(choice, (entry, &data), args, global, &terminal)?.is_none() {
+            eprintln!("interrupted: run the same command again for the model");
             return Ok(Outcome::Interrupted);
         }
     }
-    write(&folder.join("answer.md"), &answer)?;
-    write(&folder.join("page.html"), &report::html::alone(&e, &records)?)?;
-    super::print(&answer)?;
-    eprintln!("\n{}", place.leads_to(&all));
+    terminal.say(&format!("\n{}", place.leads_to(&all)));
     Ok(Outcome::Fine)
+}
+
+/// What is asked, as an experiment.
+struct Question {
+    e: Experiment,
+    text: String,
+    forms: Forms,
+}
+
+fn question(
+    args: &Args,
+    base: &Experiment,
+    bench: &Bench<'_>,
+    registry: &Registry,
+    terminal: &Terminal,
+) -> Result<Question> {
+    let budgets = budgets(args, base, bench)?;
+    let allowed = allowed(args, base, bench, terminal)?;
+    // Written aside: what a folder holds is settled once it is known that there is an answer.
+    let aside = tempfile::tempdir()?;
+    let path = aside.path().join(format!("{}.toml", name_of(&base.path)));
+    let (metric, without) = (args.metric, BTreeSet::new());
+    let mut asked = Asked { base, budgets: &budgets, metric, allowed, without };
+    write(&path, &asked.config()?)?;
+    let mut forms = Forms::new(&experiment(&path, registry)?, bench, &budgets)?;
+    let held = forms.held();
+    if args.within.is_some() && !held.is_empty() && held.len() < budgets.len() {
+        // The smallest shares may hold nothing.
+        asked.budgets = &held;
+        write(&path, &asked.config()?)?;
+        forms = Forms::new(&experiment(&path, registry)?, bench, &held)?;
+    }
+    forms.check()?;
+    asked.without = forms.idle();
+    let text = asked.config()?;
+    write(&path, &text)?;
+    let e = experiment(&path, registry)?;
+    bench.check(&e)?;
+    Ok(Question { e, text, forms })
+}
+
+impl Question {
+    /// Writes the experiment to where its answer will lie, unless another answer lies there.
+    fn settle(&self, folder: &Path, base: &Experiment, registry: &Registry) -> Result<Experiment> {
+        let path = folder.join(format!("{}.toml", name_of(&base.path)));
+        let before = std::fs::read_to_string(&path).ok();
+        if folder.join(ANSWER).exists() && before.as_ref() != Some(&self.text) {
+            bail!(
+                "{} holds the answer to another question: choose another --output, or remove it (trials are kept in the results, and not trained again)",
+                folder.display()
+            );
+        }
+        std::fs::create_dir_all(folder)
+            .with_context(|| format!("{}: cannot be made", folder.display()))?;
+        write(&path, &self.text)?;
+        experiment(&path, registry)
+    }
+}
+
+/// What each form comes to at each budget.
+struct Forms {
+    budgets: Vec<u64>,
+    /// By label, in the config's order; those of one size stand at every budget.
+    forms: Vec<(String, Vec<Planned>)>,
+}
+
+impl Forms {
+    /// Plans all.
+    fn new(e: &Experiment, bench: &Bench<'_>, budgets: &[u64]) -> Result<Self> {
+        let mut forms: Vec<(String, Vec<Planned>)> = Vec::new();
+        for trial in plan::round(e, e.train.seeds[0])? {
+            let planned = bench.size_of(&bench.order(&trial, e).spec);
+            match forms.last_mut().filter(|(label, _)| label == trial.scheme.label()) {
+                Some((_, all)) => all.push(planned),
+                None => {
+                    let times = if trial.point.is_some() { 1 } else { budgets.len() };
+                    forms.push((trial.scheme.label().into(), vec![planned; times]));
+                }
+            }
+        }
+        Ok(Self { budgets: budgets.to_vec(), forms })
+    }
+
+    /// The budgets that hold something.
+    fn held(&self) -> Vec<u64> {
+        let holds = |i: usize, budget: u64| {
+            let fits = |planned: &Planned| matches!(planned, Planned::Bytes(b) if *b <= budget);
+            self.forms.iter().any(|(_, all)| fits(&all[i]))
+        };
+        let all = self.budgets.iter().enumerate();
+        all.filter(|(i, budget)| holds(*i, **budget)).map(|(_, &budget)| budget).collect()
+    }
+
+    /// An error where a budget holds nothing, with a reason of one form.
+    fn check(&self) -> Result<()> {
+        let held = self.held();
+        let Some(i) = self.budgets.iter().position(|budget| !held.contains(budget)) else {
+            return Ok(());
+        };
+        let why = self.forms.iter().find_map(|(_, all)| match &all[i] {
+            Planned::Infeasible(why) => Some(&why[..]),
+            _ => None,
+        });
+        let why = why.unwrap_or("the smallest form is larger");
+        bail!("nothing fits {}; for one, {why}", bytes(self.budgets[i]))
+    }
+
+    /// What has budgets, and at each of them is the uncompressed table or nothing.
+    fn idle(&self) -> BTreeSet<String> {
+        let idle = self
+            .forms
+            .iter()
+            .filter(|(_, all)| all.iter().all(|planned| !matches!(planned, Planned::Bytes(_))));
+        idle.map(|(label, _)| label.clone()).collect()
+    }
+
+    fn table(&self, e: &Experiment) -> Result<String> {
+        let cell = |(planned, budget): (&Planned, &u64)| match planned {
+            Planned::Bytes(size) if size > budget => format!("too large: {}", bytes(*size)),
+            Planned::Bytes(size) => bytes(*size),
+            Planned::Uncompressed => "the uncompressed table fits".into(),
+            Planned::Infeasible(_) => "out of reach".into(),
+        };
+        let row = |(label, all): &(String, Vec<Planned>)| {
+            [label.clone()].into_iter().chain(all.iter().zip(&self.budgets).map(cell)).collect()
+        };
+        let header: Vec<String> = self.budgets.iter().map(|&budget| within(budget)).collect();
+        let header: Vec<&str> = ["form"].into_iter().chain(header.iter().map(|h| &h[..])).collect();
+        Ok(format!("{}:\n{}", e.name, text_table(&header, self.forms.iter().map(row))))
+    }
 }
 
 /// The experiment that DATA is, or is about.
 fn base(data: &Path, global: &Global) -> Result<Experiment> {
-    let error = match config::find(data) {
-        Ok(found) => return Experiment::load(&found, &[]),
+    let name = data.to_string_lossy();
+    if let Some(name) = name.strip_suffix(".data.toml") {
+        bail!("{} says how data is read; the experiment beside it is {name}.toml", data.display());
+    }
+    if data.exists() && data.is_file() && data.extension().is_none_or(|e| e != "toml") {
+        bail!(
+            "{0} is data: run `embc init {0}` first, and then choose what that names",
+            data.display()
+        );
+    }
+    let error = match Experiment::load(data, &[]) {
+        Ok(found) => return Ok(found),
+        Err(error) if config::find(data).is_ok() => return Err(error),
         Err(error) => error,
     };
     // Not a config's name: perhaps a data set's, which the first config on it stands for.
-    let name = data.to_string_lossy();
     if super::registry(global, &[])?.get(&name).is_none() {
-        return Err(error);
+        return Err(error.context("DATA is what `embc init` wrote, an experiment, or a data set"));
     }
     let files = |folder: &str| std::fs::read_dir(folder).into_iter().flatten().flatten();
     let mut all: Vec<PathBuf> =
@@ -120,16 +273,26 @@ fn experiment(path: &Path, registry: &Registry) -> Result<Experiment> {
     Ok(e)
 }
 
-/// The budgets that were asked for, or shares of the full table.
+/// The budgets that were asked for, or shares of the full table; with `--within` also shares of these,
+/// among which the smallest is looked for.
 fn budgets(args: &Args, base: &Experiment, bench: &Bench<'_>) -> Result<Vec<u64>> {
     let mut budgets: Vec<u64> = args.budget_bytes.iter().map(|bytes| bytes.0).collect();
+    if let (Some(_), Some(&most)) = (args.within, budgets.iter().max()) {
+        budgets.extend(SMALLER.iter().map(|share| most / share));
+    }
     if budgets.is_empty() {
         let trial = plan::trials(base)?.swap_remove(0);
         let full = bench.full_bytes(&trial.spec)?;
         budgets = LADDER.iter().map(|share| (full / share).max(64)).collect();
     }
-    budgets.sort_by(|a, b| b.cmp(a));
-    budgets.dedup();
+    if let Some(at) = budgets.iter().position(|&budget| budget == 0) {
+        bail!(
+            "--budget-bytes {}: nothing fits no bytes",
+            args.budget_bytes.get(at).map_or(0, |b| b.0)
+        );
+    }
+    let mut seen = BTreeSet::new();
+    budgets.retain(|budget| seen.insert(*budget));
     Ok(budgets)
 }
 
@@ -156,25 +319,22 @@ fn allowed(
             terminal.say(&format!("embc: {what}: what follows from it is left out"));
         }
     }
+    if args.within.is_some() && !post {
+        bail!("--within is against the full table, which is not trained here: give --budget-bytes");
+    }
     Ok(Allowed { trained, post, everything: args.everything })
 }
 
-/// What it will try, a line each budget and kind.
-fn tried(e: &Experiment) -> String {
-    let labels: Vec<&str> = e.scheme.iter().map(|scheme| scheme.label()).collect();
-    format!("{}: {} forms: {}", e.name, labels.len(), labels.join(", "))
-}
-
 /// How much there is to train at most, and how long that takes by the speed of training here.
-fn effort(e: &Experiment, bench: &Bench<'_>) -> Result<String> {
+fn effort(e: &Experiment, bench: &Bench<'_>, jobs: Option<usize>) -> Result<String> {
     let trainings = race::at_most(e)?;
     let trial = plan::trials(e)?.swap_remove(0);
     let order = bench.order(&trial, e);
     let speed = bench.examples_per_second(&order.spec, MEASURED, &INTERRUPT);
-    let mut text = format!("{}: at most {trainings} trainings", e.name);
+    let mut text = format!("{}: about {trainings} trainings at most", e.name);
     if let Some(speed) = speed {
         let each = bench.examples(&order.spec) as f64 / speed;
-        let cores = embc_lab::machine::cores().min(trainings).max(1);
+        let cores = jobs.unwrap_or(embc_lab::machine::cores()).min(trainings).max(1);
         let all = Duration::from_secs_f64((each * trainings as f64 / cores as f64).ceil());
         text += &format!(
             " of {each:.1} s on one core, {} on {cores}; less where training stops early, and once the winner is clear",
@@ -214,44 +374,51 @@ fn train(
 
 /// Sets a wish to stop after a while.
 fn alarm(time: Duration, stop: Cancel) {
-    let ends = Instant::now() + time;
     std::thread::spawn(move || {
-        std::thread::sleep(ends.saturating_duration_since(Instant::now()));
+        std::thread::sleep(time);
         stop.set();
     });
 }
 
-/// Of choices by falling budget, the last whose winner loses at most so many per cent on validation.
+/// Of the choices, the one of fewest bytes that loses at most so many per cent on validation.
 fn smallest_within<'a>(
     all: Vec<Choice<'a>>,
     e: &Experiment,
     within: f64,
 ) -> Result<Vec<Choice<'a>>> {
     let loses = |choice: &Choice<'_>| -> Option<f64> {
-        let full = choice.full.as_ref()?.valid;
+        let (ours, full) = choice.first.beside(choice.full.as_ref()?)?;
         let sign = if e.select().higher_is_better() { 1.0 } else { -1.0 };
-        Some(100.0 * sign * (full - choice.first.valid) / full.abs())
+        Some(100.0 * sign * (full - ours) / full.abs())
     };
     let Some(least) = all.iter().filter_map(loses).reduce(f64::min) else {
         bail!("--within is against the full table, which was not trained: give --budget-bytes");
     };
     let found = all.into_iter().filter(|choice| loses(choice).is_some_and(|lost| lost <= within));
-    let found = found.min_by_key(|choice| choice.first.bytes);
-    match found {
-        Some(choice) => Ok(vec![choice]),
-        None => bail!(
+    let Some(mut choice) = found.min_by_key(|choice| choice.first.bytes) else {
+        bail!(
             "nothing that was tried loses at most {within} % on validation: the least is {least:.2} %; try a larger --budget-bytes"
-        ),
-    }
+        );
+    };
+    choice.within = format!("To lose at most {within} %");
+    Ok(vec![choice])
 }
 
 /// The answer as Markdown: a sentence a budget, with its evidence.
-fn answer(all: &[Choice<'_>], over: bool) -> String {
+fn answer(all: &[Choice<'_>], over: bool, within: Option<f64>, records: &[Record]) -> String {
     let mut text = String::new();
+    let failed: Vec<&Record> = records.iter().filter(|r| r.status == Status::Error).collect();
     for choice in all {
         text += &format!("{}\n\n", words::headline(choice));
+        if let Some(within) = within {
+            text += &format!("- {}\n", words::holds(choice, within));
+        }
         for line in words::evidence(choice) {
             text += &format!("- {line}\n");
+        }
+        if let Some(first) = failed.first() {
+            let why = first.error.as_deref().unwrap_or_default();
+            text += &format!("- {} trials failed; {}: {why}\n", failed.len(), first.label);
         }
         if !over {
             text += "- The race is not over: more time would make it surer.\n";
@@ -265,6 +432,7 @@ fn answer(all: &[Choice<'_>], over: bool) -> String {
 /// Where a choice is kept.
 struct Place<'a> {
     folder: &'a Path,
+    base: &'a Experiment,
     e: &'a Experiment,
     text: &'a str,
     several: bool,
@@ -274,9 +442,16 @@ impl Place<'_> {
     /// "model", or with its budget where there are several.
     fn name(&self, what: &str, choice: &Choice<'_>) -> PathBuf {
         match self.several {
-            true => self.folder.join(format!("{what}-{}", choice.first.bytes)),
+            true => self.folder.join(format!("{what}-{}", choice.budget)),
             false => self.folder.join(what),
         }
+    }
+
+    /// The winner's own config, called after the base: so are its records.
+    fn winner(&self, choice: &Choice<'_>) -> PathBuf {
+        let mut path = self.name(&format!("{}-winner", self.base.name), choice).into_os_string();
+        path.push(".toml");
+        path.into()
     }
 
     /// Trains the winner once more and keeps it, with its export and config; none once interrupted.
@@ -288,29 +463,22 @@ impl Place<'_> {
         global: &Global,
         terminal: &Terminal,
     ) -> Result<Option<()>> {
-        let mut path = self.name("winner", choice).into_os_string();
-        path.push(".toml");
-        write(Path::new(&path), &words::config(self.e, choice, self.text)?)?;
+        let path = self.winner(choice);
+        write(&path, &words::config(self.e, choice, self.text)?)?;
         let record = choice.first.records[0];
         let model = self.name("model", choice);
         let is_there = |model: &Model| model.record().is_ok_and(|r| r.trial == record.trial);
         if !Model::load(&model).is_ok_and(|model| is_there(&model)) {
             terminal.say(&format!("{}: trained once more, to be kept", choice.first.runner.label));
             terminal.round(1, 1);
-            let again = Again { done: true, failed: true };
-            let desk = Desk::open(&global.results, &self.e.name, again)?.lasting(*args.keep.lease);
-            let bench = Bench::new(entry, data, global.overcommit);
-            let trial = self.trial(record, &bench)?;
-            let order = bench.order(&trial, self.e);
-            let Answer::Run(claim, metrics) = desk.ask_once(&order, false, &INTERRUPT)? else {
-                bail!("another process trains {}; wait for it", order.name());
+            let Some(mut net) = self.net(record, (entry, data), args, global, terminal)? else {
+                return Ok(None);
             };
-            let every = *args.keep.checkpoint_every;
-            let kept = one(&bench, &order, &metrics, *claim, (&desk, every), terminal)?;
-            let Some((record, net)) = kept else { return Ok(None) };
-            let mut net = net.context("it has been trained before")?;
-            artefact::save(&model, &mut net, &record, (entry, &global.data_dir), data)?;
-            desk.tidy(true)?;
+            // Exports of another model are none of this one.
+            for format in export::FORMATS {
+                let _ = std::fs::remove_dir_all(model.join(format.name()));
+            }
+            artefact::save(&model, &mut net, record, (entry, &global.data_dir), data)?;
         }
         let loaded = Model::load(&model)?;
         let asked = export::Asked { embedding: false, hash_as: HashAs::Graph, vocabulary: true };
@@ -319,6 +487,39 @@ impl Place<'_> {
         std::fs::create_dir_all(&export).with_context(|| export.display().to_string())?;
         format.write(&Stated::new(&loaded, asked)?, &export)?;
         Ok(Some(()))
+    }
+
+    /// The net of a trial that has its record, trained once more; none once interrupted.
+    fn net(
+        &self,
+        record: &Record,
+        (entry, data): (&Entry, &View),
+        args: &Args,
+        global: &Global,
+        terminal: &Terminal,
+    ) -> Result<Option<Box<Net>>> {
+        let again = Again { done: true, failed: true };
+        let desk = Desk::open(&global.results, &self.e.name, again)?.lasting(*args.keep.lease);
+        let bench = Bench::new(entry, data, global.overcommit);
+        let order = bench.order(&self.trial(record, &bench)?, self.e);
+        let Answer::Run(claim, metrics) = desk.ask_once(&order, false, &INTERRUPT)? else {
+            bail!("another process trains {}: run this again for the model", order.name());
+        };
+        let (memory, every) = (Memory::free_now(), *args.keep.checkpoint_every);
+        let cancel = claim.cancel();
+        let running = Running { memory: &memory, claim: &claim, parent: None, every, cancel };
+        let mut watcher = terminal.watcher();
+        watcher.next(&order.name());
+        // Its record stays: it has the same numbers, and what they took at first.
+        match bench.run(&order, &metrics, &running, &mut *watcher) {
+            Ended::Cancelled => Ok(None),
+            Ended::Recorded(again, net) => {
+                watcher.end(&again.summary(&order.spec.schedule.select), net.is_none());
+                claim.done();
+                let why = || again.error.clone().unwrap_or_default();
+                net.with_context(why).map(Some)
+            }
+        }
     }
 
     /// The trial that a record is of.

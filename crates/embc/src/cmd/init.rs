@@ -73,7 +73,12 @@ pub fn run(args: &Args, global: &Global) -> Result<Outcome> {
         registry.display(),
         experiment.display()
     );
-    eprintln!("{name}: edit them, or go on:  embc sweep --config {}", experiment.display());
+    let stem = experiment.with_extension("");
+    eprintln!(
+        "{name}: edit them, or go on:  embc choose {} --budget-bytes SIZE  or  embc sweep --config {}",
+        stem.display(),
+        experiment.display()
+    );
     Ok(Outcome::Fine)
 }
 

@@ -5,7 +5,7 @@ use crate::cli::{Global, Recommend};
 use crate::report::choice::{evidence, headline};
 use anyhow::{Result, bail};
 use embc_core::metric::Metric;
-use embc_lab::choice::{By, Choice, Pick, best, within};
+use embc_lab::choice::{By, Choice, Pick, best, choices, within};
 use embc_lab::config::Experiment;
 use embc_lab::grid::Grid;
 use embc_lab::record::Record;
@@ -36,6 +36,10 @@ pub fn run(args: &Recommend, global: &Global) -> Result<Outcome> {
     Ok(Outcome::Fine)
 }
 
+fn in_words(choice: &Choice<'_>) -> String {
+    [&[headline(choice)][..], &evidence(choice)].concat().join(" ").replace("**", "")
+}
+
 /// A sentence with its evidence; none where no trial has the metric.
 fn advise(
     experiment: &Experiment,
@@ -43,11 +47,24 @@ fn advise(
     metric: Metric,
     budget: u64,
 ) -> Result<Option<String>> {
+    if experiment.sweep.race {
+        if metric != experiment.metric() {
+            bail!(
+                "{}: a race by {}, which knows no other metric: `embc choose --metric {metric}` runs one",
+                experiment.name,
+                experiment.metric()
+            );
+        }
+        // Of what was raced within fewer bytes, the most.
+        let all = choices(experiment, records)?.0.into_iter();
+        let choice =
+            all.filter(|choice| choice.budget <= budget).max_by_key(|choice| choice.budget);
+        return Ok(choice.map(|choice| in_words(&choice)));
+    }
     let grid = Grid::new(experiment, records)?;
     let fits = |pick: &Pick<'_>| pick.bytes <= budget;
     if let Some(choice) = best(&grid, metric, within(budget), By::Metric, &fits) {
-        let text = [&[headline(&choice)][..], &evidence(&choice)].concat().join(" ");
-        return Ok(Some(text.replace("**", "")));
+        return Ok(Some(in_words(&choice)));
     }
     let smallest = best(&grid, metric, String::new(), By::Bytes, &|_| true);
     Ok(smallest.map(|Choice { first, .. }| {

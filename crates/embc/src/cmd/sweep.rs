@@ -130,7 +130,7 @@ fn conclude(
     for choice in report::choice::answers(experiment, records)? {
         terminal.say(&report::choice::headline(&choice).replace("**", ""));
     }
-    let page = global.results.join(&experiment.name).with_extension("html");
+    let page = global.results.join(format!("{}.html", experiment.name));
     match super::write(&page, &report::html::alone(experiment, records)?) {
         Ok(()) => terminal.say(&format!("{} shows all of it", page.display())),
         // The records are what counts.

@@ -48,7 +48,7 @@ impl Frontier {
             ranked.sort_by(|a, b| {
                 if self.lower_is_better { a.1.total_cmp(&b.1) } else { b.1.total_cmp(&a.1) }
             });
-            let name = budget.as_ref().map_or("uncompressed".into(), |(axis, bits)| {
+            let name = budget.as_ref().map_or("of one size".into(), |(axis, bits)| {
                 budget_text(axis, &f64::from_bits(*bits).to_string())
             });
             let named = ranked.iter().take(NAMED).map(|(label, mean, n)| {
@@ -57,8 +57,8 @@ impl Frontier {
             });
             format!("{name:>12}: {}", named.collect::<Vec<_>>().join(", "))
         };
-        let first = self.budgets.iter().take(1);
-        let last = self.budgets.iter().skip(1).rev().take(LINES);
+        let first = self.budgets.iter().take_while(|(budget, _)| budget.is_none());
+        let last = self.budgets.iter().rev().take_while(|(budget, _)| budget.is_some()).take(LINES);
         first.chain(last).map(line).collect()
     }
 }
@@ -90,7 +90,7 @@ mod tests {
             frontier.add(&record(label, &format!("{{\"bytes\": {bytes}}}"), value));
         }
         let expect = [
-            "uncompressed: full 0.9000",
+            " of one size: full 0.9000",
             "    2.00 KiB: qr 0.6000",
             "    1.00 KiB: pq 0.7500 (2), hash 0.5000",
         ];

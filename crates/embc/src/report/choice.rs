@@ -18,11 +18,16 @@ pub fn mean(records: &[&Record], key: &str) -> Option<f64> {
     Estimate::of(&values?).map(|estimate| estimate.mean)
 }
 
+/// Those records of `all` whose seeds others have, too.
+fn of_seeds<'a>(all: &[&'a Record], others: &[&Record]) -> Vec<&'a Record> {
+    all.iter().copied().filter(|r| others.iter().any(|other| other.seed == r.seed)).collect()
+}
+
 /// "0.4 ± 0.1 % worse": what records lose against those of the full table; and of how many seeds, by
 /// which interval.
 pub fn loss(full: &[&Record], ours: &[&Record], key: &str) -> Option<(String, String)> {
     let loss = Difference::between(full, ours, key)?;
-    let base = mean(full, key).unwrap_or(f64::NAN).abs();
+    let base = mean(&of_seeds(full, ours), key).unwrap_or(f64::NAN).abs();
     // Against nothing there is no loss in per cent.
     let show = |x: f64| match base > 0.0 {
         true => format!("{:.1}", 100.0 * x / base),
@@ -32,7 +37,10 @@ pub fn loss(full: &[&Record], ours: &[&Record], key: &str) -> Option<(String, St
     let half = loss.half().map_or(String::new(), |half| format!(" ± {}", show(half)));
     let lost = sign_of(key) * loss.mean();
     let word = if lost < 0.0 { "better" } else { "worse" };
-    let by = format!("{} seeds, 95 % interval over {}", loss.by_seed.len(), loss.covers());
+    let by = match loss.by_seed.len() {
+        1 => format!("one seed, 95 % interval over {}", loss.covers()),
+        n => format!("{n} seeds, 95 % interval over {}", loss.covers()),
+    };
     Some((format!("{}{half}{unit} {word}", show(lost.abs())), by))
 }
 
@@ -42,7 +50,9 @@ pub fn knobs(record: &Record) -> String {
     let defaults = scheme::find(&record.scheme).map(|scheme| scheme.defaults());
     let is_default =
         |key: &String, value| defaults.as_ref().and_then(|d| d.get(key)) == Some(value);
-    let chosen = knobs.filter(|(key, value)| !is_default(key, value));
+    // A label may say it already: "pq 8 columns".
+    let said = |key: &String| record.label.split(' ').any(|word| word == key);
+    let chosen = knobs.filter(|(key, value)| !is_default(key, value) && !said(key));
     let text: Vec<String> = chosen.map(|(key, value)| format!("{key} = {value}")).collect();
     if text.is_empty() { String::new() } else { format!(" with {}", text.join(", ")) }
 }
@@ -73,13 +83,38 @@ pub fn headline(choice: &Choice<'_>) -> String {
         other.and_then(|full| Some((full, loss(&full.records, &first.records, &key)?)))
     {
         text += &format!(
-            ", {lost} than the full table's {:.4} in {}, {:.1} times as much",
-            mean(&full.records, &key).unwrap_or(f64::NAN),
-            bytes(full.bytes),
-            full.bytes as f64 / first.bytes as f64
+            ", {lost} than the full table's {:.4}, and {:.1}x smaller than its {}",
+            mean(&of_seeds(&full.records, &first.records), &key).unwrap_or(f64::NAN),
+            full.bytes as f64 / first.bytes as f64,
+            bytes(full.bytes)
         );
     }
     text + "."
+}
+
+/// Whether a winner that loses at most so many per cent on validation does so on the test rows.
+pub fn holds(choice: &Choice<'_>, within: f64) -> String {
+    let (key, full) = (key_of(choice), choice.full.as_ref());
+    let of = full.and_then(|full| {
+        let loss = Difference::between(&full.records, &choice.first.records, &key)?;
+        let base = mean(&of_seeds(&full.records, &choice.first.records), &key)?.abs();
+        let per_cent = |x: f64| 100.0 * x / base;
+        Some((sign_of(&key) * per_cent(loss.mean()), loss.half().map(per_cent)))
+    });
+    match of {
+        Some((lost, Some(half))) if lost + half <= within => {
+            format!("It holds: the whole interval is within {within} %.")
+        }
+        Some((lost, Some(half))) if lost - half > within => format!(
+            "**It does not hold** on these rows: the whole interval is beyond {within} %. A larger --budget-bytes, or more validation rows to pick by."
+        ),
+        Some((lost, _)) if lost <= within => format!(
+            "It holds by the mean, and the interval reaches beyond {within} %: these rows and seeds cannot tell."
+        ),
+        _ => format!(
+            "It does not hold by the mean, and the interval reaches below {within} %: these rows and seeds cannot tell."
+        ),
+    }
 }
 
 /// The evidence, a sentence each: seeds, the next best, what was tried, and what would change it.
@@ -90,8 +125,10 @@ pub fn evidence(choice: &Choice<'_>) -> Vec<String> {
     let other = full.as_ref().filter(|full| full.runner != first.runner);
     let by = other.and_then(|full| loss(&full.records, &first.records, &key)).map(|of| of.1);
     all.push(match (choice.fresh, by) {
-        (true, Some(by)) => format!("Confirmed on seeds that nothing was picked by ({by})."),
-        (true, None) => "Confirmed on seeds that nothing was picked by.".into(),
+        (true, Some(by)) => format!("Measured on seeds that nothing was picked by ({by})."),
+        (true, None) => {
+            format!("Measured on {} seeds that nothing was picked by.", first.records.len())
+        }
         (false, by) => format!(
             "By the seeds that picked it, which flatters a winner{}: fresh seeds would confirm it.",
             by.map_or(String::new(), |by| format!(" ({by})"))
@@ -101,7 +138,9 @@ pub fn evidence(choice: &Choice<'_>) -> Vec<String> {
         let gap = Difference::between(&first.records, &next.records, &key);
         let verdict = match gap.as_ref().and_then(|gap| gap.winner(sign_of(&key))) {
             Some(true) => "which the answer is better than, beyond chance",
-            Some(false) => "which is better on the test rows, though not where it was picked",
+            Some(false) => {
+                "which is better on the test rows, though validation preferred the answer: too few validation rows to tell"
+            }
             None => "between the two the difference may be chance",
         };
         all.push(format!(
@@ -112,16 +151,18 @@ pub fn evidence(choice: &Choice<'_>) -> Vec<String> {
             gap.map_or(String::new(), |gap| format!(" ({})", gap.text()))
         ));
     }
-    all.push(format!("{} forms fit and were tried.", choice.tried));
-    if choice.open > 0 {
+    if choice.tried > 1 {
+        all.push(format!("{} forms fit and were tried.", choice.tried));
+    }
+    if !choice.open.is_empty() {
         all.push(format!(
-            "More seeds could change it: by validation {} more may be as good.",
-            choice.open
+            "By validation alone these may be as good: {}. More seeds or validation rows would tell.",
+            choice.open.join(", ")
         ));
     }
     if let Some(beyond) = &choice.beyond {
         all.push(format!(
-            "A larger budget would: from {} on, {} is better on validation.",
+            "A larger budget could change it: from {} on, {} is better on validation.",
             bytes(beyond.bytes),
             beyond.runner.label
         ));
@@ -136,7 +177,7 @@ pub fn answers<'a>(e: &Experiment, records: &'a [Record]) -> anyhow::Result<Vec<
         return Ok(choice::choices(e, records)?.0);
     }
     let grid = Grid::new(e, records)?;
-    let full = grid.records.iter().find(|record| record.scheme == "full" && record.params > 0);
+    let full = grid.records.iter().find(|record| record.label == "full" && record.params > 0);
     let (full, full_bytes) = full.map_or((u64::MAX, u64::MAX), |record| {
         (record.params, record.param_bytes + record.index_bytes)
     });
@@ -160,6 +201,7 @@ pub fn answers<'a>(e: &Experiment, records: &'a [Record]) -> anyhow::Result<Vec<
             (None, _) => pick.records[0].params as f64 <= least,
         };
         let mut choice = choice::best(&grid, e.metric(), within, By::Metric, &passes)?;
+        choice.budget = point.value.as_u64().unwrap_or_default();
         // Another column's is no news here.
         choice.beyond = choice.beyond.filter(|pick| pick.runner.budget.is_none());
         Some(choice)
@@ -173,10 +215,11 @@ fn smallest<'a>(e: &Experiment, grid: &Grid<'a>) -> Option<Choice<'a>> {
     let (metric, within) = (e.metric(), format!("To lose at most {LITTLE} % on validation"));
     let full =
         choice::best(grid, metric, String::new(), By::Metric, &|pick| pick.runner.label == "full")?;
-    let valid = full.first.valid;
     let fits = |pick: &Pick<'_>| {
-        let lost = if metric.higher_is_better() { valid - pick.valid } else { pick.valid - valid };
-        lost <= LITTLE / 100.0 * valid.abs()
+        pick.beside(&full.first).is_some_and(|(ours, full)| {
+            let lost = if metric.higher_is_better() { full - ours } else { ours - full };
+            lost <= LITTLE / 100.0 * full.abs()
+        })
     };
     let mut choice = choice::best(grid, metric, within, By::Bytes, &fits)?;
     (choice.beyond, choice.next) = (None, None);

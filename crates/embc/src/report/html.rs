@@ -9,13 +9,13 @@ use base64::engine::general_purpose::STANDARD;
 use embc_lab::choice::Choice;
 use embc_lab::config::Experiment;
 use embc_lab::estimate::Estimate;
-use embc_lab::grid::{Grid, metric_key};
+use embc_lab::grid::{Grid, metric_key, sign_of};
 use embc_lab::record::{Record, Status};
 use flate2::Compression;
 use flate2::write::DeflateEncoder;
 use pulldown_cmark::{Event, Options, Parser, Tag, TagEnd};
 use serde_json::{Map, Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 
 /// The section of an experiment.
@@ -56,7 +56,7 @@ fn answers(experiment: &Experiment, records: &[Record]) -> Result<String> {
     if !rest.is_empty() {
         let rest_of: String = rest.iter().map(answer).collect();
         text += &format!(
-            "<details class=\"more\"><summary>{} more budgets</summary>\n{rest_of}</details>\n",
+            "<details class=\"more\"><summary>Other budgets: {} more</summary>\n{rest_of}</details>\n",
             rest.len()
         );
     }
@@ -181,8 +181,11 @@ fn data(experiment: &Experiment, records: &[Record]) -> Result<(Value, Value)> {
     let trials: Vec<Value> =
         grid.records.iter().map(|record| trial(record, &key, &select, &common)).collect();
     let number = trials.len();
+    // Of which less is better, whatever they are called.
+    let names: BTreeSet<&String> = grid.records.iter().flat_map(|r| r.metrics.keys()).collect();
+    let less: Vec<&&String> = names.iter().filter(|name| sign_of(name) < 0.0).collect();
     let data = json!({
-        "title": experiment.title, "metric": key, "select": select, "cells": cells, "trials": number,
+        "less": less, "title": experiment.title, "metric": key, "select": select, "cells": cells, "trials": number,
     });
     Ok((data, json!({ "config": common, "trials": trials })))
 }

@@ -19,7 +19,7 @@ fn sandbox() -> Sandbox {
 /// The answer, and what is left of it.
 fn left(sandbox: &Sandbox, ran: &Ran) -> Vec<Vec<u8>> {
     let read = |name: &str| std::fs::read(sandbox.path("smoke-choice").join(name)).unwrap();
-    let files = ["answer.md", "winner.toml", "smoke-choice.toml", "model/packed/model.embc"];
+    let files = ["answer.md", "smoke-winner.toml", "smoke-choice.toml", "model/packed/model.embc"];
     [ran.stdout.clone().into_bytes()].into_iter().chain(files.map(read)).collect()
 }
 
@@ -30,8 +30,10 @@ fn killed_twenty_times_it_answers_the_same() {
     let ran = undisturbed.run(&CHOOSE).fine();
     let took = began.elapsed();
     assert!(ran.stdout.starts_with("Within 2.00 KiB, use **"), "{}", ran.stdout);
-    assert!(ran.stdout.contains("- Confirmed on seeds that nothing was picked by (5 seeds, "));
-    assert!(ran.stderr.contains(" at most ") && ran.stderr.contains("smoke-choice/page.html"));
+    assert!(ran.stdout.contains("- Measured on seeds that nothing was picked by (5 seeds, "));
+    assert!(
+        ran.stderr.contains(" trainings at most") && ran.stderr.contains("smoke-choice/page.html")
+    );
     let (expect, records) = (left(&undisturbed, &ran), records_of(&undisturbed, "smoke-choice"));
     let killed = sandbox();
     let mut early = 0;
@@ -56,7 +58,7 @@ fn killed_twenty_times_it_answers_the_same() {
     let record: serde_json::Value =
         serde_json::from_str(&killed.read("smoke-choice/model/trial.json")).unwrap();
     let auc = record["metrics"]["test/auc"].as_f64().unwrap();
-    assert!(score("smoke-choice/winner.toml").contains(&format!("test/auc {auc:.6}")));
+    assert!(score("smoke-choice/smoke-winner.toml").contains(&format!("test/auc {auc:.6}")));
 }
 
 #[test]
@@ -66,10 +68,10 @@ fn it_is_between_what_was_asked_for() {
         |more: &[&str]| sandbox.run(&[&CHOOSE[..], &["--list"], more].concat()).fine().stdout;
     let all = list(&[]);
     assert!(all.contains("full int8") && all.contains("pq int8") && all.contains("memcom int4"));
-    assert!(all.contains(" trainings of ") && all.contains(" on one core"), "{all}");
+    assert!(all.contains(" trainings at most of ") && all.contains(" on one core"), "{all}");
     let post = list(&["--allow", "post"]);
     assert!(post.contains("rq int8") && !post.contains("memcom"), "{post}");
-    assert!(post.contains("at most 9 trainings"), "a full table a seed: {post}");
+    assert!(post.contains("about 9 trainings at most"), "a full table a seed: {post}");
     let trained = list(&["--allow", "trained"]);
     assert!(!trained.contains("full") && trained.contains("memcom int8"), "{trained}");
     let everything = list(&["--everything"]);
@@ -79,14 +81,50 @@ fn it_is_between_what_was_asked_for() {
     let two = ["choose", "smoke", "--allow", "post", "--budget-bytes", "1KiB", "8KiB"];
     let answer = sandbox.run(&two).fine().stdout;
     let budgets: Vec<&str> = answer.lines().filter(|line| line.starts_with("Within ")).collect();
-    assert!(budgets.len() == 2 && budgets[0].starts_with("Within 8.00 KiB"), "{answer}");
+    assert!(budgets.len() == 2 && budgets[0].starts_with("Within 1.00 KiB"), "{answer}");
     let models = std::fs::read_dir(sandbox.path("smoke-choice")).unwrap().flatten();
     let models = models.filter(|file| file.file_name().to_string_lossy().starts_with("model-"));
     assert_eq!(models.count(), 2);
     let within = ["choose", "smoke", "--allow", "post", "--within", "5%", "--output", "w"];
     let answer = sandbox.run(&within).fine().stdout;
-    assert_eq!(answer.matches("Within ").count(), 1, "{answer}");
+    assert!(answer.starts_with("To lose at most 5 %, use **"), "{answer}");
+    assert!(answer.contains("- It "), "whether it holds: {answer}");
     assert!(sandbox.path("w/model/packed/model.embc").exists());
+    // An answer is not overwritten by another question's.
+    let other = ["choose", "smoke", "--allow", "post", "--budget-bytes", "4KiB"];
+    let before = sandbox.read("smoke-choice/answer.md");
+    sandbox.run(&other).refuses("smoke-choice holds the answer to another question");
+    assert_eq!(sandbox.read("smoke-choice/answer.md"), before);
+    sandbox.run(&two).fine();
+    // By its name as what it is: an experiment.
+    sandbox.run(&["report", "smoke-choice"]).fine();
+    let advice =
+        sandbox.run(&["recommend", "smoke-choice", "--budget-bytes", "8KiB"]).fine().stdout;
+    assert!(advice.starts_with("smoke-choice: Within 8.00 KiB, use "), "{advice}");
+}
+
+/// Where a budget holds the uncompressed table, schemes under that budget are that table, and no news.
+#[test]
+fn the_uncompressed_table_races_under_its_own_name() {
+    let sandbox = sandbox();
+    let ran = sandbox.run(&["choose", "smoke", "--budget-bytes", "1MiB", "1KiB"]).fine();
+    let all = records_of(&sandbox, "smoke-choice");
+    let itself = |record: &&serde_json::Value| {
+        record["scheme"] != "full"
+            && record["compression_params"] == 1.0
+            && record["index_bytes"] == 0
+    };
+    assert!(all.iter().any(|record| itself(&record)), "at the larger budget");
+    assert!(all.iter().filter(itself).all(|record| record["seed"] == 1), "none gets another seed");
+    let first = ran.stdout.lines().next().unwrap();
+    assert!(first.starts_with("Within 1.00 MiB, use **full"), "{first}");
+    let next = ran.stdout.lines().find(|line| line.starts_with("- Next: ")).unwrap();
+    assert!(next.starts_with("- Next: **full"), "{next}");
+    let list = sandbox.run(&["choose", "smoke", "--budget-bytes", "1MiB", "--list"]).fine().stdout;
+    assert!(
+        list.contains("the uncompressed table fits") && list.contains("about 9 trainings at most"),
+        "{list}"
+    );
 }
 
 #[test]
@@ -99,8 +137,14 @@ fn what_cannot_be_answered_is_said() {
     sandbox
         .run(&["choose", "smoke", "--budget-bytes", "2B", "--allow", "post"])
         .refuses("nothing fits");
+    sandbox.run(&["choose", "smoke", "--budget-bytes", "0"]).refuses("nothing fits no bytes");
+    sandbox.run(&["choose", "datasets.toml", "--budget-bytes", "1KiB"]).expect(2, "");
+    sandbox.write("rows.csv", "a,b\n1,2\n");
+    let data = ["choose", "rows.csv", "--budget-bytes", "1KiB"];
+    sandbox.run(&data).refuses("run `embc init rows.csv` first");
+    assert!(!sandbox.path("smoke-choice").exists(), "nothing half-written");
     let late = ["choose", "smoke", "--budget-bytes", "2KiB", "--time", "0s", "--output", "late"];
-    sandbox.run(&late).refuses("nothing could be trained");
+    sandbox.run(&late).refuses("the time was over before anything was trained");
     let none = ["choose", "smoke", "--within", "0.5%", "--allow", "trained", "--time", "1min"];
     sandbox.run(&none).refuses("--within is against the full table");
     // A data set stands for the config that is about it.

@@ -155,6 +155,14 @@ fn help_teaches() {
         let help = sandbox.run(&[command, "--help"]).fine().stdout;
         assert!(help.contains("Usage: embc"), "{command}");
     }
+    for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
+        let completions = sandbox.run(&["completions", shell]).fine().stdout;
+        assert!(completions.contains("budget-bytes"), "{shell}");
+    }
+    assert!(sandbox.run(&["completions", "man"]).fine().stdout.contains(".TH embc 1"));
+    sandbox.run(&["completions", "man", "--output", "man"]).fine();
+    assert!(sandbox.read("man/embc-choose.1").contains("Interrupted"));
+    sandbox.run(&["completions", "bash", "--output", "man"]).refuses("--output is of man");
     let help = sandbox.run(&["--help"]).fine().stdout;
     assert!(help.contains("embc sweep --config quickstart"), "{help}");
     for what in ["schemes", "models", "datasets", "metrics", "optimizers"] {

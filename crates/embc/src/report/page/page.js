@@ -190,7 +190,6 @@ const SIZES = {
   compression_params: ["compression by parameters", (c) => c.compression_params],
   compression_bytes: ["compression by bytes", (c) => c.compression_bytes],
 };
-const LESS_IS_BETTER = /logloss/;
 
 function curves(place, data) {
   const option = (value, text) => element("option", { value }, text);
@@ -219,7 +218,7 @@ function curves(place, data) {
       points: shown.filter((c) => c.label === label).map(point),
     }));
     const small = size.value.startsWith("compression") ? -1 : 1;
-    const higher = !LESS_IS_BETTER.test(metric.value);
+    const higher = !data.less.includes(metric.value);
     const front = pareto(shown.map(point).map((p) => ({ ...p, x: small * p.x })), higher);
     canvas.replaceChildren(figure(`${place.closest("section").id} ${metric.value}`.replace("/", " "), lines, {
       x: name, y: metric.value, logX: true, front: front.map((p) => ({ ...p, x: small * p.x })),
@@ -253,7 +252,7 @@ function multiples(place, sets) {
   const legend = kinds.map((name) => element("span", {},
     element("i", { style: `border-color:${colour(name)};background:${dash(name) === "none" ? colour(name) : "none"}` }), name));
   for (const { id, data } of sets) {
-    const higher = !LESS_IS_BETTER.test(data.metric);
+    const higher = !data.less.includes(data.metric);
     const cells = data.cells.filter((c) => c.metrics[data.metric] && c.bytes > 0);
     const points = (list) => list.map((c) => ({ x: c.bytes, y: c.metrics[data.metric][0], text: c.name }));
     const lines = kinds.map((name) => ({
