@@ -284,3 +284,111 @@ pub fn confirming(e: &Experiment) -> impl Iterator<Item = u64> {
     let first = 1 + e.train.seeds.iter().max().expect("checked with the config");
     (first..).take(e.sweep.confirm as usize)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    /// An experiment within some bytes.
+    fn experiment(bytes: &str) -> Experiment {
+        let text = format!(
+            "title = \"t\"\ndataset = \"d\"\n[model]\nkind = \"gmf\"\n[embedding]\ndim = 8\n[train]\noptimizer = {{ kind = \"adam\", lr = 0.01 }}\nbatch = 4\nepochs = 2\nselect = \"auc\"\nseeds = [1, 2, 3, 4, 5]\n[budget]\nbytes = {bytes}\n[sweep]\nrace = true\nconfirm = 2\n[[scheme]]\nkind = \"full\"\n[[scheme]]\nkind = \"full\"\nquantize = \"int2\"\n[[scheme]]\nkind = \"pq\"\n[[scheme]]\nkind = \"hash\"\nquantize = \"int4\"\n[[scheme]]\nkind = \"hash\"\nquantize = \"int8\"\n[[scheme]]\nkind = \"qr\"\nquantize = \"int4\"\n"
+        );
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.toml");
+        std::fs::write(&path, text).unwrap();
+        Experiment::load(&path, &[]).unwrap()
+    }
+
+    /// Runs a race where `value` gives the metric of a label at a budget with a seed, and its net.
+    fn run(e: &Experiment, value: &dyn Fn(&str, u64, u64) -> (f64, String)) -> (Race, usize) {
+        let text = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/seeds/records.jsonl");
+        let text = std::fs::read_to_string(text).unwrap();
+        let blank: Record = serde_json::from_str(text.lines().next().unwrap()).unwrap();
+        let mut records: BTreeMap<String, Record> = BTreeMap::new();
+        loop {
+            let key = |trial: &Trial| trial.name();
+            let found = race(e, &|_| true, &|trial| records.get(&key(trial))).unwrap();
+            let missing: Vec<&Trial> =
+                found.wanted.iter().filter(|trial| !records.contains_key(&key(trial))).collect();
+            if missing.is_empty() {
+                return (found, records.len());
+            }
+            for trial in missing {
+                let budget = trial.point.as_ref().and_then(|p| p.value.as_u64());
+                let (value, net) = value(trial.scheme.label(), budget.unwrap_or(0), trial.seed);
+                let mut record = Record { seed: trial.seed, weights_hash: net, ..blank.clone() };
+                (record.scheme, record.label) =
+                    (trial.scheme.kind.clone(), trial.scheme.label().into());
+                // Tables of one size: the full one fits nothing, its narrowest form everything.
+                record.param_bytes =
+                    budget.unwrap_or(if record.label == "full" { 1 << 20 } else { 1500 });
+                (record.index_bytes, record.compression_params) = (0, 2.0);
+                record.metrics = [("valid/auc".to_string(), value)].into();
+                records.insert(key(trial), record);
+            }
+        }
+    }
+
+    fn jitter(seed: u64) -> f64 {
+        [0.0, 3e-4, -2e-4, 1e-4, -3e-4, 2e-4, 0.0, 1e-4][seed as usize % 8]
+    }
+
+    /// What has one size is given up at one budget and goes on at another: its further seeds count there
+    /// alone.
+    #[test]
+    fn each_budget_has_a_race_of_its_own() {
+        let e = experiment("[6000, 2000]");
+        let (race, _) = run(&e, &|label, budget, seed| {
+            let base = match (label, budget) {
+                ("full", _) => 0.8,
+                ("full int2", _) => 0.6,
+                ("pq", 6000) => 0.7,
+                ("pq", _) => 0.6 + 2.0 * jitter(seed + 1),
+                _ => 0.5 + budget as f64 * 1e-6,
+            };
+            // Differences that are all equal would be no certainty.
+            (base + jitter(seed + label.len() as u64), format!("{label} {budget} {seed}"))
+        });
+        assert!(race.over);
+        let [large, small] = &race.standings[..] else { panic!("two budgets") };
+        assert_eq!((large.ranked[0].label.as_str(), large.alive), ("pq", 1));
+        assert_eq!(small.alive, 2, "int2 and pq are as good there");
+        let seeds = |label: &str, budget: Option<&str>| {
+            let budget = budget.map(String::from);
+            let of = |trial: &&Trial| {
+                Runner::of(trial) == Runner { label: label.into(), budget: budget.clone() }
+            };
+            race.wanted.iter().filter(of).map(|trial| trial.seed).collect::<Vec<u64>>()
+        };
+        assert_eq!(seeds("pq", Some("6000")), [1, 2, 3, 6, 7], "clear after three, then confirmed");
+        assert_eq!(seeds("pq", Some("2000")), [1, 2, 3, 4, 5, 6, 7]);
+        assert_eq!(seeds("full", None), [1, 2, 3, 4, 5, 6, 7], "what all are compared with");
+    }
+
+    #[test]
+    fn one_net_is_one_runner_and_the_better_half_of_kinds_has_its_other_forms_tried() {
+        let e = experiment("[2000]");
+        let (race, trained) = run(&e, &|label, budget, seed| {
+            let base = match label {
+                "full" => 0.8,
+                // One net under three names.
+                "hash int4" | "qr int4" | "pq" => 0.7,
+                _ => 0.6,
+            };
+            let net = if base == 0.7 {
+                format!("one {seed}")
+            } else {
+                format!("{label} {budget} {seed}")
+            };
+            (base + jitter(seed), net)
+        });
+        let standing = &race.standings[0];
+        let labels: Vec<&str> = standing.ranked.iter().map(|runner| &runner.label[..]).collect();
+        assert_eq!(labels[0], "pq", "the free one stands for all three");
+        assert!(!labels.contains(&"hash int4") && !labels.contains(&"qr int4"), "{labels:?}");
+        assert!(race.over && trained < 5 * 6, "{trained}");
+        assert!(at_most(&e).unwrap() >= 10);
+    }
+}

@@ -1,31 +1,30 @@
 //! `embc choose`: from data and a budget to what to use, with evidence, and the model.
 
+mod forms;
+mod place;
+
 use super::{Outcome, write};
 use crate::INTERRUPT;
 use crate::cli::{Choose as Args, Global, Way};
 use crate::progress::Terminal;
 use crate::report::{self, choice as words};
-use crate::table::text_table;
 use anyhow::{Context, Result, bail};
 use embc_core::cancel::Cancel;
-use embc_core::graph::HashAs;
-use embc_core::net::Net;
-use embc_data::registry::{Entry, Registry};
-use embc_data::view::View;
-use embc_lab::artefact::{self, Model};
-use embc_lab::bench::{Bench, Ended, Planned, Running};
-use embc_lab::choice::{Allowed, Asked, Choice, choices, name_of, within};
+use embc_data::registry::Registry;
+use embc_lab::bench::Bench;
+use embc_lab::choice::{Allowed, Asked, Choice, choices, name_of};
 use embc_lab::config::{self, Experiment};
-use embc_lab::desk::{Again, Answer, Desk};
+use embc_lab::desk::{Again, Desk};
 use embc_lab::executor::Threads;
-use embc_lab::export::{self, Stated};
 use embc_lab::memory::Memory;
-use embc_lab::plan::{self, Trial};
+use embc_lab::plan;
 use embc_lab::race;
 use embc_lab::record::{Record, Status};
 use embc_lab::sweep::Sweep;
 use embc_lab::units::bytes;
 use embc_lab::watch::Audience;
+use forms::Forms;
+use place::Place;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -36,7 +35,7 @@ const MEASURED: Duration = Duration::from_secs(1);
 const LADDER: [u64; 4] = [8, 16, 64, 256];
 /// Shares of a budget that are tried for the smallest form within it.
 const SMALLER: [u64; 3] = [2, 4, 8];
-/// The answer's file, which is written last.
+/// The answer's file.
 const ANSWER: &str = "answer.md";
 
 pub fn run(args: &Args, global: &Global) -> Result<Outcome> {
@@ -156,79 +155,6 @@ impl Question {
             .with_context(|| format!("{}: cannot be made", folder.display()))?;
         write(&path, &self.text)?;
         experiment(&path, registry)
-    }
-}
-
-/// What each form comes to at each budget.
-struct Forms {
-    budgets: Vec<u64>,
-    /// By label, in the config's order; those of one size stand at every budget.
-    forms: Vec<(String, Vec<Planned>)>,
-}
-
-impl Forms {
-    /// Plans all.
-    fn new(e: &Experiment, bench: &Bench<'_>, budgets: &[u64]) -> Result<Self> {
-        let mut forms: Vec<(String, Vec<Planned>)> = Vec::new();
-        for trial in plan::round(e, e.train.seeds[0])? {
-            let planned = bench.size_of(&bench.order(&trial, e).spec);
-            match forms.last_mut().filter(|(label, _)| label == trial.scheme.label()) {
-                Some((_, all)) => all.push(planned),
-                None => {
-                    let times = if trial.point.is_some() { 1 } else { budgets.len() };
-                    forms.push((trial.scheme.label().into(), vec![planned; times]));
-                }
-            }
-        }
-        Ok(Self { budgets: budgets.to_vec(), forms })
-    }
-
-    /// The budgets that hold something.
-    fn held(&self) -> Vec<u64> {
-        let holds = |i: usize, budget: u64| {
-            let fits = |planned: &Planned| matches!(planned, Planned::Bytes(b) if *b <= budget);
-            self.forms.iter().any(|(_, all)| fits(&all[i]))
-        };
-        let all = self.budgets.iter().enumerate();
-        all.filter(|(i, budget)| holds(*i, **budget)).map(|(_, &budget)| budget).collect()
-    }
-
-    /// An error where a budget holds nothing, with a reason of one form.
-    fn check(&self) -> Result<()> {
-        let held = self.held();
-        let Some(i) = self.budgets.iter().position(|budget| !held.contains(budget)) else {
-            return Ok(());
-        };
-        let why = self.forms.iter().find_map(|(_, all)| match &all[i] {
-            Planned::Infeasible(why) => Some(&why[..]),
-            _ => None,
-        });
-        let why = why.unwrap_or("the smallest form is larger");
-        bail!("nothing fits {}; for one, {why}", bytes(self.budgets[i]))
-    }
-
-    /// What has budgets, and at each of them is the uncompressed table or nothing.
-    fn idle(&self) -> BTreeSet<String> {
-        let idle = self
-            .forms
-            .iter()
-            .filter(|(_, all)| all.iter().all(|planned| !matches!(planned, Planned::Bytes(_))));
-        idle.map(|(label, _)| label.clone()).collect()
-    }
-
-    fn table(&self, e: &Experiment) -> Result<String> {
-        let cell = |(planned, budget): (&Planned, &u64)| match planned {
-            Planned::Bytes(size) if size > budget => format!("too large: {}", bytes(*size)),
-            Planned::Bytes(size) => bytes(*size),
-            Planned::Uncompressed => "the uncompressed table fits".into(),
-            Planned::Infeasible(_) => "out of reach".into(),
-        };
-        let row = |(label, all): &(String, Vec<Planned>)| {
-            [label.clone()].into_iter().chain(all.iter().zip(&self.budgets).map(cell)).collect()
-        };
-        let header: Vec<String> = self.budgets.iter().map(|&budget| within(budget)).collect();
-        let header: Vec<&str> = ["form"].into_iter().chain(header.iter().map(|h| &h[..])).collect();
-        Ok(format!("{}:\n{}", e.name, text_table(&header, self.forms.iter().map(row))))
     }
 }
 
@@ -427,119 +353,4 @@ fn answer(all: &[Choice<'_>], over: bool, within: Option<f64>, records: &[Record
     }
     text.truncate(text.trim_end().len());
     text + "\n"
-}
-
-/// Where a choice is kept.
-struct Place<'a> {
-    folder: &'a Path,
-    base: &'a Experiment,
-    e: &'a Experiment,
-    text: &'a str,
-    several: bool,
-}
-
-impl Place<'_> {
-    /// "model", or with its budget where there are several.
-    fn name(&self, what: &str, choice: &Choice<'_>) -> PathBuf {
-        match self.several {
-            true => self.folder.join(format!("{what}-{}", choice.budget)),
-            false => self.folder.join(what),
-        }
-    }
-
-    /// The winner's own config, called after the base: so are its records.
-    fn winner(&self, choice: &Choice<'_>) -> PathBuf {
-        let mut path = self.name(&format!("{}-winner", self.base.name), choice).into_os_string();
-        path.push(".toml");
-        path.into()
-    }
-
-    /// Trains the winner once more and keeps it, with its export and config; none once interrupted.
-    fn keep(
-        &self,
-        choice: &Choice<'_>,
-        (entry, data): (&Entry, &View),
-        args: &Args,
-        global: &Global,
-        terminal: &Terminal,
-    ) -> Result<Option<()>> {
-        let path = self.winner(choice);
-        write(&path, &words::config(self.e, choice, self.text)?)?;
-        let record = choice.first.records[0];
-        let model = self.name("model", choice);
-        let is_there = |model: &Model| model.record().is_ok_and(|r| r.trial == record.trial);
-        if !Model::load(&model).is_ok_and(|model| is_there(&model)) {
-            terminal.say(&format!("{}: trained once more, to be kept", choice.first.runner.label));
-            terminal.round(1, 1);
-            let Some(mut net) = self.net(record, (entry, data), args, global, terminal)? else {
-                return Ok(None);
-            };
-            // Exports of another model are none of this one.
-            for format in export::FORMATS {
-                let _ = std::fs::remove_dir_all(model.join(format.name()));
-            }
-            artefact::save(&model, &mut net, record, (entry, &global.data_dir), data)?;
-        }
-        let loaded = Model::load(&model)?;
-        let asked = export::Asked { embedding: false, hash_as: HashAs::Graph, vocabulary: true };
-        let format = export::find("packed").expect("registered");
-        let export = model.join("packed");
-        std::fs::create_dir_all(&export).with_context(|| export.display().to_string())?;
-        format.write(&Stated::new(&loaded, asked)?, &export)?;
-        Ok(Some(()))
-    }
-
-    /// The net of a trial that has its record, trained once more; none once interrupted.
-    fn net(
-        &self,
-        record: &Record,
-        (entry, data): (&Entry, &View),
-        args: &Args,
-        global: &Global,
-        terminal: &Terminal,
-    ) -> Result<Option<Box<Net>>> {
-        let again = Again { done: true, failed: true };
-        let desk = Desk::open(&global.results, &self.e.name, again)?.lasting(*args.keep.lease);
-        let bench = Bench::new(entry, data, global.overcommit);
-        let order = bench.order(&self.trial(record, &bench)?, self.e);
-        let Answer::Run(claim, metrics) = desk.ask_once(&order, false, &INTERRUPT)? else {
-            bail!("another process trains {}: run this again for the model", order.name());
-        };
-        let (memory, every) = (Memory::free_now(), *args.keep.checkpoint_every);
-        let cancel = claim.cancel();
-        let running = Running { memory: &memory, claim: &claim, parent: None, every, cancel };
-        let mut watcher = terminal.watcher();
-        watcher.next(&order.name());
-        // Its record stays: it has the same numbers, and what they took at first.
-        match bench.run(&order, &metrics, &running, &mut *watcher) {
-            Ended::Cancelled => Ok(None),
-            Ended::Recorded(again, net) => {
-                watcher.end(&again.summary(&order.spec.schedule.select), net.is_none());
-                claim.done();
-                let why = || again.error.clone().unwrap_or_default();
-                net.with_context(why).map(Some)
-            }
-        }
-    }
-
-    /// The trial that a record is of.
-    fn trial(&self, record: &Record, bench: &Bench<'_>) -> Result<Trial> {
-        let trials = plan::round(self.e, record.seed)?.into_iter();
-        let mut trials = trials.filter(|trial| bench.id(trial) == record.trial);
-        trials.next().context("a record of this experiment")
-    }
-
-    fn leads_to(&self, all: &[Choice<'_>]) -> String {
-        let mut text = String::new();
-        for choice in all {
-            let model = self.name("model", choice);
-            text += &format!(
-                "{0} is the model ({1}); next: embc predict {0} FILE, or embc export {0} --format onnx\n",
-                model.display(),
-                choice.first.runner.label
-            );
-        }
-        let page = self.folder.join("page.html");
-        text + &format!("{} shows all that was tried", page.display())
-    }
 }
