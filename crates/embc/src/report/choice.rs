@@ -28,10 +28,12 @@ fn of_seeds<'a>(all: &[&'a Record], others: &[&Record]) -> Vec<&'a Record> {
 pub fn loss(full: &[&Record], ours: &[&Record], key: &str) -> Option<(String, String)> {
     let loss = Difference::between(full, ours, key)?;
     let base = mean(&of_seeds(full, ours), key).unwrap_or(f64::NAN).abs();
-    // Against nothing there is no loss in per cent.
-    let show = |x: f64| match base > 0.0 {
-        true => format!("{:.1}", 100.0 * x / base),
-        false => format!("{x:.4}"),
+    // One digit, or two where there is not one. Against nothing there is no loss in per cent.
+    let small = loss.half().unwrap_or(loss.mean().abs()) < 1e-3 * base;
+    let show = |x: f64| match (base > 0.0, small) {
+        (true, true) => format!("{:.2}", 100.0 * x / base),
+        (true, false) => format!("{:.1}", 100.0 * x / base),
+        (false, _) => format!("{x:.4}"),
     };
     let unit = if base > 0.0 { " %" } else { "" };
     let half = loss.half().map_or(String::new(), |half| format!(" ± {}", show(half)));
