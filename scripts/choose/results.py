@@ -32,7 +32,7 @@ def cells(records, seeds):
     return {label: of for label, of in found.items() if len(of) == len(seeds)}
 
 
-lines, rows = [], []
+lines, rows, answers = [], [], []
 for path in sorted(glob.glob(f"{folder}/*.set")):
     name, budget = open(path).read().split()
     records = [json.loads(line) for line in open(f"{folder}/results/{name}-choice.jsonl")]
@@ -54,6 +54,7 @@ for path in sorted(glob.glob(f"{folder}/*.set")):
     fresh = cells([r for r in raced if r["label"] == winner], set(range(FRESH + 1, FRESH + 6)))[winner]
     mean = statistics.mean(values(fresh))
     rows.append([name, budget, "choice", winner, key, len(fresh), mean, interval(values(fresh)), size(fresh[0]), sum(r["wall_s"] for r in fresh)])
+    answers.append(f"### {name}\n\n" + open(f"{folder}/{name}.md").read())
     seconds = lambda of: sum(r["wall_s"] for r in of)
     picking = [r for r in raced if r["seed"] <= FRESH]
     share = seconds(picking) / seconds(grid)
@@ -75,7 +76,10 @@ Both on the same six samples of real rows, made by `scripts/choose/compare.sh`. 
 """ + "\n".join(lines) + """
 
 All cells of the grids: [choose.csv](choose.csv).
-"""
+
+## What it said
+
+""" + "\n".join(answers)
 open(out + ".md", "w").write(text)
 with open(out + ".csv", "w", newline="") as file:
     writer = csv.writer(file, lineterminator="\n")

@@ -21,7 +21,7 @@ const SEEDS: [u32; 2] = [4, 5];
 const SEEDS_OF_ALL: u32 = 3;
 
 /// Trained compressed, in the order in which a race names them. 4 bits a value come first: at equal
-/// bytes more values, though narrower, were better wherever both were trained.
+/// bytes more values, though narrower, were better in 97 of 108 pairs (results/choose.csv).
 const TRAINED: &[&str] = &[
     "hash",
     "hash_embedding",

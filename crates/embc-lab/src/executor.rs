@@ -1,6 +1,6 @@
 //! Who runs trials. Workers pull them from a desk, so that an executor only has to start workers.
 
-use crate::bench::{Bench, Ended, Running};
+use crate::bench::{Bench, Ended, Planned, Running};
 use crate::checkpoint::Claim;
 use crate::desk::{Answer, Desk};
 use crate::memory::Memory;
@@ -216,6 +216,12 @@ impl<'a> Threads<'a> {
         let answer = desk.ask(order, self.bench.scores.is_none(), &self.cancel)?;
         Ok(match answer {
             Answer::Busy => None,
+            // What cannot be planned has no training to wait for.
+            Answer::Run(..)
+                if matches!(self.bench.size_of(&order.spec), Planned::Infeasible(_)) =>
+            {
+                Some((answer, None))
+            }
             Answer::Run(..) => {
                 queue.families.parent(order, desk, &self.cancel)?.map(|parent| (answer, parent))
             }

@@ -29,6 +29,21 @@ pub fn free_memory() -> u64 {
     [of_machine, of_group, of_job].into_iter().flatten().min().unwrap_or(u64::MAX)
 }
 
+/// Bytes of memory, free or not, of the machine, its control group or its job: the least of them. It is
+/// the same from run to run.
+pub fn memory() -> u64 {
+    let of_job = job_memory(&variable);
+    let Ok(mut system) = System::new() else { return of_job.unwrap_or(u64::MAX) };
+    system.refresh_memory();
+    let of_machine = Some(system.total_memory()).filter(|&bytes| bytes > 0);
+    let me = Pid::from_u32(std::process::id());
+    let only = ProcessesToUpdate::Some(&[me]);
+    system.refresh_processes_specifics(only, false, ProcessRefreshKind::nothing());
+    let of_group = system.process(me).and_then(|me| me.cgroup_limits());
+    let of_group = of_group.map(|limits| limits.total_memory);
+    [of_machine, of_group, of_job].into_iter().flatten().min().unwrap_or(u64::MAX)
+}
+
 fn variable(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok().filter(|&n| n > 0)
 }
@@ -64,6 +79,6 @@ mod tests {
             ("SLURM_CPUS_PER_TASK", 2),
         ]);
         assert_eq!((job_cores(&by_node), job_memory(&by_node)), (Some(2), Some(100 << 20)));
-        assert!(cores() > 0 && free_memory() > 0);
+        assert!(cores() > 0 && free_memory() > 0 && memory() >= free_memory());
     }
 }

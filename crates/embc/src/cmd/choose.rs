@@ -234,11 +234,12 @@ fn allowed(
         let full = plan::full(base, base.train.seeds[0]);
         let spec = bench.order(&full, base).spec;
         let need = bench.need(&spec).map_or(0, |need| need.total());
-        let free = Memory::free_now().free();
-        if need > free && !bench.overcommit {
+        // Not what is free now: else what is tried would differ from run to run.
+        let memory = embc_lab::machine::memory();
+        if need > memory && !bench.overcommit {
             post = false;
-            let (need, free) = (bytes(need), bytes(free));
-            let what = format!("the full table would take {need} in training and {free} are free");
+            let (need, memory) = (bytes(need), bytes(memory));
+            let what = format!("the full table would take {need} in training, of {memory} here");
             if !trained {
                 bail!("{what}: nothing can be made of it; --allow trained, or --overcommit");
             }

@@ -132,8 +132,11 @@ fn readme_shows_what_there_is() {
     let part = |start: &str| quickstart.split("\n\n").find(|part| part.starts_with(start)).unwrap();
     let quickstart =
         format!("{}\n\n{}\n\n{}\n", part("- Within"), part("**test/"), part("| scheme"));
+    let choose = std::fs::read_to_string(root().join("results/choose.md")).unwrap();
+    let (_, answer) = choose.split_once("### lma_criteo_117k\n\n").unwrap();
+    let choose = format!("```text\n{}\n```\n", answer.split("\n\n###").next().unwrap().trim());
     let mut expect = text.clone();
-    for (name, part) in [("schemes", schemes), ("quickstart", quickstart)] {
+    for (name, part) in [("schemes", schemes), ("quickstart", quickstart), ("choose", choose)] {
         let (open, close) = (format!("<!-- {name} -->\n"), format!("<!-- /{name} -->"));
         let (before, rest) = expect.split_once(&open).unwrap();
         let (_, after) = rest.split_once(&close).unwrap();
