@@ -11,7 +11,7 @@ def records(path):
     for line in open(path):
         record = json.loads(line)
         for key in VOLATILE:
-            record.pop(key)
+            record.pop(key, None)
         assert record["trial"] not in all, f"{path}: {record['trial']} twice"
         all[record["trial"]] = record
     return all
