@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 embc=$(realpath "$1") folder=$2 datasets=$3
 
-# Experiment and budget: a 15th to a 50th of the full table's bytes.
+# Experiment and budget: a 15th to a 74th of the full table's bytes.
 sets="lma_criteo_117k 256KiB
 lma_avazu_48k 16KiB
 gmf_ml1m_half_bytes 32KiB

@@ -7,11 +7,11 @@ import math
 import os
 import statistics
 import sys
+import tomllib
 
 folder, out = sys.argv[1:]
 # Two-sided 95 % quantiles of Student's t by degrees of freedom.
 T = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
-FRESH = 4  # seeds beyond this picked nothing
 
 
 def interval(values):
@@ -20,7 +20,14 @@ def interval(values):
 
 
 def trials(name, what):
-    return {line.split()[0] for line in open(f"{folder}/{name}.{what}.list")}
+    return sorted({line.split()[0] for line in open(f"{folder}/{name}.{what}.list")})
+
+
+def seeds_of(name, what):
+    """The seeds that pick in a grid or a race, and those that confirm."""
+    config = tomllib.load(open(f"{folder}/{name}/{what}/{name}-choice.toml", "rb"))
+    picking, confirm = config["train"]["seeds"], config.get("sweep", {}).get("confirm", 0)
+    return set(picking), set(range(max(picking) + 1, max(picking) + 1 + confirm))
 
 
 def cells(records, seeds):
@@ -45,25 +52,26 @@ for path in sorted(glob.glob(f"{folder}/*.set")):
     limit = next(int(r["budget"]["bytes"]) for r in grid if r["budget"])
     size = lambda r: r["param_bytes"] + r["index_bytes"]
     values = lambda of: [r["metrics"][key] for r in of]
-    fitting = {l: of for l, of in cells(grid, {1, 2, 3}).items() if size(of[0]) <= limit}
+    (of_grid, _), (picks, confirms) = seeds_of(name, "grid"), seeds_of(name, "choice")
+    fitting = {l: of for l, of in cells(grid, of_grid).items() if size(of[0]) <= limit}
     for label, of in sorted(fitting.items()):
-        rows.append([name, budget, "grid", label, key, 3, statistics.mean(values(of)), interval(values(of)), size(of[0]), sum(r["wall_s"] for r in of)])
-    best = max(fitting, key=lambda label: statistics.mean(values(fitting[label])))
+        rows.append([name, budget, "grid", label, key, len(of), statistics.mean(values(of)), interval(values(of)), size(of[0]), sum(r["wall_s"] for r in of)])
+    best = max(sorted(fitting), key=lambda label: statistics.mean(values(fitting[label])))
     least = statistics.mean(values(fitting[best])) - interval(values(fitting[best]))
     winner = json.load(open(f"{folder}/{name}/choice/model/trial.json"))["label"]
-    fresh = cells([r for r in raced if r["label"] == winner], set(range(FRESH + 1, FRESH + 6)))[winner]
+    fresh = cells([r for r in raced if r["label"] == winner], confirms)[winner]
     mean = statistics.mean(values(fresh))
     rows.append([name, budget, "choice", winner, key, len(fresh), mean, interval(values(fresh)), size(fresh[0]), sum(r["wall_s"] for r in fresh)])
     answers.append(f"### {name}\n\n" + open(f"{folder}/{name}.md").read())
     seconds = lambda of: sum(r["wall_s"] for r in of)
-    picking = [r for r in raced if r["seed"] <= FRESH]
+    picking = [r for r in raced if r["seed"] in picks]
     share = seconds(picking) / seconds(grid)
-    full = statistics.mean(values(cells(grid, {1, 2, 3})["full"]))
+    full = statistics.mean(values(cells(grid, of_grid)["full"]))
     lines.append(
         f"| {name} | {budget} | {key} | {full:.4f} | {winner} | {mean:.4f} ± {interval(values(fresh)):.4f} | {best} "
         f"| {statistics.mean(values(fitting[best])):.4f} ± {interval(values(fitting[best])):.4f} | {'yes' if mean >= least else 'no'} "
         f"| {seconds(grid) / 60:.1f} min, {len(grid)} | {seconds(picking) / 60:.1f} min, {len(picking)} | {100 * share:.0f} % "
-        f"| {seconds([r for r in raced if r['seed'] > FRESH]) / 60:.1f} min |"
+        f"| {seconds([r for r in raced if r['seed'] in confirms]) / 60:.1f} min |"
     )
 
 host = records[0]["host"]

@@ -195,7 +195,7 @@ impl Pick<'_> {
 pub struct Choice<'a> {
     /// "Within 64 KiB".
     pub within: String,
-    /// Bytes, of a race.
+    /// The budget's value: bytes, of a race.
     pub budget: u64,
     /// What it is good at.
     pub metric: Metric,

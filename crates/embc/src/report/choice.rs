@@ -172,8 +172,8 @@ pub fn evidence(choice: &Choice<'_>) -> Vec<String> {
     all
 }
 
-/// A choice for each budget of an experiment, the largest first: of a race what it answers, of a grid
-/// the best of each column.
+/// A choice for each budget of an experiment, in its config's order: of a race what it answers, of a
+/// grid the best of each column; where columns hold forms of other bytes, one choice for all.
 pub fn answers<'a>(e: &Experiment, records: &'a [Record]) -> anyhow::Result<Vec<Choice<'a>>> {
     if e.sweep.race {
         return Ok(choice::choices(e, records)?.0);
