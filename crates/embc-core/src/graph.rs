@@ -15,6 +15,7 @@ use embc_device::program::{Int, Node, Op, Scope, TensorId, shape};
 use embc_device::tensor::{Stored, Tensor};
 use embc_device::{Error, Transform};
 use std::borrow::Cow;
+use std::ops::Range;
 
 mod hashed;
 
@@ -268,6 +269,20 @@ impl<'a> Graph<'a> {
     }
 
     // Floats.
+
+    /// −1 where x is 0, and 1 where it is 1.
+    pub fn signs_of(&mut self, x: Node) -> Node {
+        let tensor = self.floats("signs", 2, Cow::Owned(vec![-1.0, 1.0]));
+        self.op(Op::Gather { x, tensor })
+    }
+
+    /// x, and zeros for such ids.
+    pub fn zero_within(&mut self, x: Node, ids: Node, of: Range<u32>) -> Node {
+        let when = self.op(Op::Within { x: ids, from: of.start, to: of.end });
+        let zeros = vec![0.0; self.width(x)];
+        let tensor = self.row(&format!("zeros {}", zeros.len()), zeros);
+        self.op(Op::Replace { x, when, tensor })
+    }
 
     /// Rows x of a parameter that is `width` wide, side by side.
     pub fn gather(&mut self, x: Node, param: &'a Param, width: usize) -> Node {

@@ -31,6 +31,7 @@ pub mod param;
 pub mod quantize;
 pub mod rng;
 pub mod scheme;
+pub mod signs;
 pub mod state;
 pub mod task;
 pub mod train;

@@ -20,6 +20,7 @@ use serde::de::DeserializeOwned;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+mod binary;
 mod bloom;
 mod cce;
 mod ce;
@@ -71,6 +72,7 @@ pub static SCHEMES: &[&dyn Scheme] = &[
     &pq::ProductQuantisation,
     &opq::OptimisedProduct,
     &rq::ResidualQuantisation,
+    &binary::Binary,
 ];
 
 /// The scheme called `name`.

@@ -198,9 +198,11 @@ fn trial(
     // What follows is short, or else starts anew from the last epoch's end.
     run.resumable = false;
     let mut changed = false;
-    let finished = run.net.layer.finish(Origin::Data(data), &settings.cancel);
-    run.heed()?;
-    if let Some(finetune) = finished {
+    // A stage may leave another: what trains on through its codes becomes codes.
+    loop {
+        let finished = run.net.layer.finish(Origin::Data(data), &settings.cancel);
+        run.heed()?;
+        let Some(finetune) = finished else { break };
         run.observer.stage(finetune);
         changed = true;
         if finetune > 0 {

@@ -241,8 +241,10 @@ impl<'a> Bench<'a> {
     fn built(&self, record: &mut Record, spec: &TrialSpec, plan: &LayerPlan, net: &mut Net) {
         let footprint = net.layer.footprint();
         let full = self.full(spec).expect("planned against it").tables as f64;
+        record.params = footprint.params;
         record.param_bytes = footprint.param_bytes;
         record.index_bytes = footprint.index_bytes;
+        record.compression_params = full / footprint.params as f64;
         record.compression_bytes = 4.0 * full / footprint.bytes() as f64;
         record.weights_hash = crate::tensors::weights_hash(net);
         let census = net.layer.census(&plan.tables).into_iter().zip(&plan.tables);

@@ -49,6 +49,7 @@ fn variants() -> Vec<(&'static dyn Scheme, Knobs)> {
             ],
             "pq" => &[r#"{"columns":2,"start":"plusplus"}"#],
             "opq" => &[r#"{"columns":2,"rotations":3}"#],
+            "binary" => &[r#"{"bands":1,"rounds":2}"#],
             "rq" => &[r#"{"stages":2,"beam":1}"#, r#"{"stages":3,"rounds":0}"#],
             "hashednet" => &[r#"{"signed":true}"#],
             "robe" => &[r#"{"block":3,"signed":true}"#],
