@@ -93,7 +93,9 @@ impl Scheme for Binary {
             build: Box::new(move |cx| {
                 let uniform = Depths(vec![(vocab, planes as usize)]);
                 if let Origin::Saved(saved) = cx.origin {
-                    return Box::new(Bits::empty(dim, Depths::saved(saved).unwrap_or(uniform)));
+                    // What is not of such a table is refused by its shapes.
+                    let depths = Depths::saved(saved, vocab, 2 * planes as usize + 8);
+                    return Box::new(Bits::empty(dim, depths.unwrap_or(uniform)));
                 }
                 let values = cx.init.table(vocab.into(), dim, dim, &mut cx.rng);
                 let table = Param::rows("table", dim, values);

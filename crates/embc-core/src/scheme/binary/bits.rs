@@ -12,11 +12,17 @@ use crate::state::TensorMut;
 pub(super) struct Depths(pub Vec<(u32, usize)>);
 
 impl Depths {
-    /// Those of saved weights, or of bands that end at the same ids.
-    pub fn saved(from: &dyn Tensors) -> Option<Self> {
+    /// Those of saved weights; none where they are not of such a table.
+    pub fn saved(from: &dyn Tensors, vocab: u32, most: usize) -> Option<Self> {
         let mut flat = vec![0u32; from.shape("depths")?.iter().product()];
         from.copy("depths", &mut TensorMut::u32(&mut flat)).then_some(())?;
-        Some(Self(flat.chunks_exact(2).map(|band| (band[0], band[1] as usize)).collect()))
+        let band = |band: &[u32]| (band[0], band[1] as usize);
+        let depths = Self(flat.chunks_exact(2).map(band).collect());
+        let bands = &depths.0;
+        let fine = depths.vocab() == vocab
+            && depths.most() <= most
+            && bands.is_sorted_by(|a, b| a.0 < b.0 && a.1 >= b.1);
+        fine.then_some(depths)
     }
 
     /// Vectors of the id that uses most.
