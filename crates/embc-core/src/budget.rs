@@ -1,7 +1,9 @@
 //! From a budget over all tables to a limit for each of them.
 //!
 //! By default one cap for all tables, found by bisection: tables that fit under it stay full, as in
-//! the CCE paper. `allocation = "proportional"` gives each table its share of the budget instead.
+//! the CCE paper. `allocation = "proportional"` gives each table its share of the budget instead,
+//! `"optimal"` what it is worth: before training by the training rows of ids, or after it by what each
+//! form of each table would lose.
 
 use crate::quantize::{self, Storage};
 use crate::scheme::{Footprint, Knobs, Limit, Plan, PlanError, Precision, Scheme, TableSpec, find};
@@ -34,6 +36,9 @@ pub enum Allocation {
     Cap,
     /// Each table in proportion to its full size.
     Proportional,
+    /// By what it buys: measured on the trained net where a scheme decides after training, else the
+    /// ids with the most training rows first, of all tables.
+    Optimal,
 }
 
 /// What a compression is a ratio of.
@@ -83,6 +88,10 @@ pub fn plan(
     rules: Rules,
     knobs: &Knobs,
 ) -> Result<Vec<Plan>, PlanError> {
+    let late = shared(scheme, budget, rules)?;
+    if let Some(bytes) = late {
+        return plan_late(scheme, tables, bytes, rules, knobs);
+    }
     let shares = divide(tables, budget, rules, scheme.spans_tables())?;
     let (mut compressed, mut limits) = (Vec::new(), Vec::new());
     for (table, share) in tables.iter().zip(&shares) {
@@ -91,9 +100,14 @@ pub fn plan(
             limits.push(*limit);
         }
     }
+    let each = rules.allocation == Allocation::Optimal && !scheme.spans_tables();
     // Also with no table left, so that wrong knobs never pass.
     let mut planned = match compressed.is_empty() {
         true => scheme.plan(tables, &vec![Limit::None; tables.len()], knobs).map(|_| Vec::new())?,
+        false if each => {
+            let plan = |(t, &limit): (&TableSpec, &Limit)| plan_or_hash(scheme, t, limit, knobs);
+            compressed.iter().zip(&limits).map(plan).collect::<Result<_, _>>()?
+        }
         false => scheme.plan(&compressed, &limits, knobs)?,
     }
     .into_iter();
@@ -110,6 +124,117 @@ pub fn plan(
             Ok(plan)
         })
         .collect()
+}
+
+/// The bytes that tables share, where their scheme decides after training what each becomes.
+pub fn shared(scheme: &dyn Scheme, budget: Budget, rules: Rules) -> Result<Option<u64>, PlanError> {
+    match budget {
+        _ if rules.allocation != Allocation::Optimal || !scheme.decides_late() => Ok(None),
+        Budget::Unlimited => Ok(None),
+        Budget::Bytes(bytes) => Ok(Some(bytes)),
+        _ => Err(PlanError::Knob(format!(
+            "allocation = \"optimal\" divides bytes among tables of {}: give the budget in `bytes`",
+            scheme.name()
+        ))),
+    }
+}
+
+/// Plans of tables each of which may take all bytes; what they take is said by full size, and known
+/// after training. A table may always become one row.
+fn plan_late(
+    scheme: &dyn Scheme,
+    tables: &[TableSpec],
+    bytes: u64,
+    rules: Rules,
+    knobs: &Knobs,
+) -> Result<Vec<Plan>, PlanError> {
+    let (kept, open): (Vec<_>, Vec<_>) = tables.iter().partition(|t| t.vocab < rules.full_below);
+    let stored = |t: &TableSpec, params| Footprint::floats(params).stored(rules.stored(t)).bytes();
+    let of_kept: u64 = kept.iter().map(|t| stored(t, t.full_params())).sum();
+    let of_rows: u64 = open.iter().map(|t| stored(t, t.dim as u64)).sum();
+    let Some(left) = bytes.checked_sub(of_kept).filter(|&left| of_rows <= left) else {
+        return Err(PlanError::Infeasible(format!(
+            "{} cannot fit {} tables in {bytes} bytes: one row of each takes {of_rows}, those below full_below = {} ids {of_kept}",
+            scheme.name(),
+            open.len(),
+            rules.full_below
+        )));
+    };
+    let all: u128 = open.iter().map(|t| u128::from(t.full_params())).sum();
+    let full = find("full").expect("registered");
+    let plan = |t: &TableSpec| {
+        if t.vocab < rules.full_below {
+            let plan = full.plan_table(t, Limit::None, &Knobs::new())?;
+            return Ok(Plan { footprint: plan.footprint.stored(rules.stored(t)), ..plan });
+        }
+        let plan = plan_within(scheme, t, left, rules.stored(t), knobs)?;
+        let share = u128::from(left) * u128::from(t.full_params()) / all.max(1);
+        let footprint = Footprint { param_bytes: 0, index_bytes: share as u64, ..plan.footprint };
+        Ok(Plan { footprint, sizes: "decided after training".into(), ..plan })
+    };
+    tables.iter().map(plan).collect()
+}
+
+/// The plan within so many bytes, or the fewest doublings of them that the scheme's smallest form needs.
+fn plan_within(
+    scheme: &dyn Scheme,
+    table: &TableSpec,
+    bytes: u64,
+    stored: Precision,
+    knobs: &Knobs,
+) -> Result<Plan, PlanError> {
+    match scheme.plan_table(table, Limit::Bytes(bytes, stored), knobs) {
+        Err(PlanError::Infeasible(_)) if bytes < 1 << 60 => {
+            plan_within(scheme, table, 2 * bytes.max(1), stored, knobs)
+        }
+        plan => plan,
+    }
+}
+
+/// The plan of a table, of hashed rows where the scheme has no form as small: a table that cannot fit
+/// is no reason to give up all.
+fn plan_or_hash(
+    scheme: &dyn Scheme,
+    table: &TableSpec,
+    limit: Limit,
+    knobs: &Knobs,
+) -> Result<Plan, PlanError> {
+    match scheme.plan_table(table, limit, knobs) {
+        Err(PlanError::Infeasible(_)) => {
+            let hash = find("hash").expect("registered");
+            let plan = hash.plan_table(table, limit, &Knobs::new())?;
+            let sizes = format!("{}, hashed: too small for {}", plan.sizes, scheme.name());
+            Ok(Plan { sizes, ..plan })
+        }
+        plan => plan,
+    }
+}
+
+/// How many rows each table may have at full width, of so many in all: ids with the most training rows
+/// first, whatever their table, and one row at least. Of ids with equally many rows each table gets the
+/// same part.
+fn rows_by_mass(tables: &[&TableSpec], rows: u64) -> Option<Vec<u64>> {
+    let left = rows.checked_sub(tables.len() as u64)?;
+    // The first row of a table is there anyway.
+    let above = |t: &TableSpec, least: u32| {
+        let ids = t.counts.iter().filter(|&&count| count >= least).count() as u64;
+        ids.saturating_sub(1)
+    };
+    let used = |least: u32| tables.iter().map(|t| above(t, least)).sum::<u64>();
+    let (mut fits, mut exceeds) = (u32::MAX, 0);
+    if used(0) <= left {
+        return Some(tables.iter().map(|t| 1 + above(t, 0)).collect());
+    }
+    while fits - exceeds > 1 {
+        let middle = exceeds + (fits - exceeds) / 2;
+        if used(middle) <= left { fits = middle } else { exceeds = middle }
+    }
+    let (rest, next) = (left - used(fits), used(exceeds) - used(fits));
+    let part = |t: &TableSpec| {
+        let more = u128::from(above(t, exceeds) - above(t, fits));
+        1 + above(t, fits) + (more * u128::from(rest) / u128::from(next.max(1))) as u64
+    };
+    Some(tables.iter().map(|t| part(t)).collect())
 }
 
 /// The memory of all plans together.
@@ -183,6 +308,26 @@ fn divide(
             rules.full_below
         ))
     })?;
+    if rules.allocation == Allocation::Optimal && !spans {
+        let open: Vec<&TableSpec> = tables.iter().filter(|t| !kept(t)).collect();
+        let of_row = |t: &TableSpec| size(&TableSpec { vocab: 1, ..t.clone() });
+        let widest = open.iter().map(|t| of_row(t)).max().unwrap_or(1).max(1);
+        let rows = rows_by_mass(&open, left / widest).ok_or_else(|| {
+            let (n, row) = (open.len(), widest);
+            PlanError::Infeasible(format!(
+                "one row of {row} for each of {n} tables is more than {left}"
+            ))
+        })?;
+        let mut rows = rows.into_iter();
+        let share = |t: &TableSpec| match kept(t) {
+            true => Share::Full,
+            false => match rows.next().expect("one a table") {
+                all if all >= u64::from(t.vocab) => Share::Full,
+                some => Share::Within(limit(t, some * of_row(t))),
+            },
+        };
+        return Ok(tables.iter().map(share).collect());
+    }
     if spans || rules.allocation == Allocation::Proportional {
         let part = |t: &TableSpec| u128::from(left) * u128::from(size(t)) / u128::from(rest.max(1));
         return each(&|t| Share::Within(limit(t, part(t) as u64)));
@@ -240,6 +385,29 @@ mod tests {
         check(Budget::Bytes(20_000), Rules::default(), "full full 7800 bytes 7800 bytes");
         check(Budget::Cap(900), Rules::default(), "full 900 900 900");
         check(Budget::Rows(50), Rules::default(), "500 500 500 500");
+    }
+
+    #[test]
+    fn the_most_frequent_ids_of_all_tables_come_first() {
+        let table = |counts: &[u32]| TableSpec {
+            name: "t".into(),
+            vocab: counts.len() as u32,
+            dim: 10,
+            counts: counts.into(),
+        };
+        let tables = [table(&[100, 1]), table(&[90, 80, 8, 7]), table(&[5, 4, 3, 2, 1, 1])];
+        let all: Vec<&TableSpec> = tables.iter().collect();
+        let rows = |n| rows_by_mass(&all, n);
+        assert_eq!(rows(2), None);
+        assert_eq!(rows(3), Some(vec![1, 1, 1]));
+        assert_eq!(rows(4), Some(vec![1, 2, 1]));
+        assert_eq!(rows(7), Some(vec![1, 4, 2]));
+        assert_eq!(rows(12), Some(vec![2, 4, 6]));
+        let rules = Rules { allocation: Allocation::Optimal, ..Rules::default() };
+        let ce = find("factorized").unwrap();
+        let plans = plan(ce, &tables, Budget::Params(60), rules, &Knobs::new()).unwrap();
+        assert!(footprint(&plans).params <= 60);
+        assert!(plans[2].sizes.contains("too small for factorized"), "{}", plans[2].sizes);
     }
 
     #[test]

@@ -26,6 +26,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::ops::ControlFlow;
 
+mod finish;
 mod unknown;
 
 pub use unknown::Unknown;
@@ -64,6 +65,8 @@ pub struct LayerPlan {
     pub plans: Vec<Plan>,
     /// Data field, table and id offset of each model input.
     inputs: Vec<(usize, usize, u32)>,
+    /// The bytes that tables share, where they decide after training, and how values are stored.
+    shared: Option<(u64, Storage)>,
 }
 
 /// What an experiment asks of the layer.
@@ -120,7 +123,9 @@ impl LayerPlan {
             placed.push((input.field, table, offset));
         }
         let plans = budget::plan(scheme, &tables, budget, spec.rules, knobs)?;
-        Ok(Self { tables, plans, inputs: placed })
+        let shared = budget::shared(scheme, budget, spec.rules)?;
+        let shared = shared.map(|bytes| (bytes, spec.rules.storage));
+        Ok(Self { tables, plans, inputs: placed, shared })
     }
 
     /// The memory of all tables.
@@ -157,6 +162,8 @@ struct Table {
     /// Pooled rows of each input [B × width], lent to the layer between passes.
     pooled: Vec<Vec<f32>>,
     tape: Tape,
+    /// The sum of its rows' squared gradients, as far as [`Layer::measure`] saw.
+    squares: f64,
 }
 
 /// The embedding layer of a trial.
@@ -165,6 +172,7 @@ pub struct Layer {
     /// Pooled rows of each model input [B × width].
     rows: Vec<Vec<f32>>,
     rules: LayerRules,
+    shared: Option<(u64, Storage)>,
 }
 
 /// What an experiment says of all tables alike.
@@ -204,7 +212,8 @@ impl Layer {
                 _ => None,
             };
             let origin = saved.as_ref().map_or(origin, |saved| Origin::Saved(saved));
-            let mut cx = BuildCx { rng, table: index, init, hash, fields, origin, cancel };
+            let choice = None;
+            let mut cx = BuildCx { rng, table: index, init, hash, fields, origin, cancel, choice };
             Table {
                 unknown,
                 embedding: (plan_of.build)(&mut cx),
@@ -218,10 +227,12 @@ impl Layer {
                 rows: Vec::new(),
                 grads: Vec::new(),
                 tape: Tape::default(),
+                squares: 0.0,
             }
         };
         let tables = plan.plans.iter().enumerate().map(build).collect();
-        Self { tables, rows: vec![Vec::new(); plan.inputs.len()], rules }
+        let rows = vec![Vec::new(); plan.inputs.len()];
+        Self { tables, rows, rules, shared: plan.shared }
     }
 
     fn each_table(&mut self, batch: usize, run: impl Fn(&mut Table) + Sync + Send) {
@@ -283,24 +294,6 @@ impl Layer {
             *done += 1;
         }
         ControlFlow::Continue(())
-    }
-
-    /// Runs the schemes' post-training stages. Where any table changed: the epochs to train on,
-    /// with an optimizer that starts anew.
-    pub fn finish(&mut self, origin: Origin<'_>, cancel: &Cancel) -> Option<u32> {
-        let mut epochs = None;
-        let LayerRules { init, hash, .. } = self.rules;
-        for (index, table) in self.tables.iter_mut().enumerate() {
-            let rng = table.rng.fork(u64::MAX);
-            let (fields, cancel) = (fields_of(&table.inputs), cancel.clone());
-            let fields = &fields;
-            let mut cx = BuildCx { rng, table: index, init, hash, fields, origin, cancel };
-            if let Some(finished) = table.embedding.finish(&mut cx) {
-                epochs = epochs.max(Some(finished.finetune()));
-                table.embedding = finished;
-            }
-        }
-        epochs
     }
 
     /// Finds what stands for ids without a training row, from the tables as they are.
@@ -444,6 +437,12 @@ impl Table {
     }
 
     fn backward(&mut self, batch: &Batch, grads: &[Vec<f32>], pooling: Pooling) {
+        self.sum_grads(batch, grads, pooling);
+        self.embedding.scatter(self.seen.ids(), &self.grads, &mut self.tape);
+    }
+
+    /// Sums the gradients of each unique id, in batch order.
+    fn sum_grads(&mut self, batch: &Batch, grads: &[Vec<f32>], pooling: Pooling) {
         let width = self.width;
         self.grads.clear();
         self.grads.resize(self.seen.ids().len() * width, 0.0);
@@ -463,7 +462,6 @@ impl Table {
                 },
             );
         }
-        self.embedding.scatter(self.seen.ids(), &self.grads, &mut self.tape);
     }
 }
 

@@ -5,6 +5,7 @@
 //! same way and [`optim::Optim`] steps every touched [`param::Param`]. No I/O, no clock, no
 //! environment, no printing.
 
+pub mod allocate;
 pub mod batch;
 pub mod books;
 pub mod budget;

@@ -99,6 +99,23 @@ impl Net {
         value
     }
 
+    /// Adds a batch to what the layer knows of the loss's curvature; updates nothing.
+    pub(crate) fn measure(&mut self, batch: &Batch, loss: Loss) {
+        self.draw(batch);
+        self.score(batch, Mode::Train);
+        let (drawn, vocab, hits) = (self.drawn.ids().len(), self.model.outputs(), &self.hits);
+        let sampled = (drawn > 0).then_some(Sampled { drawn, vocab, hits });
+        loss.forward(&mut self.logits, batch, sampled);
+        let Self { layer, model, logits, drows, drawn, .. } = self;
+        let rows = layer.rows();
+        for (drows, rows) in drows.iter_mut().zip(rows) {
+            drows.resize(rows.len(), 0.0);
+        }
+        model.backward(&features(batch, rows, Mode::Train, drawn), logits, drows);
+        layer.measure(batch, drows);
+        model.params(&mut Param::zero_grad);
+    }
+
     /// Draws the items of a sampled softmax, a function of the batch's key alone.
     fn draw(&mut self, batch: &Batch) {
         let Self { model, drawn, hits, .. } = self;

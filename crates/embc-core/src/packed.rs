@@ -39,7 +39,8 @@ impl Packed {
     fn place(&self, at: usize) -> (usize, u32, u64) {
         // Exact below 2⁴⁸: the inverse is off by less than 1.
         let word = ((at as u128 * u128::from(self.inverse)) >> 64) as usize;
-        let shift = (at as u32).wrapping_sub(word as u32 * (64 / self.bits)) * self.bits;
+        let shift =
+            (at as u32).wrapping_sub((word as u32).wrapping_mul(64 / self.bits)) * self.bits;
         (word, shift, u64::MAX >> (64 - self.bits))
     }
 

@@ -263,6 +263,19 @@ impl Codes {
     }
 }
 
+/// The squares that rows of `dim` values lose when they are stored so, of each row.
+pub fn lost(rows: &[f32], dim: usize, stored: Precision) -> Vec<f64> {
+    let Precision { storage, group } = stored;
+    if storage == Storage::Fp32 {
+        return vec![0.0; rows.len() / dim];
+    }
+    let mut codes = Codes::zeros(storage, rows.len() as u64, group);
+    codes.write(0, rows, Fit::Whole);
+    let square = |(at, x): (usize, &f32)| f64::from(codes.get(at) - x).powi(2);
+    let row = |(id, row): (usize, &[f32])| (id * dim..).zip(row).map(square).sum();
+    rows.chunks_exact(dim).enumerate().map(row).collect()
+}
+
 /// An embedding whose values are codes; the decoded values that it reads are kept beside them.
 pub struct Quantized {
     inner: Box<dyn Embedding>,

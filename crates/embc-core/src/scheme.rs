@@ -5,6 +5,7 @@
 //! [`Embedding`], which looks ids up, takes gradients and walks its state. A scheme knows no
 //! optimizer, no model, no field layout and no data set.
 
+use crate::allocate::Choice;
 use crate::batch::Data;
 use crate::cancel::Cancel;
 use crate::graph::Graph;
@@ -44,6 +45,7 @@ mod robe;
 mod rq;
 mod signed_hash;
 mod sum;
+mod trained;
 mod truncate_rare;
 mod tt;
 
@@ -295,6 +297,8 @@ pub struct BuildCx<'a> {
     pub origin: Origin<'a>,
     /// Set where what is built will not be used, and may be of no use.
     pub cancel: Cancel,
+    /// Which of its [`Embedding::choices`] a table is to become, where all share a budget.
+    pub choice: Option<usize>,
 }
 
 /// Where an embedding's content comes from, beside its random stream.
@@ -313,7 +317,7 @@ impl BuildCx<'_> {
     /// A table by itself, from its random stream alone.
     pub fn new(rng: Rng) -> Self {
         let (init, origin, cancel) = (Init::default(), Origin::Nothing, Cancel::default());
-        Self { rng, table: 0, init, hash: None, fields: &[], origin, cancel }
+        Self { rng, table: 0, init, hash: None, fields: &[], origin, cancel, choice: None }
     }
 }
 
@@ -338,6 +342,11 @@ pub trait Scheme: Sync {
     }
     /// True for schemes that choose sizes across tables: no table is kept full beside them.
     fn spans_tables(&self) -> bool {
+        false
+    }
+    /// True for schemes whose tables say after training what they could become, and share a budget
+    /// of bytes by what it buys: their plans are upper bounds.
+    fn decides_late(&self) -> bool {
         false
     }
     /// Checks the knobs and picks sizes for one table. Pure.
@@ -409,6 +418,11 @@ pub trait Embedding: Send + Sync {
     /// cancelled it may break off, and then has changed nothing.
     fn after_step(&mut self, _at: Clock, _cancel: &Cancel, _rng: Rng) -> ControlFlow<()> {
         ControlFlow::Continue(())
+    }
+    /// What it could become after training, in bytes as `stored`; `cost` is what an error of 1 in
+    /// every value of every row costs. Nothing where it stays as it is.
+    fn choices(&mut self, _cost: f64, _stored: Precision, _cx: &BuildCx<'_>) -> Vec<Choice> {
+        Vec::new()
     }
     /// A post-training stage: what takes this embedding's place, if anything.
     fn finish(&mut self, _cx: &mut BuildCx<'_>) -> Option<Box<dyn Embedding>> {

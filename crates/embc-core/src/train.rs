@@ -15,6 +15,9 @@ use std::ops::ControlFlow;
 /// The version of training and of metrics: raise it when the same settings mean other numbers.
 pub const VERSION: u32 = 2;
 
+/// Examples whose gradients say what errors in a table cost.
+const MEASURED: usize = 1 << 17;
+
 /// The settings of a training run.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -198,6 +201,9 @@ fn trial(
     // What follows is short, or else starts anew from the last epoch's end.
     run.resumable = false;
     let mut changed = false;
+    if run.net.layer.wants_curvature() {
+        run.measure()?;
+    }
     // A stage may leave another: what trains on through its codes becomes codes.
     loop {
         let finished = run.net.layer.finish(Origin::Data(data), &settings.cancel);
@@ -308,6 +314,23 @@ impl Run<'_> {
         self.at.examples += batch.size;
         self.observer.step(self.at.step, self.at.epoch + 1, loss, batch.size);
         self.after_step()
+    }
+
+    /// Sees how much errors in each table cost, on rows of the first epoch.
+    fn measure(&mut self) -> Result<(), Stop> {
+        let (s, net) = (self.s, &mut *self.net);
+        let (epoch, skip, mut seen) = (0, 0, 0);
+        let order =
+            Order { seed: s.seed, epoch, batch: s.batch, skip, train_unknown: s.train_unknown };
+        self.data.train(order, &mut |batch| {
+            net.measure(batch, s.loss);
+            seen += batch.size;
+            match seen >= MEASURED || s.cancel.is_set() {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            }
+        });
+        self.heed()
     }
 
     /// What is due between two steps.

@@ -6,7 +6,9 @@
 //! Training goes on through the bits, if asked: a latent number stands behind each, its sign is what
 //! is read, and it gets the gradient as if it were read itself (straight through).
 
+use super::trained::{self, Smaller, Table, Trained};
 use super::*;
+use crate::allocate::{Choice, allocate};
 use crate::codebook::Error;
 use crate::linalg::{Op as Side, dot, gemm};
 use crate::signs::{Points, Signs};
@@ -19,6 +21,9 @@ pub(super) struct Binary;
 /// Latent numbers, where a row lies as far along a vector as the vector is long: what steps of the
 /// usual optimizers turn within an epoch or two.
 const LATENT: f32 = 0.1;
+
+/// Prices that are tried, each an eighth of an octave below the one before.
+const PRICES: u32 = 320;
 
 #[derive(serde::Serialize, serde::Deserialize, Clone, Copy)]
 #[serde(deny_unknown_fields, default)]
@@ -61,6 +66,12 @@ impl Scheme for Binary {
     fn parent(&self) -> Option<&'static str> {
         Some("full")
     }
+    fn version(&self) -> u32 {
+        2
+    }
+    fn decides_late(&self) -> bool {
+        true
+    }
     fn defaults(&self) -> Knobs {
         defaults::<Knob>()
     }
@@ -84,7 +95,7 @@ impl Scheme for Binary {
                 t.name, least.params, least.bytes()
             ))
         })?;
-        let counts = t.counts.clone();
+        let t = t.clone();
         Ok(Plan {
             out_dim: dim,
             footprint: footprint(planes),
@@ -92,74 +103,105 @@ impl Scheme for Binary {
             sizes: format!("about {planes} signs a row of vectors of {dim}, after training"),
             build: Box::new(move |cx| {
                 let uniform = Depths(vec![(vocab, planes as usize)]);
+                if let Some(simple) = trained::saved(&t, cx) {
+                    return simple;
+                }
                 if let Origin::Saved(saved) = cx.origin {
                     // What is not of such a table is refused by its shapes.
-                    let depths = Depths::saved(saved, vocab, 2 * planes as usize + 8);
+                    let depths = Depths::saved(saved, vocab, deepest(dim, planes as usize));
                     return Box::new(Bits::empty(dim, depths.unwrap_or(uniform)));
                 }
-                let values = cx.init.table(vocab.into(), dim, dim, &mut cx.rng);
-                let table = Param::rows("table", dim, values);
-                Box::new(Training { table, counts: counts.clone(), uniform, limit, knob })
+                let smaller = Signed { limit, knob, uniform };
+                Box::new(Trained::start(&t, smaller, footprint(planes), cx))
             }),
         })
     }
 }
 
-/// The full table, while it trains.
-struct Training {
-    table: Param,
-    counts: Arc<[u32]>,
-    /// As many vectors for all ids as the limit allows.
-    uniform: Depths,
-    limit: Limit,
-    knob: Knob,
+/// Vectors that frequent ids may use at most, where as many for all ids would fit.
+fn deepest(dim: usize, planes: usize) -> usize {
+    (2 * planes + 8).min(8 * dim)
 }
 
-impl Training {
-    /// What the error of each id counts.
-    fn weights(&self) -> Vec<f32> {
-        let count = |id: u32| self.counts.get(id as usize).copied().unwrap_or(1).max(1);
-        (0..self.uniform.0[0].0).map(|id| (count(id) as f32).powf(self.knob.weight)).collect()
+/// Signs of a trained table.
+struct Signed {
+    limit: Limit,
+    knob: Knob,
+    /// As many vectors for all ids as the limit allows.
+    uniform: Depths,
+}
+
+impl Smaller for Signed {
+    type Form = Depths;
+
+    fn weight(&self) -> f32 {
+        self.knob.weight
     }
 
-    /// Depths that take off most of the error within the limit.
-    fn depths(&self, weights: &[f32], cancel: &Cancel) -> Depths {
+    /// Depths that are equal, or that one price a bit gives.
+    fn forms(
+        &self,
+        table: &Table<'_>,
+        stored: Precision,
+        cx: &BuildCx<'_>,
+    ) -> Vec<(Depths, Choice)> {
         let (vocab, planes) = self.uniform.0[0];
+        let (dim, weights) = (table.dim, table.weights(self.knob.weight));
+        let most = deepest(dim, planes);
         // The last id may be OOV, whose count is that of all ids it stands for.
-        let known = self.counts.split_last().map_or(&[][..], |(_, known)| known);
-        let banded = self.knob.bands > 1 && known.is_sorted_by(|a, b| a >= b);
-        let Limit::Bytes(bytes, stored) = self.limit else { return self.uniform.clone() };
-        if !banded {
-            return self.uniform.clone();
-        }
-        let (dim, most) = (self.table.width(), 2 * planes + 8);
-        let mut ends: Vec<u32> = (0..self.knob.bands).rev().map(|b| vocab >> (2 * b)).collect();
+        let known = table.counts.split_last().map_or(&[][..], |(_, known)| known);
+        let bands = if known.is_sorted_by(|a, b| a >= b) { self.knob.bands } else { 1 };
+        let mut ends: Vec<u32> = (0..bands).rev().map(|b| vocab >> (2 * b)).collect();
         ends.retain(|&end| end > 0);
         let deep = vec![most as u32; vocab as usize];
-        let points = Points { rows: self.table.value(), weights, depths: &deep };
-        let lost = Signs::lost(&points, dim, most, &ends, cancel);
-        let size = |depths: &Depths| {
-            let floats = Footprint::floats(((depths.most() + 1) * dim) as u64);
-            depths.bytes() + floats.stored(stored).bytes()
+        let points = Points { rows: table.rows, weights: &weights, depths: &deep };
+        let lost = Signs::lost(&points, dim, most, &ends, &cx.cancel);
+        let floats = |n: usize| Footprint::floats(n as u64).stored(stored).bytes();
+        let choice = |depths: &Depths| Choice {
+            bytes: depths.bytes() + floats((depths.most() + 1) * dim),
+            loss: lost.iter().zip(&depths.0).map(|(lost, band)| lost[band.1]).sum(),
         };
-        let vector = 8.0 * Footprint::floats(dim as u64).stored(stored).bytes() as f64;
-        let at = |price: f64| priced(&ends, &lost, price, vector);
-        // Dearer until it fits, then cheaper while it does, by halves.
-        let (mut dear, mut cheap) = (lost[0].iter().sum::<f64>().max(1e-30), 0.0);
-        for _ in 0..60 {
-            let middle = if cheap > 0.0 { f64::sqrt(dear * cheap) } else { dear / 16.0 };
-            match size(&at(middle)) <= bytes {
-                true => dear = middle,
-                false => cheap = middle,
-            }
+        let first = lost.iter().map(|lost| lost[0]).sum::<f64>();
+        let prices = (0..PRICES).map(|step| first * 2f64.powf(-f64::from(step) / 8.0));
+        let priced = prices.map(|price| priced(&ends, &lost, price, 8.0 * floats(dim) as f64));
+        let equal = (1..=most).map(|p| Depths(ends.iter().map(|&end| (end, p)).collect()));
+        let mut forms: Vec<Depths> = equal.chain(priced).filter(|d| d.most() > 0).collect();
+        forms.dedup();
+        forms.into_iter().map(|depths| (depths.clone(), choice(&depths))).collect()
+    }
+
+    fn become_small(
+        &self,
+        table: &Table<'_>,
+        form: Option<&Depths>,
+        cx: &mut BuildCx<'_>,
+    ) -> Box<dyn Embedding> {
+        let (dim, weights) = (table.dim, table.weights(self.knob.weight));
+        let depths = form.cloned().unwrap_or_else(|| self.alone(table, cx));
+        let (planes, of_ids) = (depths.most(), depths.of_ids());
+        let points = Points { rows: table.rows, weights: &weights, depths: &of_ids };
+        let (signs, codes) = Signs::fit(&points, dim, planes, self.knob.rounds, &cx.cancel);
+        let (mut decoded, mut error) = (Vec::new(), Error::default());
+        signs.decode(&codes, &mut decoded);
+        error.add_rows(table.rows, &decoded);
+        let basis = Basis::new(&signs.planes, &signs.mean);
+        if self.knob.finetune == 0 {
+            return Box::new(Bits::new(basis, depths, &codes, error));
         }
-        let found = at(dear);
-        let left = |depths: &Depths| -> f64 {
-            lost.iter().zip(&depths.0).map(|(lost, band)| lost[band.1]).sum()
-        };
-        let uniform = Depths(ends.iter().map(|&end| (end, planes)).collect());
-        let better = size(&found) <= bytes && left(&found) < left(&uniform);
-        if better { found } else { self.uniform.clone() }
+        let latent = latent(&signs, table.rows, &decoded, &codes);
+        Box::new(Through::new(basis, latent, depths, self.knob.finetune, error))
+    }
+}
+
+impl Signed {
+    /// The depths that lose least within the table's own limit.
+    fn alone(&self, table: &Table<'_>, cx: &BuildCx<'_>) -> Depths {
+        let Limit::Bytes(bytes, stored) = self.limit else { return self.uniform.clone() };
+        let (forms, choices): (Vec<_>, Vec<_>) = self.forms(table, stored, cx).into_iter().unzip();
+        match allocate(&[choices], bytes) {
+            Some(chosen) => forms[chosen[0]].clone(),
+            None => self.uniform.clone(),
+        }
     }
 }
 
@@ -185,43 +227,6 @@ fn priced(ends: &[u32], lost: &[Vec<f64>], price: f64, vector: f64) -> Depths {
         }
     }
     Depths(depths)
-}
-
-impl Embedding for Training {
-    fn gather(&self, ids: &[u32], out: &mut [f32], _: &mut Tape) {
-        self.table.copy_rows(ids, out);
-    }
-    fn scatter(&mut self, ids: &[u32], grad: &[f32], _: &mut Tape) {
-        self.table.add_rows(ids, grad);
-    }
-    fn graph<'a>(&'a self, g: &mut Graph<'a>, ids: Node) -> Node {
-        g.gather(ids, &self.table, self.table.width())
-    }
-    fn params(&mut self, visit: &mut dyn FnMut(&mut Param)) {
-        visit(&mut self.table);
-    }
-    /// What it will be at most; `train_bytes` tells what it is now.
-    fn footprint(&self) -> Footprint {
-        let (dim, values) = (self.table.width() as u64, self.table.value().len() as u64);
-        let floats = Footprint::floats((self.uniform.most() as u64 + 1) * dim);
-        Footprint { index_bytes: self.uniform.bytes(), train_bytes: 4 * values, ..floats }
-    }
-    fn finish(&mut self, cx: &mut BuildCx<'_>) -> Option<Box<dyn Embedding>> {
-        let (dim, table, weights) = (self.table.width(), self.table.value(), self.weights());
-        let depths = self.depths(&weights, &cx.cancel);
-        let (planes, of_ids) = (depths.most(), depths.of_ids());
-        let points = Points { rows: table, weights: &weights, depths: &of_ids };
-        let (signs, codes) = Signs::fit(&points, dim, planes, self.knob.rounds, &cx.cancel);
-        let (mut decoded, mut error) = (Vec::new(), Error::default());
-        signs.decode(&codes, &mut decoded);
-        error.add_rows(table, &decoded);
-        let basis = Basis::new(&signs.planes, &signs.mean);
-        if self.knob.finetune == 0 {
-            return Some(Box::new(Bits::new(basis, depths, &codes, error)));
-        }
-        let latent = latent(&signs, table, &decoded, &codes);
-        Some(Box::new(Through::new(basis, latent, depths, self.knob.finetune, error)))
-    }
 }
 
 /// How far rows lie along each vector, the others as they are: a number near 0 turns soon.

@@ -1,19 +1,20 @@
 //! A trained full table that becomes codes: what pq, opq and rq share.
 
-use super::{
-    BuildCx, Embedding, Footprint, Graph, Limit, Node, Origin, Param, Plan, PlanError, State,
-    TableSpec, Tape, rows_within,
-};
+use super::trained::{self, Smaller, Table, Trained};
+use super::*;
+use crate::allocate::Choice;
 use crate::books::{Books, Fitting, Kind, Recipe};
 use crate::codebook::Error;
 use crate::gather::Piece;
-use crate::graph::device::program as device;
-use crate::linalg::{Op, gemm};
+use crate::linalg::{Op as Side, gemm};
 use crate::packed::Packed;
 use crate::state::TensorMut;
 
 /// Ids that are encoded between two looks at a wish to stop.
 const BETWEEN_LOOKS: usize = 1 << 17;
+
+/// Rows of a codebook from which on they are not chosen: fitting them takes longer than training.
+const MOST: u32 = 1 << 12;
 
 /// The plan of a table that is `recipe` after training, then trained for `finetune` epochs.
 pub(super) fn plan(
@@ -23,126 +24,167 @@ pub(super) fn plan(
     recipe: Recipe,
     finetune: u32,
 ) -> Result<Plan, PlanError> {
-    let (vocab, dim, full, columns) = (t.vocab, t.dim, t.full_params(), recipe.books);
-    let (width, rotation) = match recipe.kind {
-        Kind::Residual { .. } => (dim, 0),
-        Kind::Product => (dim / columns, 0),
-        Kind::Rotated { .. } => (dim / columns, 4 * (dim * dim) as u64),
-    };
-    let footprint = move |k: u64| Footprint {
-        index_bytes: Packed::bytes(u64::from(vocab) * columns as u64, k) + rotation,
+    let (columns, full) = (recipe.books, t.full_params());
+    let coding = Coding { recipe, finetune };
+    let of = |k: u64| Footprint {
         train_bytes: 4 * full,
-        ..Footprint::floats(k * (columns * width) as u64)
+        ..coding.of(k as u32).footprint(t.vocab, t.dim)
     };
-    let k = rows_within(scheme, t, limit, footprint)?;
-    let (recipe, footprint) = (Recipe { k, ..recipe }, footprint(k.into()));
-    let larger = (u64::from(k) + 1) * (columns * width) as u64;
+    let k = rows_within(scheme, t, limit, of)?;
+    let (coding, width) = (coding.of(k), width(t.dim, recipe));
+    let (t, footprint) = (t.clone(), of(k.into()));
     Ok(Plan {
-        out_dim: dim,
+        out_dim: t.dim,
         footprint,
-        larger,
+        larger: (u64::from(k) + 1) * (columns * width) as u64,
         sizes: format!("{columns} codebooks of {k} rows x {width}, after training"),
         build: Box::new(move |cx| {
-            if let Origin::Saved(_) = cx.origin {
-                let values = || vec![0.0; k as usize * width];
-                let book = |j| Param::rows(format!("codebook{j}"), width, values());
-                let books = (0..columns).map(book).collect();
-                let codes = Packed::zeros(u64::from(vocab) * columns as u64, k.into());
-                let back = (rotation > 0).then(|| vec![0.0; dim * dim]);
-                let (ids, summed, error) = (vocab.into(), width == dim, Error::default());
-                return Box::new(Coded {
-                    ids,
-                    books,
-                    codes,
-                    summed,
-                    back,
-                    error,
-                    finetune,
-                    footprint,
-                });
+            if let Some(simple) = trained::saved(&t, cx) {
+                return simple;
             }
-            let values = cx.init.table(vocab.into(), dim, dim, &mut cx.rng);
-            let table = Param::rows("table", dim, values);
-            Box::new(Training { table, recipe, finetune, footprint })
+            match cx.origin {
+                Origin::Saved(saved) => {
+                    let k = trained::length(saved, "codebook0").map(|n| (n / width) as u32);
+                    // What is not of such a table is refused by its shapes.
+                    let k = k.filter(|&k| k > 0 && k <= t.vocab.max(coding.recipe.k));
+                    Box::new(Coded::empty(t.vocab, t.dim, coding.of(k.unwrap_or(coding.recipe.k))))
+                }
+                _ => Box::new(Trained::start(&t, coding, footprint, cx)),
+            }
         }),
     })
 }
 
-/// The full table, while it trains.
-struct Training {
-    table: Param,
-    recipe: Recipe,
-    finetune: u32,
-    footprint: Footprint,
+/// Columns of a codebook.
+fn width(dim: usize, recipe: Recipe) -> usize {
+    match recipe.kind {
+        Kind::Residual { .. } => dim,
+        _ => dim / recipe.books,
+    }
 }
 
-impl Embedding for Training {
-    fn gather(&self, ids: &[u32], out: &mut [f32], _: &mut Tape) {
-        self.table.copy_rows(ids, out);
+/// What a table becomes.
+#[derive(Clone, Copy)]
+struct Coding {
+    recipe: Recipe,
+    finetune: u32,
+}
+
+impl Coding {
+    /// With codebooks of `k` rows.
+    fn of(self, k: u32) -> Self {
+        Self { recipe: Recipe { k, ..self.recipe }, ..self }
     }
-    fn scatter(&mut self, ids: &[u32], grad: &[f32], _: &mut Tape) {
-        self.table.add_rows(ids, grad);
+
+    /// What it takes for `vocab` ids.
+    fn footprint(self, vocab: u32, dim: usize) -> Footprint {
+        let Recipe { books, k, kind, .. } = self.recipe;
+        let rotation = match kind {
+            Kind::Rotated { .. } => 4 * (dim * dim) as u64,
+            _ => 0,
+        };
+        let values = u64::from(k) * (books * width(dim, self.recipe)) as u64;
+        Footprint {
+            index_bytes: Packed::bytes(u64::from(vocab) * books as u64, k.into()) + rotation,
+            ..Footprint::floats(values)
+        }
     }
-    fn graph<'a>(&'a self, g: &mut Graph<'a>, ids: Node) -> Node {
-        g.gather(ids, &self.table, self.table.width())
-    }
-    fn params(&mut self, visit: &mut dyn FnMut(&mut Param)) {
-        visit(&mut self.table);
-    }
-    /// What it will be; `train_bytes` tells what it is now.
-    fn footprint(&self) -> Footprint {
-        self.footprint
-    }
-    fn finish(&mut self, cx: &mut BuildCx<'_>) -> Option<Box<dyn Embedding>> {
-        let Self { recipe, finetune, footprint, .. } = *self;
-        let (dim, table) = (self.table.width(), self.table.value());
+
+    /// Codebooks and codes of a table.
+    fn fit(self, table: &Table<'_>, cx: &BuildCx<'_>) -> Coded {
+        let &Table { rows: all, dim, .. } = table;
         let fitting = Fitting { weights: None, cancel: &cx.cancel, rng: cx.rng.clone() };
-        let books = Books::fit(table, dim, recipe, &fitting);
-        let (n, columns, width) = (table.len() / dim, recipe.books, books.width());
-        let mut codes = Packed::zeros((n * columns) as u64, recipe.k.into());
-        let mut error = Error::default();
-        for (part, rows) in table.chunks(BETWEEN_LOOKS * dim).enumerate() {
+        let books = Books::fit(all, dim, self.recipe, &fitting);
+        let columns = self.recipe.books;
+        let mut coded = Coded::empty((all.len() / dim) as u32, dim, self);
+        for (part, rows) in all.chunks(BETWEEN_LOOKS * dim).enumerate() {
             if cx.cancel.is_set() {
                 break;
             }
             let mut some = vec![0; rows.len() / dim * columns];
             books.encode(rows, &mut some);
             let first = part * BETWEEN_LOOKS * columns;
-            (first..).zip(&some).for_each(|(at, &code)| codes.set(at, code));
+            (first..).zip(&some).for_each(|(at, &code)| coded.codes.set(at, code));
             let mut decoded = vec![0.0; rows.len()];
             books.decode(&some, &mut decoded);
-            error.add_rows(rows, &decoded);
+            coded.error.add_rows(rows, &decoded);
         }
-        let book = |(j, mut rows): (usize, Vec<f32>)| {
-            rows.resize(recipe.k as usize * width, 0.0);
-            Param::rows(format!("codebook{j}"), width, rows)
+        coded.back = books.back();
+        for (to, from) in coded.books.iter_mut().zip(&books.books) {
+            to.value_mut()[..from.len()].copy_from_slice(from);
+        }
+        coded
+    }
+}
+
+impl Smaller for Coding {
+    /// Rows of a codebook.
+    type Form = u32;
+
+    fn forms(&self, table: &Table<'_>, stored: Precision, cx: &BuildCx<'_>) -> Vec<(u32, Choice)> {
+        let (weights, dim) = (table.weights(self.weight()), table.dim);
+        let form = |k: u32| {
+            let coded = self.of(k).fit(table, cx);
+            let (mut loss, mut tape) = (0.0, Tape::default());
+            let mut near = vec![0.0; dim];
+            for (id, (row, &w)) in table.rows.chunks_exact(dim).zip(&weights).enumerate() {
+                coded.gather(&[id as u32], &mut near, &mut tape);
+                let square = |(x, y): (&f32, &f32)| f64::from(x - y).powi(2);
+                loss += f64::from(w) * row.iter().zip(&near).map(square).sum::<f64>();
+            }
+            (k, Choice { bytes: coded.footprint().stored(stored).bytes(), loss })
         };
-        let (ids, summed) = (n as u64, width == dim);
-        let back = books.back();
-        let books = books.books.into_iter().enumerate().map(book).collect();
-        Some(Box::new(Coded { ids, books, codes, summed, back, error, finetune, footprint }))
+        let ks = (1..=MOST.ilog2()).map(|bits| 1 << bits);
+        ks.take_while(|&k| k <= self.recipe.k && !cx.cancel.is_set()).map(form).collect()
+    }
+
+    fn become_small(
+        &self,
+        table: &Table<'_>,
+        k: Option<&u32>,
+        cx: &mut BuildCx<'_>,
+    ) -> Box<dyn Embedding> {
+        Box::new(self.of(k.copied().unwrap_or(self.recipe.k)).fit(table, cx))
     }
 }
 
 /// Codebooks and codes.
 struct Coded {
     /// Number of ids.
-    ids: u64,
+    ids: u32,
+    coding: Coding,
     books: Vec<Param>,
     codes: Packed,
-    /// True where rows of codebooks are summed; else they lie side by side.
-    summed: bool,
     /// What then turns them back [dim × dim].
     back: Option<Vec<f32>>,
     error: Error,
-    finetune: u32,
-    footprint: Footprint,
 }
 
 impl Coded {
+    /// Zeros.
+    fn empty(ids: u32, dim: usize, coding: Coding) -> Self {
+        let Recipe { books, k, kind, .. } = coding.recipe;
+        let width = width(dim, coding.recipe);
+        let book = |j| Param::rows(format!("codebook{j}"), width, vec![0.0; k as usize * width]);
+        let codes = Packed::zeros(u64::from(ids) * books as u64, k.into());
+        let back = matches!(kind, Kind::Rotated { .. }).then(|| vec![0.0; dim * dim]);
+        let (books, error) = ((0..books).map(book).collect(), Error::default());
+        Self { ids, coding, books, codes, back, error }
+    }
+
+    /// True where rows of codebooks are summed; else they lie side by side.
+    fn summed(&self) -> bool {
+        matches!(self.coding.recipe.kind, Kind::Residual { .. })
+    }
+
+    fn dim(&self) -> usize {
+        let side_by_side = if self.summed() { 1 } else { self.books.len() };
+        side_by_side * self.books[0].width()
+    }
+
     fn piece(&self, j: usize) -> Piece {
         let width = self.books[0].width();
-        if self.summed { Piece::whole(width) } else { Piece::column(j, self.books.len(), width) }
+        if self.summed() { Piece::whole(width) } else { Piece::column(j, self.books.len(), width) }
     }
 
     /// Sums or puts side by side what codes stand for.
@@ -151,7 +193,7 @@ impl Coded {
         for (j, (book, rows)) in self.books.iter().zip(rows).enumerate() {
             rows.clear();
             rows.extend(ids.iter().map(|&id| code(id, j)));
-            match self.summed && j > 0 {
+            match self.summed() && j > 0 {
                 true => book.gather(rows, out, self.piece(j), |_, row, sum| sum + row),
                 false => book.gather(rows, out, self.piece(j), |_, row, _| row),
             }
@@ -167,14 +209,14 @@ impl Embedding for Coded {
         let (dim, buffer) = (out.len() / ids.len().max(1), &mut tape.buffers[0]);
         buffer.resize(out.len(), 0.0);
         self.join(ids, buffer, &mut tape.rows);
-        gemm(ids.len(), dim, dim, buffer, Op::N, back, Op::N, 0.0, out);
+        gemm(ids.len(), dim, dim, buffer, Side::N, back, Side::N, 0.0, out);
     }
     fn scatter(&mut self, ids: &[u32], grad: &[f32], tape: &mut Tape) {
         let Tape { buffers, rows } = tape;
         let grad = match &self.back {
             Some(back) => {
                 let (n, dim) = (ids.len(), grad.len() / ids.len().max(1));
-                gemm(n, dim, dim, grad, Op::N, back, Op::T, 0.0, &mut buffers[0]);
+                gemm(n, dim, dim, grad, Side::N, back, Side::T, 0.0, &mut buffers[0]);
                 &buffers[0][..]
             }
             None => grad,
@@ -186,13 +228,14 @@ impl Embedding for Coded {
     }
     fn graph<'a>(&'a self, g: &mut Graph<'a>, ids: Node) -> Node {
         let columns = self.books.len();
-        let codes = g.unpack(ids, "codes", &self.codes, (self.ids * columns as u64, columns));
+        let codes =
+            g.unpack(ids, "codes", &self.codes, (u64::from(self.ids) * columns as u64, columns));
         let column = |(j, book): (usize, &'a Param)| {
-            let code = g.op(device::Op::Column { x: codes, at: j as u32 });
+            let code = g.op(Op::Column { x: codes, at: j as u32 });
             g.gather(code, book, book.width())
         };
         let columns: Vec<Node> = self.books.iter().enumerate().map(column).collect();
-        let rows = if self.summed { g.sum(columns) } else { g.concat(columns) };
+        let rows = if self.summed() { g.sum(columns) } else { g.concat(columns) };
         self.back.as_ref().map_or(rows, |back| g.transform(rows, "rotation", back))
     }
     fn params(&mut self, visit: &mut dyn FnMut(&mut Param)) {
@@ -201,20 +244,20 @@ impl Embedding for Coded {
     fn state(&mut self, visit: State<'_>) {
         self.books.iter_mut().for_each(|book| book.state(visit));
         visit("codes", self.codes.tensor());
-        let dim = self.books.len() * self.books[0].width();
+        let dim = self.dim();
         if let Some(back) = &mut self.back {
             visit("rotation", TensorMut::rows(back, dim));
         }
         self.error.state(visit);
     }
     fn finetune(&self) -> u32 {
-        self.finetune
+        self.coding.finetune
     }
     fn figures(&self) -> Vec<(&'static str, f64)> {
         vec![self.error.figure()]
     }
     fn footprint(&self) -> Footprint {
-        self.footprint
+        self.coding.footprint(self.ids, self.dim())
     }
 }
 

@@ -38,7 +38,8 @@ pub(super) fn table_plan(rows: u64, dim: usize) -> Plan {
     }
 }
 
-struct Table(Param);
+/// A row an id.
+pub(super) struct Table(pub Param);
 
 impl Embedding for Table {
     fn gather(&self, ids: &[u32], out: &mut [f32], _: &mut Tape) {

@@ -61,6 +61,9 @@ impl Scheme for OptimisedProduct {
     fn parent(&self) -> Option<&'static str> {
         Some("full")
     }
+    fn decides_late(&self) -> bool {
+        true
+    }
     fn defaults(&self) -> Knobs {
         defaults::<Knob>()
     }

@@ -48,6 +48,9 @@ impl Scheme for ProductQuantisation {
     fn parent(&self) -> Option<&'static str> {
         Some("full")
     }
+    fn decides_late(&self) -> bool {
+        true
+    }
     fn defaults(&self) -> Knobs {
         defaults::<Knob>()
     }

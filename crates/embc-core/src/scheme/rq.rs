@@ -59,6 +59,9 @@ impl Scheme for ResidualQuantisation {
     fn parent(&self) -> Option<&'static str> {
         Some("full")
     }
+    fn decides_late(&self) -> bool {
+        true
+    }
     fn defaults(&self) -> Knobs {
         defaults::<Knob>()
     }

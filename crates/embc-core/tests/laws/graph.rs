@@ -146,29 +146,41 @@ fn pooled_rows_are_those_of_the_layer_with_every_sharing_and_stand_in() {
             let (mut layer, shape) =
                 layer_of(scheme, &knobs, vocabs, sharing, (8, rules, 9), counts);
             layer.prepare_unknown();
-            let ours: Vec<Vec<f32>> = layer.forward(&batch, Mode::Eval).to_vec();
-            let widths = layer.widths();
-            for hash_as in [HashAs::Graph, HashAs::Remap] {
-                if hash_as == HashAs::Remap && scheme.name() == "dhe" {
-                    continue;
-                }
-                let mut graph = Graph::new(hash_as);
-                layer.graph(&mut graph, &shape);
-                graph.model(&widths, 0, |g| {
-                    let features = g.features();
-                    g.concat(features)
-                });
-                let outputs = widths.iter().sum();
-                let theirs = score(&mut reader(&graph, pooling), &batch, outputs);
-                let what = format!("{} {knobs:?} {sharing:?} {pooling:?}", scheme.name());
-                let split = |x: &[f32]| -> Vec<f32> {
-                    theirs.chunks(outputs).flat_map(|row| row[..x.len() / 150].to_vec()).collect()
-                };
-                assert_same(scheme.name(), &ours[0], &split(&ours[0]), widths[0], &what);
-                let second: Vec<f32> =
-                    theirs.chunks(outputs).flat_map(|row| row[widths[0]..].to_vec()).collect();
-                assert_same(scheme.name(), &ours[1], &second, widths[1], &what);
-            }
+            let what = format!("{knobs:?} {sharing:?} {pooling:?}");
+            assert_reads_the_same(scheme.name(), &mut layer, &shape, &batch, pooling, &what);
+        }
+    }
+}
+
+/// The pooled rows of two fields are those that the file of the layer's graph gives.
+pub fn assert_reads_the_same(
+    scheme: &str,
+    layer: &mut Layer,
+    shape: &Shape,
+    batch: &Batch,
+    pooling: Pooling,
+    what: &str,
+) {
+    let ours: Vec<Vec<f32>> = layer.forward(batch, Mode::Eval).to_vec();
+    let widths = layer.widths();
+    for hash_as in [HashAs::Graph, HashAs::Remap] {
+        if hash_as == HashAs::Remap && scheme == "dhe" {
+            continue;
+        }
+        let mut graph = Graph::new(hash_as);
+        layer.graph(&mut graph, shape);
+        graph.model(&widths, 0, |g| {
+            let features = g.features();
+            g.concat(features)
+        });
+        let outputs = widths.iter().sum();
+        let theirs = score(&mut reader(&graph, pooling), batch, outputs);
+        let mut from = 0;
+        for (ours, &width) in ours.iter().zip(&widths) {
+            let rows = theirs.chunks(outputs).flat_map(|row| &row[from..from + width]);
+            let theirs: Vec<f32> = rows.copied().collect();
+            assert_same(scheme, ours, &theirs, width, &format!("{scheme} {what}"));
+            from += width;
         }
     }
 }

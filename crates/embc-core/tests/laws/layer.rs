@@ -1,15 +1,19 @@
 //! Laws of whole layers: bags, sharing, threads, saving.
 
+use super::graph::assert_reads_the_same;
 use super::{read_out, variants};
 use embc_core::batch::{Bag, Batch, FieldShape, Shape};
-use embc_core::budget::{Budget, Rules};
+use embc_core::budget::{Allocation, Budget, Rules};
+use embc_core::cancel::Cancel;
 use embc_core::init::Init;
-use embc_core::layer::{Layer, LayerPlan, LayerRules, LayerSpec, Sharing};
+use embc_core::layer::{Layer, LayerPlan, LayerRules, LayerSpec, Pooling, Sharing};
 use embc_core::model::{Input, Mode};
 use embc_core::optim::{Kind, Optim, Touch};
+use embc_core::quantize::Storage;
 use embc_core::rng::Rng;
 use embc_core::scheme::*;
 use embc_core::state::{HasState, State, What, restore, save};
+use std::collections::BTreeSet;
 
 /// A layer of two fields.
 fn layer(
@@ -32,6 +36,15 @@ pub fn layer_of(
     (dim, rules, seed): (usize, LayerRules, u64),
     counts: impl Fn(usize, u32) -> u32,
 ) -> (Layer, Shape) {
+    let (shape, inputs) = fields(vocabs, counts);
+    let spec = LayerSpec { dim, sharing, rules: Rules::default() };
+    let budget = Budget::Compression(2.5);
+    let plan = LayerPlan::new(scheme, knobs, &shape, &inputs, spec, budget).unwrap();
+    (Layer::build(&plan, rules, seed, Origin::Nothing), shape)
+}
+
+/// Two fields whose ids have so many training rows, each read once.
+fn fields(vocabs: [u32; 2], counts: impl Fn(usize, u32) -> u32) -> (Shape, [Input; 2]) {
     let field = |i: usize| FieldShape {
         name: ["a", "b"][i].into(),
         vocab: vocabs[i],
@@ -39,11 +52,7 @@ pub fn layer_of(
     };
     let fields = [0, 1].map(field).into();
     let shape = Shape { dense: 0, fields, classes: 2, train_rows: 1, items: None };
-    let inputs = [0, 1].map(|field| Input { field, table: field, width: None });
-    let spec = LayerSpec { dim, sharing, rules: Rules::default() };
-    let budget = Budget::Compression(2.5);
-    let plan = LayerPlan::new(scheme, knobs, &shape, &inputs, spec, budget).unwrap();
-    (Layer::build(&plan, rules, seed, Origin::Nothing), shape)
+    (shape, [0, 1].map(|field| Input { field, table: field, width: None }))
 }
 
 /// Bags of up to three ids, some of them empty, for two fields.
@@ -175,5 +184,53 @@ fn a_saved_layer_goes_on_with_the_same_bits() {
         steps_of(&mut resumed.0, 1, 2..4);
         let of = |layer: &mut OfLayer| save(layer, What::Everything);
         assert_eq!(of(&mut through), of(&mut resumed), "{}", scheme.name());
+    }
+}
+
+/// From one row for all ids, through codes, to the rows as they were: within the bytes that tables
+/// share, and saved as what they became.
+#[test]
+fn what_tables_become_within_shared_bytes_fits_and_is_what_is_loaded() {
+    let (vocabs, cancel) = ([900, 12], Cancel::default());
+    let batch = bags(512, vocabs, Rng::stream(4, "bags"));
+    for (scheme, knobs) in variants().into_iter().filter(|(scheme, _)| scheme.decides_late()) {
+        let mut became = BTreeSet::new();
+        for (storage, bytes) in [70, 400, 1500, 6000, 1 << 20]
+            .into_iter()
+            .flat_map(|bytes| [(Storage::Fp32, bytes), (Storage::Int4, bytes)])
+        {
+            let rules = Rules { allocation: Allocation::Optimal, storage, ..Rules::default() };
+            let (shape, inputs) = fields(vocabs, |_, id| 1 + 900 / (1 + id));
+            let spec = LayerSpec { dim: 8, sharing: Sharing::PerField, rules };
+            let budget = Budget::Bytes(bytes);
+            let plan = LayerPlan::new(scheme, &knobs, &shape, &inputs, spec, budget).unwrap();
+            let build =
+                |seed, origin: Origin<'_>| Layer::build(&plan, LayerRules::default(), seed, origin);
+            let mut layer = build(9, Origin::Nothing);
+            let rows = layer.forward(&batch, Mode::Train).iter();
+            let grads: Vec<_> = rows.map(|rows| read_out(rows).1).collect();
+            layer.measure(&batch, &grads);
+            while layer.finish(Origin::Nothing, &cancel).is_some() {}
+            layer.quantize(storage);
+            let what = format!("{knobs:?} {bytes}");
+            assert_reads_the_same(scheme.name(), &mut layer, &shape, &batch, Pooling::Mean, &what);
+            let footprint = layer.footprint();
+            assert!(footprint.bytes() <= bytes, "{} {bytes}: {footprint:?}", scheme.name());
+            let mut layer = OfLayer(layer);
+            let saved = save(&mut layer, What::Weights);
+            became.extend(
+                saved.keys().filter_map(|name| name.strip_prefix("table0/")).map(String::from),
+            );
+            let mut loaded = build(10, Origin::Saved(&saved));
+            loaded.quantize(storage);
+            let mut loaded = OfLayer(loaded);
+            restore(&mut loaded, &saved, What::Weights).unwrap();
+            assert_eq!(loaded.0.footprint().bytes(), footprint.bytes(), "{}", scheme.name());
+            let rows = |layer: &mut OfLayer| layer.0.forward(&batch, Mode::Eval).to_vec();
+            assert_eq!(rows(&mut loaded), rows(&mut layer), "{} {bytes}", scheme.name());
+        }
+        for form in ["row", "table", if scheme.name() == "binary" { "bits0" } else { "codes" }] {
+            assert!(became.contains(form), "{}: {became:?}", scheme.name());
+        }
     }
 }

@@ -116,6 +116,7 @@ fn keys_that_a_kind_does_not_read_are_refused() {
         ("[data]\ncontext = [\"a\"]\n", "context is of rows with a user"),
         ("[budget]\nrows = [4]\nof = \"model\"\n", "of says what compression is a ratio of"),
         ("[budget]\ncap = [4]\nallocation = \"proportional\"\n", "allocation divides"),
+        ("[budget]\ncap = [4]\nallocation = \"optimal\"\n", "allocation divides"),
         ("[sweep]\nmax_seeds = 5\n", "max_seeds is of until_ci"),
     ] {
         case.write("x.toml", text.clone() + more);
