@@ -134,8 +134,14 @@ impl Smaller for Coding {
             }
             (k, Choice { bytes: coded.footprint().stored(stored).bytes(), loss })
         };
+        let (vocab, as_is) = (weights.len() as u32, Footprint::floats(table.rows.len() as u64));
+        // What is no smaller than the rows themselves is not worth the time.
+        let worth = |k: u32| {
+            let bytes = self.of(k).footprint(vocab, dim).stored(stored).bytes();
+            bytes < as_is.stored(stored).bytes() && k <= self.recipe.k && !cx.cancel.is_set()
+        };
         let ks = (1..=MOST.ilog2()).map(|bits| 1 << bits);
-        ks.take_while(|&k| k <= self.recipe.k && !cx.cancel.is_set()).map(form).collect()
+        ks.take_while(|&k| worth(k)).map(form).collect()
     }
 
     fn become_small(
