@@ -6,7 +6,9 @@
 //! form of each table would lose.
 
 use crate::quantize::{self, Storage};
-use crate::scheme::{Footprint, Knobs, Limit, Plan, PlanError, Precision, Scheme, TableSpec, find};
+use crate::scheme::{
+    Footprint, Knobs, Limit, Plan, PlanError, Precision, SCHEMES, Scheme, TableSpec, find,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -65,11 +67,18 @@ pub struct Rules {
     pub full_below: u32,
     /// How parameters are stored after training: what a budget of bytes counts.
     pub storage: Storage,
+    /// They already train so, each row with a range of its own.
+    pub low: bool,
 }
 
 impl Rules {
     fn stored(self, t: &TableSpec) -> Precision {
-        Precision { storage: self.storage, group: quantize::group(t.dim) }
+        match (self.low, t.dim) {
+            // A range would be as large as the one value that it is of.
+            (true, 1) => Precision { storage: Storage::Fp32, group: 1 },
+            (true, dim) => Precision { storage: self.storage, group: dim },
+            (false, dim) => Precision { storage: self.storage, group: quantize::group(dim) },
+        }
     }
 }
 
@@ -88,6 +97,14 @@ pub fn plan(
     rules: Rules,
     knobs: &Knobs,
 ) -> Result<Vec<Plan>, PlanError> {
+    if rules.low && !(scheme.trains_low()) {
+        let able = SCHEMES.iter().filter(|s| s.trains_low()).map(|s| s.name());
+        return Err(PlanError::Knob(format!(
+            "quantize = {{ train = true }} is of {}; {} keeps what no row of codes holds",
+            able.collect::<Vec<_>>().join(", "),
+            scheme.name()
+        )));
+    }
     let late = shared(scheme, budget, rules)?;
     if let Some(bytes) = late {
         return plan_late(scheme, tables, bytes, rules, knobs);
@@ -121,6 +138,9 @@ pub fn plan(
                 Share::Within(_) => planned.next().expect("one plan a table"),
             };
             plan.footprint = plan.footprint.stored(rules.stored(table));
+            if rules.low {
+                plan.footprint.train_bytes = plan.footprint.bytes();
+            }
             Ok(plan)
         })
         .collect()

@@ -152,7 +152,7 @@ fn loads(embedding: &mut dyn Embedding, ids: u32, width: usize) -> (Vec<Load>, O
     let mut buckets: Vec<Vec<u32>> = Vec::new();
     embedding.params(&mut |param| {
         if !param.always_dense {
-            let rows = param.value.len() / param.width();
+            let rows = param.len() / param.width();
             let sparse = Grad::sparse(rows, param.width());
             set_aside.push(std::mem::replace(&mut param.grad, sparse));
             counts.push(vec![0; rows]);

@@ -107,6 +107,15 @@ impl Param {
         f: impl Fn(usize, f32, f32) -> f32,
     ) {
         let width = self.width();
+        if let Some(low) = &self.low {
+            for (i, (&row, out)) in rows.iter().zip(out.chunks_exact_mut(piece.stride)).enumerate()
+            {
+                let values = low.codes.read(row as usize * width, width);
+                let out = out[piece.at..].iter_mut();
+                out.zip(values).for_each(|(out, x)| *out = f(i, x, *out));
+            }
+            return;
+        }
         let starts = rows.iter().map(|&row| row as usize * width);
         with_width!(width, read(&self.value, width, starts, out, piece, f));
     }

@@ -189,8 +189,8 @@ impl<'a> Graph<'a> {
     /// A parameter as rows of `width` values, from the row `from` on; as codes where its table is
     /// quantised.
     pub fn param(&mut self, param: &'a Param, width: usize, from: usize) -> TensorId {
-        let (name, values) = (self.named(param.name()), param.value());
-        let (rows, first) = ((values.len() / width - from) as u64, (from * width) as u64);
+        let name = self.named(param.name());
+        let (rows, first) = ((param.len() / width - from) as u64, (from * width) as u64);
         let mut tensor = Tensor {
             name: name.clone(),
             rows,
@@ -200,16 +200,22 @@ impl<'a> Graph<'a> {
             values: 0,
             ranges: None,
         };
-        let Some(coded) = self.coded else {
-            tensor.values = self.blob(name, || bytemuck::cast_slice(values).into());
-            return self.tensor(tensor);
+        let codes = match (&param.low, self.coded) {
+            (Some(low), _) => &low.codes,
+            (None, Some(coded)) => {
+                tensor.first += coded.first(param.name());
+                coded.codes
+            }
+            (None, None) => {
+                tensor.values = self.blob(name, || bytemuck::cast_slice(param.value()).into());
+                return self.tensor(tensor);
+            }
         };
-        tensor.first += coded.first(param.name());
-        tensor.stored = coded.codes.stored();
-        let codes = self.named("quantized_values");
-        tensor.values = self.blob(codes, || bytemuck::cast_slice(coded.codes.words()).into());
-        if !coded.codes.ranges().is_empty() {
-            let (name, of) = (self.named("quantized_ranges"), coded.codes.ranges());
+        tensor.stored = codes.stored();
+        let name = self.named("quantized_values");
+        tensor.values = self.blob(name, || bytemuck::cast_slice(codes.words()).into());
+        if !codes.ranges().is_empty() {
+            let (name, of) = (self.named("quantized_ranges"), codes.ranges());
             tensor.ranges = Some(self.blob(name, || bytemuck::cast_slice(of).into()));
         }
         self.tensor(tensor)

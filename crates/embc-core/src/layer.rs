@@ -18,7 +18,8 @@ use crate::param::{IdSet, Param};
 use crate::quantize::{self, Quantized, Storage};
 use crate::rng::Rng;
 use crate::scheme::{
-    BuildCx, Clock, Embedding, Footprint, Knobs, Origin, Plan, PlanError, Scheme, TableSpec, Tape,
+    BuildCx, Clock, Embedding, Footprint, Knobs, Origin, Plan, PlanError, Precision, Scheme,
+    TableSpec, Tape,
 };
 use crate::state::{State, Under, prefix};
 use rayon::prelude::*;
@@ -186,6 +187,17 @@ pub struct LayerRules {
     pub pooling: Pooling,
     /// What stands for an id without a training row.
     pub unknown: Unknown,
+    /// Storage in which rows train, where they do not in fp32.
+    pub low: Option<Storage>,
+}
+
+impl LayerRules {
+    /// What a table takes in the end, where its rows train as codes.
+    fn stored(self, of: Footprint, dim: usize) -> Footprint {
+        let Some(storage) = self.low.filter(|_| dim > 1) else { return of };
+        let of = of.stored(Precision { storage, group: dim });
+        Footprint { train_bytes: of.bytes(), ..of }
+    }
 }
 
 impl Layer {
@@ -198,7 +210,7 @@ impl Layer {
             let users = plan.inputs.iter().enumerate().filter(|(_, place)| place.1 == index);
             let inputs: Vec<_> = users.map(|(i, &(field, _, offset))| (i, field, offset)).collect();
             let fields = fields_of(&inputs);
-            let (init, hash) = (rules.init, rules.hash);
+            let (init, hash, low) = (rules.init, rules.hash, rules.low);
             let (width, by_rule) =
                 (plan_of.out_dim, matches!(rules.unknown, Unknown::Zero | Unknown::Mean));
             let starts = fields.iter().map(|&(_, offset)| offset);
@@ -212,8 +224,16 @@ impl Layer {
                 _ => None,
             };
             let origin = saved.as_ref().map_or(origin, |saved| Origin::Saved(saved));
-            let choice = None;
-            let mut cx = BuildCx { rng, table: index, init, hash, fields, origin, cancel, choice };
+            let mut cx = BuildCx {
+                low,
+                hash,
+                fields,
+                origin,
+                cancel,
+                init,
+                table: index,
+                ..BuildCx::new(rng)
+            };
             Table {
                 unknown,
                 embedding: (plan_of.build)(&mut cx),
@@ -306,18 +326,6 @@ impl Layer {
         }
     }
 
-    /// Stores all parameters as `storage` has it: no training after this, unless it is as trained.
-    pub fn quantize(&mut self, storage: Storage) {
-        if storage == Storage::Fp32 {
-            return;
-        }
-        for table in std::mem::take(&mut self.tables) {
-            let group = quantize::group(table.dim);
-            let embedding = Box::new(Quantized::new(table.embedding, storage, group));
-            self.tables.push(Table { embedding, ..table });
-        }
-    }
-
     /// Visits all parameters in a fixed order.
     pub fn params(&mut self, visit: &mut dyn FnMut(&mut Param)) {
         self.tables.iter_mut().for_each(|table| table.embedding.params(visit));
@@ -383,7 +391,8 @@ impl Layer {
 
     /// The memory of all tables.
     pub fn footprint(&self) -> Footprint {
-        let all = self.tables.iter().map(|table| table.embedding.footprint());
+        let of = |table: &Table| self.rules.stored(table.embedding.footprint(), table.dim);
+        let all = self.tables.iter().map(of);
         all.fold(Footprint::default(), Footprint::plus)
     }
 }

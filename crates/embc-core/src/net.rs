@@ -155,7 +155,7 @@ impl Net {
         });
         // Quantised parameters are no tensors of the state.
         self.params(&mut |param| {
-            if found.is_none() && param.value().iter().any(|x| !x.is_finite()) {
+            if found.is_none() && !param.is_finite() {
                 found = Some(param.name().to_string());
             }
         });

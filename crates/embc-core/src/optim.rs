@@ -12,6 +12,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 mod config;
+mod low;
 
 pub use config::{LrSchedule, Optimizer};
 use config::{beta2, hundredth, point_nine, small, tiny, zero};
@@ -115,6 +116,11 @@ impl Optim {
     pub fn attach(&self, param: &mut Param) {
         param.steps = 0;
         let width = param.width();
+        if let Some(low) = &mut param.low {
+            let rows = low.codes.len() as usize / width;
+            low.state = if self.kind == Kind::Sgd { Vec::new() } else { vec![0; rows] };
+            return;
+        }
         let cached = param.value.len() < CACHED || width == 1 || width > ZEROS.len();
         if self.moves_all() && cached {
             param.make_dense();
@@ -140,8 +146,13 @@ impl Optim {
         let step = Step { optim: *self, eps, rate };
         let by_row = self.kind == Kind::RowAdagrad && !param.always_dense;
         let width = param.width();
-        let Param { value, grad, moments, .. } = param;
+        let steps = param.steps;
+        let Param { value, grad, moments, low, .. } = param;
         match grad {
+            Grad::Rows { touched, values, .. } if let Some(low) = low => {
+                low::step(&step, width, low, steps, (touched.ids(), values));
+                touched.clear();
+            }
             Grad::Dense(grad) => {
                 // Elementwise, so any division among threads gives the same bits.
                 const CHUNK: usize = 1 << 14;

@@ -6,7 +6,9 @@
 //! caches hold the table.
 
 use crate::gather::mark;
+use crate::hash::mix64;
 use crate::linalg::{axpy, scale};
+use crate::quantize::{Codes, Storage};
 use crate::state::{OPTIMIZER, State, TensorMut};
 
 /// A set of ids in insertion order with O(1) insert and clear (Briggs and Torczon's sparse set).
@@ -78,6 +80,9 @@ impl IdSet {
     }
 }
 
+/// Rows that are drawn at a time, where they become codes.
+const ROWS: usize = 1 << 12;
+
 /// How a gradient is stored between backward and the optimizer's step.
 #[derive(Debug)]
 pub(crate) enum Grad {
@@ -133,6 +138,21 @@ pub struct Param {
     pub(crate) steps: u64,
     /// A model's weights, whose gradient is dense in every step.
     pub(crate) always_dense: bool,
+    /// Rows as codes, where they train in few bits; `value` is empty then.
+    pub(crate) low: Option<Low>,
+}
+
+/// Rows that are codes while they train: no value is kept beside them.
+#[derive(Debug)]
+pub(crate) struct Low {
+    /// A range for each row.
+    pub codes: Codes,
+    /// Draws how values are rounded.
+    pub seed: u64,
+    /// Optimizer state, a word a row: see `optim::low`.
+    pub state: Vec<u32>,
+    /// Of a step, for a row and its gradient.
+    pub scratch: Vec<f32>,
 }
 
 impl Param {
@@ -141,7 +161,30 @@ impl Param {
         assert!(width > 0 && value.len().is_multiple_of(width), "whole rows");
         let (name, grad) = (name.into(), Grad::sparse(value.len() / width, width));
         let (columns, moments) = (width, Vec::new());
-        Self { name, width, columns, value, grad, moments, steps: 0, always_dense: false }
+        let (steps, always_dense, low) = (0, false, None);
+        Self { name, width, columns, value, grad, moments, steps, always_dense, low }
+    }
+
+    /// An embedding parameter of `rows` rows which are codes of `storage` while they train. `draw`
+    /// gives the first values of so many rows at a time.
+    pub fn coded(
+        name: impl Into<String>,
+        width: usize,
+        rows: usize,
+        storage: Storage,
+        seed: u64,
+        draw: &mut dyn FnMut(usize) -> Vec<f32>,
+    ) -> Self {
+        let mut codes = Codes::zeros(storage, (rows * width) as u64, width);
+        for row in (0..rows).step_by(ROWS) {
+            let some = draw(ROWS.min(rows - row));
+            for (i, values) in some.chunks_exact(width).enumerate() {
+                let first = (row + i) * width;
+                codes.write_by_chance(first, values, mix64(seed ^ first as u64));
+            }
+        }
+        let low = Some(Low { codes, seed, state: Vec::new(), scratch: Vec::new() });
+        Self { grad: Grad::sparse(rows, width), low, ..Self::rows(name, width, Vec::new()) }
     }
 
     /// A parameter that every step touches as a whole, such as a layer's weights.
@@ -177,9 +220,28 @@ impl Param {
         self.width
     }
 
-    /// All values, row-major.
+    /// Number of values.
+    pub fn len(&self) -> usize {
+        self.low.as_ref().map_or(self.value.len(), |low| low.codes.len() as usize)
+    }
+
+    /// True without values.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// All values, row-major. Panics where they are codes.
     pub fn value(&self) -> &[f32] {
+        assert!(self.low.is_none(), "{} trains in few bits", self.name);
         &self.value
+    }
+
+    /// True where all values are numbers.
+    pub fn is_finite(&self) -> bool {
+        match &self.low {
+            Some(low) => low.codes.is_finite(),
+            None => self.value.iter().all(|x| x.is_finite()),
+        }
     }
 
     /// All values, writable: for clustering and post-training stages.
@@ -271,7 +333,9 @@ impl Param {
             Grad::Rows { .. } => 0,
         };
         let moments: usize = self.moments.iter().map(Vec::len).sum();
-        4 * (self.value.len() + grad + moments) as u64
+        let low = self.low.as_ref();
+        let low = low.map_or(0, |low| low.codes.bytes() + 4 * low.state.len() as u64);
+        4 * (self.value.len() + grad + moments) as u64 + low
     }
 
     /// Forgets the gradient.
@@ -290,11 +354,19 @@ impl Param {
 
     /// Walks what a checkpoint needs: values, moments, step count.
     pub fn state(&mut self, visit: State<'_>) {
-        visit(&self.name, TensorMut::rows(&mut self.value, self.columns));
+        match &mut self.low {
+            Some(low) => low.codes.state(&self.name, visit),
+            None => visit(&self.name, TensorMut::rows(&mut self.value, self.columns)),
+        }
+        if let Some(low) = &mut self.low {
+            let name = |what: &str| format!("{}{OPTIMIZER}{what}", self.name);
+            visit(&name("seed"), TensorMut::u64(std::slice::from_mut(&mut low.seed)));
+            visit(&name("rows"), TensorMut::u32(&mut low.state));
+        }
         for (i, moment) in self.moments.iter_mut().enumerate() {
             visit(&format!("{}{OPTIMIZER}moment{i}", self.name), TensorMut::rows(moment, 1));
         }
-        if !self.moments.is_empty() {
+        if self.low.is_some() || !self.moments.is_empty() {
             let name = format!("{}{OPTIMIZER}steps", self.name);
             visit(&name, TensorMut::u64(std::slice::from_mut(&mut self.steps)));
         }

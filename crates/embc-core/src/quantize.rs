@@ -8,15 +8,20 @@
 //! one shares that group's range.
 
 use crate::graph::Graph;
+use crate::hash::mix64;
 use crate::packed::Packed;
 use crate::param::Param;
 use crate::scheme::{Embedding, Footprint, Precision, Tape};
 use crate::state::{State, TensorMut, is_optimizer};
 use embc_device::program::Node;
 use embc_device::tensor::Stored;
-use half::{bf16, f16};
+use half::f16;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+mod range;
+
+use range::Range;
 
 /// How values are stored after training.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -90,87 +95,6 @@ pub fn group(dim: usize) -> usize {
     dim * 16usize.div_ceil(dim.max(1))
 }
 
-/// Narrower ranges that are tried.
-const NARROWER: usize = 24;
-
-/// Least value and step of a group, two bfloat16 in a word.
-#[derive(Clone, Copy)]
-struct Range {
-    least: f32,
-    step: f32,
-}
-
-impl Range {
-    /// The range of `values` in `levels` steps; NaN where a value is not finite, so that it is not
-    /// hidden.
-    fn of(values: &[f32], levels: f32) -> Self {
-        if values.iter().any(|x| !x.is_finite()) {
-            return Self { least: f32::NAN, step: f32::NAN };
-        }
-        let least = values.iter().copied().fold(f32::INFINITY, f32::min);
-        let most = values.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let least = -up(-least);
-        Self { least, step: up((most - least) / levels) }
-    }
-
-    /// The range of least squared error among that of all values and narrower ones.
-    fn best(values: &[f32], levels: f32) -> Self {
-        let whole = Self::of(values, levels);
-        let (middle, span) = (whole.least + 0.5 * levels * whole.step, levels * whole.step);
-        let narrower = (1..NARROWER).map(|i| {
-            let span = span * (1.0 - i as f32 / NARROWER as f32);
-            let least = -up(-(middle - 0.5 * span));
-            Self { least, step: up(span / levels) }
-        });
-        let mut best = (whole.lost(values, levels), whole);
-        for range in narrower {
-            let lost = range.lost(values, levels);
-            if lost < best.0 {
-                best = (lost, range);
-            } else if lost > 2.0 * best.0 {
-                break;
-            }
-        }
-        best.1
-    }
-
-    /// The sum of squared errors.
-    fn lost(self, values: &[f32], levels: f32) -> f32 {
-        let square = |x: &f32| (self.decode(self.encode(*x, levels)) - x).powi(2);
-        values.iter().map(square).sum()
-    }
-
-    fn pack(self) -> u32 {
-        let half = |x: f32| u32::from(bf16::from_f32(x).to_bits());
-        half(self.least) << 16 | half(self.step)
-    }
-
-    fn unpack(word: u32) -> Self {
-        let half = |bits: u32| bf16::from_bits(bits as u16).to_f32();
-        Self { least: half(word >> 16), step: half(word) }
-    }
-
-    fn encode(self, x: f32, levels: f32) -> u32 {
-        // Without a step all values are the least one.
-        if self.step > 0.0 { ((x - self.least) / self.step).round().min(levels) as u32 } else { 0 }
-    }
-
-    fn decode(self, code: u32) -> f32 {
-        self.least + code as f32 * self.step
-    }
-}
-
-/// The least bfloat16 that is not below `x`.
-fn up(x: f32) -> f32 {
-    let near = bf16::from_f32(x);
-    if near.to_f32() >= x {
-        return near.to_f32();
-    }
-    // The next one: towards zero for negative numbers.
-    let bits = near.to_bits();
-    bf16::from_bits(if x < 0.0 { bits - 1 } else { bits + 1 }).to_f32()
-}
-
 /// How the range of a group is chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fit {
@@ -218,6 +142,31 @@ impl Codes {
         }
     }
 
+    /// What the codes of `len` values from `first` on stand for; they lie in one group.
+    pub fn read(&self, first: usize, len: usize) -> impl Iterator<Item = f32> {
+        let range = Range::unpack(self.ranges[first / self.group]);
+        (first..first + len).map(move |at| range.decode(self.codes.get(at)))
+    }
+
+    /// Encodes the values of a group, each rounded up or down by chance, so that it is right in the
+    /// mean however small a step it made (Gupta et al., ICML 2015). The group's range stays while it
+    /// holds them and they fill half of it; else it is theirs, and a quarter wider.
+    pub fn write_by_chance(&mut self, first: usize, values: &[f32], seed: u64) {
+        let levels = self.storage.levels();
+        let known = &mut self.ranges[first / self.group];
+        let mut range = Range::unpack(*known);
+        if !range.suits(values, levels) {
+            range = Range::around(values, levels);
+            *known = range.pack();
+        }
+        for (i, &x) in values.iter().enumerate() {
+            let chance = mix64(seed ^ i as u64) >> 40;
+            let chance = chance as f32 / (1u64 << 24) as f32;
+            let at = if range.step > 0.0 { (x - range.least) / range.step } else { 0.0 };
+            self.codes.set(first + i, (at + chance).floor().clamp(0.0, levels) as u32);
+        }
+    }
+
     /// Encodes all values, in ranges that begin at `least` with such a step, both exact in bfloat16.
     pub fn write_as(&mut self, values: &[f32], least: f32, step: f32) {
         let (range, levels) = (Range { least, step }, self.storage.levels());
@@ -231,6 +180,22 @@ impl Codes {
             Storage::Fp16 => f16::from_bits(self.codes.get(at) as u16).to_f32(),
             _ => Range::unpack(self.ranges[at / self.group]).decode(self.codes.get(at)),
         }
+    }
+
+    /// True where all values are numbers.
+    pub fn is_finite(&self) -> bool {
+        self.ranges.iter().all(|&range| Range::unpack(range).step.is_finite())
+    }
+
+    /// Bytes of codes and ranges.
+    pub fn bytes(&self) -> u64 {
+        8 * self.codes.words().len() as u64 + 4 * self.ranges.len() as u64
+    }
+
+    /// Walks codes and ranges of the parameter `name`.
+    pub fn state(&mut self, name: &str, visit: State<'_>) {
+        visit(&format!("{name}/codes"), self.codes.tensor());
+        visit(&format!("{name}/ranges"), TensorMut::u32(&mut self.ranges));
     }
 
     /// Number of values.
@@ -373,15 +338,6 @@ mod tests {
     use super::*;
     use crate::rng::Rng;
     use crate::scheme::{BuildCx, Knobs, Limit, TableSpec, find};
-
-    #[test]
-    fn up_is_the_next_bfloat16() {
-        for x in [0.0, 1.0, 1.0001, -1.0001, 0.3, -0.3, 1e-30, -1e-30, 3e-39, 7e7, -7e7] {
-            let above = up(x);
-            assert!(above >= x && above - x <= x.abs() / 128.0 + 1e-40, "{x} {above}");
-            assert_eq!(up(above), above);
-        }
-    }
 
     /// Rows of a table before and after.
     fn rows(storage: Storage, values: &[f32]) -> (Vec<f32>, Quantized) {

@@ -297,6 +297,8 @@ pub struct BuildCx<'a> {
     pub origin: Origin<'a>,
     /// Set where what is built will not be used, and may be of no use.
     pub cancel: Cancel,
+    /// Storage that rows train in, where it is not fp32.
+    pub low: Option<Storage>,
     /// Which of its [`Embedding::choices`] a table is to become, where all share a budget.
     pub choice: Option<usize>,
 }
@@ -317,7 +319,25 @@ impl BuildCx<'_> {
     /// A table by itself, from its random stream alone.
     pub fn new(rng: Rng) -> Self {
         let (init, origin, cancel) = (Init::default(), Origin::Nothing, Cancel::default());
-        Self { rng, table: 0, init, hash: None, fields: &[], origin, cancel, choice: None }
+        let (hash, fields, choice, low) = (None, &[][..], None, None);
+        Self { rng, table: 0, init, hash, fields, origin, cancel, choice, low }
+    }
+
+    /// A parameter of `rows` rows for embeddings of width `dim`, of standard deviation `deviation`.
+    fn rows(&mut self, name: &str, rows: u64, dim: usize, deviation: f32) -> Param {
+        let Self { init, low, rng, .. } = self;
+        let Some(storage) = low.filter(|_| dim > 1) else {
+            let values = init.draw(rows as usize * dim, deviation, rng);
+            return Param::rows(name, dim, values);
+        };
+        let seed = rng.fork(rows).bits();
+        let mut draw = |rows: usize| init.draw(rows * dim, deviation, rng);
+        Param::coded(name, dim, rows as usize, storage, seed, &mut draw)
+    }
+
+    /// A table of `rows` rows, `dim` wide.
+    fn table(&mut self, rows: u64, dim: usize) -> Param {
+        self.rows("table", rows, dim, self.init.deviation(rows, dim))
     }
 }
 
@@ -347,6 +367,10 @@ pub trait Scheme: Sync {
     /// True for schemes whose tables say after training what they could become, and share a budget
     /// of bytes by what it buys: their plans are upper bounds.
     fn decides_late(&self) -> bool {
+        false
+    }
+    /// True for schemes whose rows can train in few bits.
+    fn trains_low(&self) -> bool {
         false
     }
     /// Checks the knobs and picks sizes for one table. Pure.

@@ -13,6 +13,7 @@ use embc_core::loss::Loss;
 use embc_core::model;
 use embc_core::net::Net;
 use embc_core::optim::{Kind, Optim, Touch};
+use embc_core::quantize::Storage;
 use embc_core::rng::Rng;
 use embc_core::scheme::{Knobs, SCHEMES};
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -89,6 +90,7 @@ fn steady_steps_allocate_nothing() {
     rayon::broadcast(|_| ());
     rayon::scope(|_| {
         steps("gmf", "{}", &all);
+        in_storage("gmf", "{}", &["full", "hash", "bloom"], Some(Storage::Int8));
         steps("dlrm", "{}", &all);
         let body = r#"{"hidden": [32], "dropout": 0.2, "batch_norm": true}"#;
         steps("mlp", body, &["full", "memcom"]);
@@ -101,6 +103,11 @@ fn steady_steps_allocate_nothing() {
 }
 
 fn steps(model: &str, knobs: &str, schemes: &[&str]) {
+    in_storage(model, knobs, schemes, None);
+}
+
+/// `low` is what rows train in, where it is not fp32.
+fn in_storage(model: &str, knobs: &str, schemes: &[&str], low: Option<Storage>) {
     let kind = model::find(model).unwrap();
     let knobs: Knobs = serde_json::from_str(knobs).unwrap();
     let examples = kind.examples(&knobs).unwrap();
@@ -116,7 +123,7 @@ fn steps(model: &str, knobs: &str, schemes: &[&str]) {
                 let plan = LayerPlan::new(scheme, &none, shape, &inputs, spec, budget).unwrap();
                 let layer = Layer::build(
                     &plan,
-                    LayerRules { init: Init::UniformDim, ..Default::default() },
+                    LayerRules { init: Init::UniformDim, low, ..Default::default() },
                     1,
                     embc_core::scheme::Origin::Nothing,
                 );

@@ -67,6 +67,7 @@ pub fn plan(shape: &Shape, spec: &TrialSpec, full: Full) -> Result<LayerPlan, Pl
         model_params: full.model,
         full_below: spec.embedding.full_below,
         storage: spec.scheme.quantize,
+        low: spec.scheme.low,
     };
     let (dim, sharing) = (spec.embedding.dim, spec.embedding.sharing);
     let scheme = scheme::find(&spec.scheme.kind).expect("checked");
@@ -97,6 +98,7 @@ pub fn build(
         hash: spec.embedding.hash,
         pooling: spec.embedding.pooling,
         unknown: spec.embedding.unknown,
+        low: spec.scheme.low.then_some(spec.scheme.quantize),
     };
     let layer = Layer::build(plan, rules, spec.seed, origin);
     let model = model(shape, spec, &plan.widths(), spec.seed)?;

@@ -10,7 +10,6 @@ use embc_core::init::Init;
 use embc_core::layer::{Pooling, Sharing, Unknown};
 use embc_core::metric::Metric;
 use embc_core::optim::{LrSchedule, Optimizer};
-use embc_core::quantize::Storage;
 use embc_core::scheme::Knobs;
 use embc_core::task::{LabelKind, Task};
 use embc_data::view::{Resolved, ViewSpec};
@@ -20,11 +19,13 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 mod file;
+mod quantize;
 mod shown;
 mod sweep;
 mod unread;
 
 pub use file::{find, parse, read, theory};
+pub use quantize::Quantize;
 pub use shown::{Compare, Expect, Pair, ReferenceConfig, TableConfig, TableSplit};
 pub use sweep::SweepConfig;
 
@@ -128,8 +129,9 @@ pub struct SchemeConfig {
     pub sharing: Option<Sharing>,
     /// How a table starts, instead of `[embedding]`'s.
     pub init: Option<Init>,
-    /// How its parameters are stored after training.
-    pub quantize: Option<Storage>,
+    /// How its parameters are stored after training, such as "int8"; or already while it goes on:
+    /// { bits = 8, train = true }, in 8, 4 or 2 bits.
+    pub quantize: Option<Quantize>,
     /// Its own keys.
     #[serde(flatten)]
     pub knobs: Knobs,
@@ -223,7 +225,7 @@ impl Experiment {
         experiment.text = text;
         for scheme in &mut experiment.scheme {
             if let (None, Some(storage)) = (&scheme.label, scheme.quantize) {
-                scheme.label = Some(format!("{} {}", scheme.kind, storage.name()));
+                scheme.label = Some(format!("{} {}", scheme.kind, storage.label()));
             }
         }
         experiment.check()?;

@@ -37,7 +37,7 @@ pub fn config(e: &Experiment, trial: &Trial) -> Value {
         "seed": trial.seed,
     });
     if let Some(storage) = trial.scheme.quantize {
-        config["scheme"]["quantize"] = json!(storage);
+        config["scheme"]["quantize"] = json!(storage.storage());
     }
     shorten(config)
 }

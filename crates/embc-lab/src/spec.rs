@@ -4,7 +4,7 @@
 //! change of what a component computes is told by its version.
 
 use crate::axis::BudgetPoint;
-use crate::config::{EarlyStop, EmbeddingConfig, Experiment, ModelConfig, SchemeConfig};
+use crate::config::{EarlyStop, EmbeddingConfig, Experiment, ModelConfig, Quantize, SchemeConfig};
 use embc_core::batch::Examples;
 use embc_core::budget::{Allocation, Of};
 use embc_core::hash::HashFamily;
@@ -12,7 +12,7 @@ use embc_core::init::Init;
 use embc_core::layer::{Pooling, Sharing, Unknown};
 use embc_core::metric::Metric;
 use embc_core::model;
-use embc_core::optim::{LrSchedule, Optimizer};
+use embc_core::optim::{Kind, LrSchedule, Optimizer};
 use embc_core::quantize::Storage;
 use embc_core::scheme::{self, Knobs};
 use embc_core::task::{LabelKind, Task};
@@ -82,6 +82,9 @@ pub struct SchemeSpec {
     /// How its parameters are stored after training.
     #[serde(default, skip_serializing_if = "is_default")]
     pub quantize: Storage,
+    /// They already train so.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub low: bool,
     /// The budget's axis and value; none for a scheme's own full size.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub budget: Option<(String, serde_json::Number)>,
@@ -179,7 +182,8 @@ impl TrialSpec {
             scheme: SchemeSpec {
                 kind: scheme.kind.clone(),
                 knobs: scheme.knobs.clone(),
-                quantize: scheme.quantize.unwrap_or_default(),
+                quantize: scheme.quantize.map(Quantize::storage).unwrap_or_default(),
+                low: scheme.quantize.is_some_and(Quantize::trains),
                 budget: point.map(|point| (point.axis.into(), point.value.clone())),
                 of: if point.is_some() { of } else { Of::default() },
                 allocation: if point.is_some() { allocation } else { Allocation::default() },
@@ -218,10 +222,10 @@ impl TrialSpec {
         let scheme = &mut parent.scheme;
         if let Some(kind) = scheme::find(&scheme.kind).and_then(|scheme| scheme.parent()) {
             let full_dim = scheme.full_dim;
-            let (quantize, of, allocation) = Default::default();
+            let (quantize, of, allocation, low) = Default::default();
             let (kind, knobs, budget) = (kind.into(), Knobs::new(), None);
-            *scheme = SchemeSpec { kind, knobs, quantize, budget, of, allocation, full_dim };
-        } else if scheme.budget.as_ref().is_none_or(|(axis, _)| axis != "bytes") {
+            *scheme = SchemeSpec { kind, knobs, quantize, low, budget, of, allocation, full_dim };
+        } else if !scheme.low && scheme.budget.as_ref().is_none_or(|(axis, _)| axis != "bytes") {
             // In bytes, narrower values are more values, which train otherwise.
             scheme.quantize = Storage::Fp32;
         }
@@ -250,6 +254,9 @@ impl TrialSpec {
         ];
         if let Some((key, _)) = positive.iter().find(|(_, n)| *n == 0) {
             return Err(format!("{key} must be positive"));
+        }
+        if self.scheme.low && self.optimizer.rule().kind == Kind::Momentum {
+            return Err("quantize = { train = true } keeps no velocity: not with momentum".into());
         }
         self.optimizer.validate()?;
         self.embedding.init.validate()?;

@@ -2,7 +2,6 @@
 
 use super::*;
 use crate::allocate::{Choice, allocate};
-use crate::scheme::Precision;
 
 impl Layer {
     /// Runs the schemes' post-training stages. Where any table changed: the epochs to train on,
@@ -21,6 +20,18 @@ impl Layer {
             }
         }
         epochs
+    }
+
+    /// Stores all parameters as `storage` has it: no training after this, unless it is as trained.
+    pub fn quantize(&mut self, storage: Storage) {
+        if storage == Storage::Fp32 || self.rules.low.is_some() {
+            return;
+        }
+        for table in std::mem::take(&mut self.tables) {
+            let group = quantize::group(table.dim);
+            let embedding = Box::new(Quantized::new(table.embedding, storage, group));
+            self.tables.push(Table { embedding, ..table });
+        }
     }
 
     /// True where tables share a budget by what it buys, which gradients have to say.
@@ -61,11 +72,13 @@ impl Layer {
 fn finishing<'a>(
     index: usize,
     table: &Table,
-    LayerRules { init, hash, .. }: LayerRules,
+    rules: LayerRules,
     fields: &'a [(usize, u32)],
     origin: Origin<'a>,
     cancel: &Cancel,
 ) -> BuildCx<'a> {
-    let (rng, cancel) = (table.rng.fork(u64::MAX), cancel.clone());
-    BuildCx { rng, table: index, init, hash, fields, origin, cancel, choice: None }
+    let LayerRules { init, hash, .. } = rules;
+    let rng = table.rng.fork(u64::MAX);
+    let cancel = cancel.clone();
+    BuildCx { table: index, init, hash, fields, origin, cancel, ..BuildCx::new(rng) }
 }

@@ -19,6 +19,9 @@ impl Scheme for Full {
             knobs: &[],
         }
     }
+    fn trains_low(&self) -> bool {
+        true
+    }
     fn plan_table(&self, t: &TableSpec, _: Limit, knobs: &Knobs) -> Result<Plan, PlanError> {
         no_knobs(knobs)?;
         Ok(table_plan(u64::from(t.vocab), t.dim))
@@ -32,9 +35,7 @@ pub(super) fn table_plan(rows: u64, dim: usize) -> Plan {
         footprint: Footprint::floats(rows * dim as u64),
         larger: u64::MAX,
         sizes: format!("{rows} rows x {dim}"),
-        build: Box::new(move |cx| {
-            Box::new(Table(Param::rows("table", dim, cx.init.table(rows, dim, dim, &mut cx.rng))))
-        }),
+        build: Box::new(move |cx| Box::new(Table(cx.table(rows, dim)))),
     }
 }
 
@@ -55,6 +56,6 @@ impl Embedding for Table {
         visit(&mut self.0);
     }
     fn footprint(&self) -> Footprint {
-        Footprint::floats(self.0.value().len() as u64)
+        Footprint::floats(self.0.len() as u64)
     }
 }

@@ -32,6 +32,9 @@ impl Scheme for HashTrick {
     fn defaults(&self) -> Knobs {
         defaults::<Knob>()
     }
+    fn trains_low(&self) -> bool {
+        true
+    }
     fn plan_table(&self, t: &TableSpec, limit: Limit, knobs: &Knobs) -> Result<Plan, PlanError> {
         let knob: Knob = super::knobs(knobs)?;
         let dim = t.dim;
@@ -45,8 +48,7 @@ impl Scheme for HashTrick {
             build: Box::new(move |cx| {
                 let family = knob.hash.or(cx.hash).unwrap_or_default();
                 let hash = Hash::draw(family, m, &mut cx.rng);
-                let values = cx.init.table(m.into(), dim, dim, &mut cx.rng);
-                Box::new(Hashed { hash, table: Param::rows("table", dim, values) })
+                Box::new(Hashed { hash, table: cx.table(m.into(), dim) })
             }),
         })
     }
@@ -77,6 +79,6 @@ impl Embedding for Hashed {
         self.hash.state("hash", visit);
     }
     fn footprint(&self) -> Footprint {
-        Footprint::floats(self.table.value().len() as u64)
+        Footprint::floats(self.table.len() as u64)
     }
 }

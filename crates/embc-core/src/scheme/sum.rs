@@ -48,8 +48,7 @@ pub(super) fn plan(
             // Scaled so that the sum has the full table's variance.
             let target = cx.init.deviation(m.into(), dim);
             let deviation = target / (sum.scale * (sum.hashes as f32).sqrt());
-            let values = cx.init.draw(m as usize * dim, deviation, &mut cx.rng);
-            let table = Param::rows("table", dim, values);
+            let table = cx.rows("table", m.into(), dim, deviation);
             Box::new(SumOfRows { hashes, signs, scale: sum.scale, table })
         }),
     })
@@ -115,6 +114,6 @@ impl Embedding for SumOfRows {
         }
     }
     fn footprint(&self) -> Footprint {
-        Footprint::floats(self.table.value().len() as u64)
+        Footprint::floats(self.table.len() as u64)
     }
 }

@@ -19,6 +19,9 @@ impl Scheme for TruncateRare {
             knobs: &[],
         }
     }
+    fn trains_low(&self) -> bool {
+        true
+    }
     fn plan_table(&self, t: &TableSpec, limit: Limit, knobs: &Knobs) -> Result<Plan, PlanError> {
         no_knobs(knobs)?;
         let dim = t.dim;
@@ -50,8 +53,7 @@ impl Scheme for TruncateRare {
                         rank
                     }
                 };
-                let values = cx.init.table(m.into(), dim, dim, &mut cx.rng);
-                Box::new(Truncated { rank, table: Param::rows("table", dim, values), last: m - 1 })
+                Box::new(Truncated { rank, table: cx.table(m.into(), dim), last: m - 1 })
             }),
         })
     }
@@ -94,7 +96,7 @@ impl Embedding for Truncated {
         }
     }
     fn footprint(&self) -> Footprint {
-        let floats = Footprint::floats(self.table.value().len() as u64);
+        let floats = Footprint::floats(self.table.len() as u64);
         let index_bytes = 4 * self.rank.len() as u64;
         Footprint { index_bytes, train_bytes: floats.train_bytes + index_bytes, ..floats }
     }

@@ -12,7 +12,7 @@ use embc_core::optim::{Kind, Optim, Touch};
 use embc_core::quantize::Storage;
 use embc_core::rng::Rng;
 use embc_core::scheme::*;
-use embc_core::state::{HasState, State, What, restore, save};
+use embc_core::state::{HasState, State, Tensor, What, restore, save};
 use std::collections::BTreeSet;
 
 /// A layer of two fields.
@@ -37,7 +37,9 @@ pub fn layer_of(
     counts: impl Fn(usize, u32) -> u32,
 ) -> (Layer, Shape) {
     let (shape, inputs) = fields(vocabs, counts);
-    let spec = LayerSpec { dim, sharing, rules: Rules::default() };
+    let storage = rules.low.unwrap_or_default();
+    let of_plan = Rules { storage, low: rules.low.is_some(), ..Rules::default() };
+    let spec = LayerSpec { dim, sharing, rules: of_plan };
     let budget = Budget::Compression(2.5);
     let plan = LayerPlan::new(scheme, knobs, &shape, &inputs, spec, budget).unwrap();
     (Layer::build(&plan, rules, seed, Origin::Nothing), shape)
@@ -119,15 +121,28 @@ fn gradients_through_bags_equal_finite_differences() {
     }
 }
 
+/// A scheme, its knobs, and the storage that its rows train in.
+type Way = (&'static dyn Scheme, Knobs, Option<Storage>);
+
+/// All variants, and in few bits those that can.
+fn ways() -> Vec<Way> {
+    let wide = variants().into_iter().map(|(scheme, knobs)| (scheme, knobs, None));
+    let low = wide.clone().filter(|(scheme, ..)| scheme.trains_low());
+    let low = low.flat_map(|(scheme, knobs, _)| {
+        [Storage::Int8, Storage::Int2].map(|storage| (scheme, knobs.clone(), Some(storage)))
+    });
+    wide.clone().chain(low).collect()
+}
+
 /// Two fields of bags over a scheme, trained for some steps on any number of threads.
 fn train(
-    scheme: &dyn Scheme,
-    knobs: &Knobs,
+    (scheme, knobs, low): &Way,
     threads: usize,
     sharing: Sharing,
     (seed, steps): (u64, u64),
 ) -> Layer {
-    let mut layer = layer(scheme, knobs, [300, 70], sharing, (16, Init::UniformDim, seed));
+    let rules = LayerRules { low: *low, ..LayerRules::default() };
+    let (mut layer, _) = layer_of(*scheme, knobs, [300, 70], sharing, (16, rules, seed), |_, _| 1);
     let optim = Optim::new(Kind::Adam, 0.01, Touch::Touched);
     layer.params(&mut |param| optim.attach(param));
     steps_of(&mut layer, threads, 0..steps);
@@ -159,31 +174,31 @@ impl HasState for OfLayer {
 
 #[test]
 fn any_number_of_threads_gives_the_same_bits() {
-    for (scheme, knobs) in variants() {
+    for way in ways() {
         for sharing in [Sharing::PerField, Sharing::Global] {
             let of = |threads| {
-                let layer = train(scheme, &knobs, threads, sharing, (9, 3));
+                let layer = train(&way, threads, sharing, (9, 3));
                 save(&mut OfLayer(layer), What::Everything)
             };
             let one = of(1);
-            assert_eq!(one, of(2), "{}", scheme.name());
-            assert_eq!(one, of(7), "{}", scheme.name());
+            assert_eq!(one, of(2), "{}", way.0.name());
+            assert_eq!(one, of(7), "{}", way.0.name());
         }
     }
 }
 
 #[test]
 fn a_saved_layer_goes_on_with_the_same_bits() {
-    for (scheme, knobs) in variants() {
-        let mut through = OfLayer(train(scheme, &knobs, 2, Sharing::PerField, (9, 2)));
+    for way in ways() {
+        let mut through = OfLayer(train(&way, 2, Sharing::PerField, (9, 2)));
         let saved = save(&mut through, What::Everything);
         // Built from another stream: nothing may come from anywhere but the saved state.
-        let mut resumed = OfLayer(train(scheme, &knobs, 1, Sharing::PerField, (10, 0)));
+        let mut resumed = OfLayer(train(&way, 1, Sharing::PerField, (10, 0)));
         restore(&mut resumed, &saved, What::Everything).unwrap();
         steps_of(&mut through.0, 2, 2..4);
         steps_of(&mut resumed.0, 1, 2..4);
         let of = |layer: &mut OfLayer| save(layer, What::Everything);
-        assert_eq!(of(&mut through), of(&mut resumed), "{}", scheme.name());
+        assert_eq!(of(&mut through), of(&mut resumed), "{}", way.0.name());
     }
 }
 
@@ -232,5 +247,43 @@ fn what_tables_become_within_shared_bytes_fits_and_is_what_is_loaded() {
         for form in ["row", "table", if scheme.name() == "binary" { "bits0" } else { "codes" }] {
             assert!(became.contains(form), "{}: {became:?}", scheme.name());
         }
+    }
+}
+
+#[test]
+fn rows_that_train_in_few_bits_are_stored_and_read_as_they_are() {
+    let batch = bags(512, [300, 70], Rng::stream(4, "bags"));
+    for way in ways() {
+        let (scheme, knobs, Some(storage)) = &way else { continue };
+        let rules = LayerRules { low: Some(*storage), ..LayerRules::default() };
+        let of = |seed| {
+            layer_of(*scheme, knobs, [300, 70], Sharing::PerField, (16, rules, seed), |_, _| 1)
+        };
+        let what = format!("{} {storage:?}", scheme.name());
+        let mut trained = train(&way, 1, Sharing::PerField, (9, 3));
+        let bytes: u64 =
+            save(&mut OfLayer(train(&way, 1, Sharing::PerField, (9, 3))), What::Weights)
+                .iter()
+                .filter(|(name, _)| name.ends_with("codes") || name.ends_with("ranges"))
+                .map(|(_, tensor)| match tensor {
+                    Tensor::U64(words) => 8 * words.len() as u64,
+                    Tensor::U32(ranges) => 4 * ranges.len() as u64,
+                    Tensor::F32(_) => panic!("{what}: floats"),
+                })
+                .sum();
+        assert_eq!(trained.footprint().param_bytes, bytes, "{what}");
+        // Codes, ranges and a word a row of optimizer state; nothing in fp32.
+        let mut held = 0;
+        trained.params(&mut |param| held += param.train_bytes());
+        let rows = trained.footprint().params / 16;
+        assert_eq!(held, bytes + 4 * rows, "{what}");
+        let (_, shape) = of(9);
+        assert_reads_the_same(scheme.name(), &mut trained, &shape, &batch, Pooling::Mean, &what);
+        let mut trained = OfLayer(trained);
+        let saved = save(&mut trained, What::Weights);
+        let mut loaded = OfLayer(of(10).0);
+        restore(&mut loaded, &saved, What::Weights).unwrap();
+        let rows = |layer: &mut OfLayer| layer.0.forward(&batch, Mode::Eval).to_vec();
+        assert_eq!(rows(&mut loaded), rows(&mut trained), "{what}");
     }
 }

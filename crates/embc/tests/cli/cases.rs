@@ -122,6 +122,20 @@ fn keys_that_a_kind_does_not_read_are_refused() {
         case.write("x.toml", text.clone() + more);
         case.run(&["train", "--config", "x.toml", "--datasets", "mine.toml"]).refuses(what);
     }
+    let scheme = |more: &str| text.clone() + "[[scheme]]\n" + more;
+    for (more, what) in [
+        (
+            "kind = \"full\"\nquantize = { bits = 3, train = true }\n",
+            "bits = 3 is none of 8, 4 and 2",
+        ),
+        ("kind = \"full\"\nquantize = { bit = 8 }\n", "unknown key \"bit\""),
+        ("kind = \"full\"\nquantize = 8\n", "{ bits = 8, train = true }"),
+        ("kind = \"memcom\"\nquantize = { bits = 8, train = true }\n", "is of full, hash"),
+    ] {
+        case.write("x.toml", scheme(more));
+        let args = ["sweep", "--config", "x.toml", "--datasets", "mine.toml"];
+        case.run(&args).refuses(what);
+    }
     // Weight decay works where it is offered.
     let loss = |optimizer: &str| {
         let set = format!("train.optimizer={optimizer}");
