@@ -60,8 +60,8 @@ pub struct Graph<'a> {
 /// What a program reads.
 #[derive(Clone)]
 enum Reads {
-    /// Ids below `vocab`, which a table counts from `offset` on.
-    Ids { offset: u32, vocab: u32 },
+    /// Ids `x` below `vocab`, which a table counts from `offset` on.
+    Ids { x: Node, offset: u32, vocab: u32 },
     /// Rows of such widths, and dense features.
     Pooled { widths: Vec<u32>, dense: u32 },
 }
@@ -78,7 +78,7 @@ impl<'a> Graph<'a> {
             hash_as,
             ops: Vec::new(),
             shapes: Vec::new(),
-            reads: Reads::Ids { offset: 0, vocab: 0 },
+            reads: Reads::Ids { x: Node(0), offset: 0, vocab: 0 },
             prefix: String::new(),
             coded: None,
             wrong: None,
@@ -93,13 +93,26 @@ impl<'a> Graph<'a> {
         state: impl FnOnce(&mut Self, Node) -> Node,
     ) {
         self.prefix = format!("table{table}");
-        self.reads = Reads::Ids { offset, vocab };
+        self.reads = Reads::Ids { x: Node(0), offset, vocab };
         let ids = self.op(Op::Ids {});
         let row = if offset > 0 { self.int(ids, Int::Add, offset) } else { ids };
         let row = state(self, row);
         let table = self.program(row);
         let (name, vocabulary) = (name.into(), None);
         self.inputs.push(Input { name, vocab, several: false, table, vocabulary });
+    }
+
+    /// States what becomes of ids `x` below `vocab`, which are some of the input's, counted anew.
+    pub fn within(
+        &mut self,
+        x: Node,
+        vocab: u32,
+        state: impl FnOnce(&mut Self, Node) -> Node,
+    ) -> Node {
+        let all = std::mem::replace(&mut self.reads, Reads::Ids { x, offset: 0, vocab });
+        let row = state(self, x);
+        self.reads = all;
+        row
     }
 
     /// States the program of the model.

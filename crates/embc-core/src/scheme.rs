@@ -34,6 +34,7 @@ mod full;
 mod hash;
 mod hash_embedding;
 mod hashednet;
+mod hot;
 mod lma;
 mod memcom;
 mod mixed_dim;
@@ -59,6 +60,7 @@ pub static SCHEMES: &[&dyn Scheme] = &[
     &hash_embedding::HashEmbedding,
     &qr::QuotientRemainder,
     &memcom::Memcom,
+    &hot::Hot,
     &factorized::Factorized,
     &reduce_dim::ReduceDim,
     &truncate_rare::TruncateRare,
@@ -395,6 +397,8 @@ pub struct Tape {
     pub buffers: Vec<Vec<f32>>,
     /// Rows of the parameters that the batch's ids read.
     pub rows: Vec<Vec<u32>>,
+    /// The tape of an embedding within.
+    pub inner: Option<Box<Tape>>,
 }
 
 impl Tape {

@@ -15,7 +15,7 @@ impl Graph<'_> {
         width: usize,
         of: impl Fn(u32, usize) -> u32,
     ) -> Node {
-        let Reads::Ids { offset, vocab } = self.reads else { panic!("{name}: no ids") };
+        let Reads::Ids { x, offset, vocab } = self.reads else { panic!("{name}: no ids") };
         let len = u64::from(vocab) * width as u64;
         // In whole bytes, so that nothing has to be shifted, but for single bits.
         let bound = [2, 1 << 8, 1 << 16, 1 << 32].into_iter().find(|&most| bound <= most);
@@ -28,7 +28,7 @@ impl Graph<'_> {
         // Inputs on one table list ids of their own.
         let name = format!("{name}/of {offset}..{}", offset + vocab);
         let tensor = self.packed(&name, len, width, Cow::Owned(packed));
-        self.op(Op::Unpack { x: Node(0), tensor })
+        self.op(Op::Unpack { x, tensor })
     }
 
     /// The rows that a hash sends ids to.

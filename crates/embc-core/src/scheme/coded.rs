@@ -138,10 +138,11 @@ impl Smaller for Coding {
         // What is no smaller than the rows themselves is not worth the time.
         let worth = |k: u32| {
             let bytes = self.of(k).footprint(vocab, dim).stored(stored).bytes();
-            bytes < as_is.stored(stored).bytes() && k <= self.recipe.k && !cx.cancel.is_set()
+            bytes < as_is.stored(stored).bytes() && k <= MOST && !cx.cancel.is_set()
         };
-        let ks = (1..=MOST.ilog2()).map(|bits| 1 << bits);
-        ks.take_while(|&k| worth(k)).map(form).collect()
+        // Codes of whole bits, and what the table could have if it were alone.
+        let ks = (1..=MOST.ilog2()).map(|bits| 1 << bits).take_while(|&k| k < self.recipe.k);
+        ks.chain([self.recipe.k]).filter(|&k| worth(k)).map(form).collect()
     }
 
     fn become_small(
@@ -218,7 +219,7 @@ impl Embedding for Coded {
         gemm(ids.len(), dim, dim, buffer, Side::N, back, Side::N, 0.0, out);
     }
     fn scatter(&mut self, ids: &[u32], grad: &[f32], tape: &mut Tape) {
-        let Tape { buffers, rows } = tape;
+        let Tape { buffers, rows, .. } = tape;
         let grad = match &self.back {
             Some(back) => {
                 let (n, dim) = (ids.len(), grad.len() / ids.len().max(1));

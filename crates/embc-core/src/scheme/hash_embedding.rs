@@ -170,7 +170,7 @@ impl Embedding for Weighted {
     fn gather(&self, ids: &[u32], out: &mut [f32], tape: &mut Tape) {
         let (k, whole) = (self.hashes.len(), Piece::whole(self.table.width()));
         self.weights(ids, tape);
-        let Tape { buffers, rows } = tape;
+        let Tape { buffers, rows, .. } = tape;
         let weights = &buffers[0];
         for (j, (hash, rows)) in self.hashes.iter().zip(rows).enumerate() {
             hash.rows(ids, rows);
@@ -183,7 +183,7 @@ impl Embedding for Weighted {
     }
     fn scatter(&mut self, _: &[u32], grad: &[f32], tape: &mut Tape) {
         let (k, whole) = (self.hashes.len(), Piece::whole(self.table.width()));
-        let Tape { buffers, rows } = tape;
+        let Tape { buffers, rows, .. } = tape;
         let [weights, slopes] = &mut buffers[..] else { unreachable!("a gather came before") };
         let (rows, picks) = rows.split_at(k);
         slopes.resize(weights.len(), 0.0);

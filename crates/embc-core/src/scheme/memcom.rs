@@ -123,7 +123,7 @@ impl Embedding for Weighted {
     fn gather(&self, ids: &[u32], out: &mut [f32], tape: &mut Tape) {
         self.hash.rows(ids, tape.first());
         tape.buffers.resize(2, Vec::new());
-        let Tape { buffers, rows } = tape;
+        let Tape { buffers, rows, .. } = tape;
         let [weight, bias] = &mut buffers[..] else { unreachable!("two buffers") };
         weight.resize(ids.len(), 0.0);
         self.weight.copy_rows(ids, weight);
@@ -138,7 +138,7 @@ impl Embedding for Weighted {
         }
     }
     fn scatter(&mut self, ids: &[u32], grad: &[f32], tape: &mut Tape) {
-        let Tape { buffers, rows } = tape;
+        let Tape { buffers, rows, .. } = tape;
         let [weight, slope] = &mut buffers[..] else { unreachable!("a gather came before") };
         let width = self.table.width();
         let grads = grad.chunks_exact(width);

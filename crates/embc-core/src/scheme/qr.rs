@@ -157,7 +157,7 @@ impl Embedding for Pair {
     }
     fn scatter(&mut self, ids: &[u32], grad: &[f32], tape: &mut Tape) {
         let (first, second) = self.pieces();
-        let Tape { buffers, rows } = tape;
+        let Tape { buffers, rows, .. } = tape;
         let [q, r] = &rows[..] else { unreachable!("a gather came before") };
         if self.combine != Combine::Mult {
             self.quotient.scatter(q, grad, first, |_, grad| grad);

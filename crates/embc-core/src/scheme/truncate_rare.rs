@@ -26,37 +26,39 @@ impl Scheme for TruncateRare {
         no_knobs(knobs)?;
         let dim = t.dim;
         // The last id may be OOV, whose count is that of all ids it stands for.
-        let known = t.counts.split_last().map_or(&[][..], |(_, known)| known);
-        let sorted = known.is_sorted_by(|a, b| a >= b);
-        let index = if sorted { 0 } else { 4 * u64::from(t.vocab) };
+        let rank = rank(t);
+        let index = 4 * rank.len() as u64;
         let footprint = move |m: u64| {
             let floats = Footprint::floats(m * dim as u64);
             let train_bytes = floats.train_bytes + index;
             Footprint { index_bytes: index, train_bytes, ..floats }
         };
         let m = rows_within(self.name(), t, limit, footprint)?;
-        let counts = t.counts.clone();
-        let vocab = t.vocab;
         Ok(Plan {
             out_dim: dim,
             footprint: footprint(m.into()),
             larger: footprint(u64::from(m) + 1).params,
             sizes: format!("{m} rows x {dim}"),
             build: Box::new(move |cx| {
-                let rank = match sorted {
-                    true => Vec::new(),
-                    false => {
-                        let mut order: Vec<u32> = (0..vocab).collect();
-                        order.sort_by_key(|&id| std::cmp::Reverse(counts[id as usize]));
-                        let mut rank = vec![0; vocab as usize];
-                        order.iter().zip(0..).for_each(|(&id, place)| rank[id as usize] = place);
-                        rank
-                    }
-                };
+                let rank = rank.clone();
                 Box::new(Truncated { rank, table: cx.table(m.into(), dim), last: m - 1 })
             }),
         })
     }
+}
+
+/// The place of each id by training rows [vocab]; nothing where ids are in that order. The last id may
+/// be OOV, whose count is that of all ids it stands for.
+pub(super) fn rank(t: &TableSpec) -> Vec<u32> {
+    let known = t.counts.split_last().map_or(&[][..], |(_, known)| known);
+    if known.is_sorted_by(|a, b| a >= b) {
+        return Vec::new();
+    }
+    let mut order: Vec<u32> = (0..t.vocab).collect();
+    order.sort_by_key(|&id| std::cmp::Reverse(t.counts[id as usize]));
+    let mut rank = vec![0; t.vocab as usize];
+    order.iter().zip(0..).for_each(|(&id, place)| rank[id as usize] = place);
+    rank
 }
 
 struct Truncated {

@@ -189,7 +189,7 @@ impl Train {
         let (shape, cores) = (&self.shape, self.shape.cores);
         tape.buffers.resize(cores + 3, Vec::new());
         tape.rows(cores);
-        let Tape { buffers, rows: orders } = tape;
+        let Tape { buffers, rows: orders, .. } = tape;
         let (inputs, rest) = buffers.split_at_mut(cores);
         let [product, out, _] = rest else { unreachable!("three buffers") };
         product.clear();

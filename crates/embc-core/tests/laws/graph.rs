@@ -33,7 +33,7 @@ fn reader(graph: &Graph<'_>, pooling: Pooling) -> Reader {
 }
 
 /// Schemes that multiply matrices, whose sums the machine's kernels take in another order.
-const PRODUCTS: [&str; 6] = ["factorized", "mixed_dim", "tt", "dhe", "opq", "binary"];
+const PRODUCTS: [&str; 7] = ["factorized", "mixed_dim", "tt", "dhe", "opq", "binary", "hot"];
 
 /// Equal bits, or with products values that differ by a part in 10⁵ of the largest of their row.
 #[track_caller]

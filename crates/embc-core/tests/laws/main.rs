@@ -31,6 +31,11 @@ fn variants() -> Vec<(&'static dyn Scheme, Knobs)> {
                 r#"{"combine":"concat"}"#,
                 r#"{"combine":"mult","layout":"big_quotient"}"#,
             ],
+            "hot" => &[
+                r#"{"share":0.3,"tail":"cce","columns":2}"#,
+                r#"{"tail":"memcom"}"#,
+                r#"{"tail":"robe","share":0.7}"#,
+            ],
             "memcom" => &[
                 r#"{"bias":true}"#,
                 r#"{"v_init":"sign","hash":"mix64"}"#,
