@@ -16,9 +16,12 @@ pub struct Choice {
 /// Of each table's choices one, so that they lose least within `bytes`; none where not even the
 /// smallest of each fit.
 pub fn allocate(tables: &[Vec<Choice>], bytes: u64) -> Option<Vec<usize>> {
-    let hulls: Vec<Vec<usize>> = tables.iter().map(|choices| hull(choices)).collect();
-    let smallest = tables.iter().zip(&hulls).map(|(choices, hull)| choices[hull[0]].bytes);
-    let mut left = bytes.checked_sub(smallest.sum())?;
+    let smallest = tables.iter().map(|choices| choices.iter().map(|c| c.bytes).min());
+    let smallest: Vec<u64> = smallest.collect::<Option<_>>()?;
+    let mut left = bytes.checked_sub(smallest.iter().sum())?;
+    // What could not fit would hide what does.
+    let fits = |(choices, least): (&Vec<Choice>, &u64)| hull(choices, left + least);
+    let hulls: Vec<Vec<usize>> = tables.iter().zip(&smallest).map(fits).collect();
     // Steps from one choice of a hull to the next, those that save most a byte first. Along a hull they
     // save less and less, so they come in its order.
     let mut steps = Vec::new();
@@ -37,12 +40,31 @@ pub fn allocate(tables: &[Vec<Choice>], bytes: u64) -> Option<Vec<usize>> {
             left -= more;
         }
     }
-    Some(hulls.iter().zip(taken).map(|(hull, at)| hull[at]).collect())
+    let mut chosen: Vec<usize> = hulls.iter().zip(taken).map(|(hull, at)| hull[at]).collect();
+    while let Some((t, i)) = best_step(tables, &chosen, left) {
+        left = left + tables[t][chosen[t]].bytes - tables[t][i].bytes;
+        chosen[t] = i;
+    }
+    Some(chosen)
 }
 
-/// The lower convex hull of losses over bytes, from the least bytes on, as places in `choices`.
-fn hull(choices: &[Choice]) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..choices.len()).collect();
+/// The table and choice, above the hulls too, that save most with the bytes that are left.
+fn best_step(tables: &[Vec<Choice>], chosen: &[usize], left: u64) -> Option<(usize, usize)> {
+    let mut best = (0.0, None);
+    for (t, (choices, &now)) in tables.iter().zip(chosen).enumerate() {
+        for (i, choice) in choices.iter().enumerate() {
+            let saved = choices[now].loss - choice.loss;
+            if choice.bytes <= choices[now].bytes + left && saved > best.0 {
+                best = (saved, Some((t, i)));
+            }
+        }
+    }
+    best.1
+}
+
+/// The lower convex hull of losses over bytes, from the least bytes to `most`, as places in `choices`.
+fn hull(choices: &[Choice], most: u64) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..choices.len()).filter(|&i| choices[i].bytes <= most).collect();
     let key = |i: usize| (choices[i].bytes, choices[i].loss);
     order.sort_by(|&a, &b| key(a).0.cmp(&key(b).0).then(key(a).1.total_cmp(&key(b).1)));
     let mut hull: Vec<usize> = Vec::new();
@@ -96,6 +118,9 @@ mod tests {
         }
         let all = allocate(&tables, 1000).unwrap();
         assert_eq!(all, [3, 2]);
+        // Above the hull of all choices, and the best that fits.
+        let one = [choices(&[(10, 9.0), (30, 6.0), (60, 0.0)])];
+        assert_eq!(allocate(&one, 35), Some(vec![1]));
     }
 
     #[test]

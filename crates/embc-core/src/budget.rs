@@ -181,6 +181,7 @@ fn plan_late(
         )));
     };
     let all: u128 = open.iter().map(|t| u128::from(t.full_params())).sum();
+    let at_most = left.min(open.iter().map(|t| stored(t, t.full_params())).sum());
     let full = find("full").expect("registered");
     let plan = |t: &TableSpec| {
         if t.vocab < rules.full_below {
@@ -188,7 +189,7 @@ fn plan_late(
             return Ok(Plan { footprint: plan.footprint.stored(rules.stored(t)), ..plan });
         }
         let plan = plan_within(scheme, t, left, rules.stored(t), knobs)?;
-        let share = u128::from(left) * u128::from(t.full_params()) / all.max(1);
+        let share = u128::from(at_most) * u128::from(t.full_params()) / all.max(1);
         let footprint = Footprint { param_bytes: 0, index_bytes: share as u64, ..plan.footprint };
         Ok(Plan { footprint, sizes: "decided after training".into(), ..plan })
     };
@@ -330,12 +331,13 @@ fn divide(
     })?;
     if rules.allocation == Allocation::Optimal && !spans {
         let open: Vec<&TableSpec> = tables.iter().filter(|t| !kept(t)).collect();
+        let unit = if in_bytes { "bytes" } else { "parameters" };
         let of_row = |t: &TableSpec| size(&TableSpec { vocab: 1, ..t.clone() });
         let widest = open.iter().map(|t| of_row(t)).max().unwrap_or(1).max(1);
         let rows = rows_by_mass(&open, left / widest).ok_or_else(|| {
-            let (n, row) = (open.len(), widest);
             PlanError::Infeasible(format!(
-                "one row of {row} for each of {n} tables is more than {left}"
+                "one row of {widest} {unit} for each of {} tables is more than the {left} {unit} of the budget",
+                open.len()
             ))
         })?;
         let mut rows = rows.into_iter();
@@ -347,6 +349,9 @@ fn divide(
             },
         };
         return Ok(tables.iter().map(share).collect());
+    }
+    if !spans && rest <= left {
+        return each(&|_| Share::Full);
     }
     if spans || rules.allocation == Allocation::Proportional {
         let part = |t: &TableSpec| u128::from(left) * u128::from(size(t)) / u128::from(rest.max(1));

@@ -213,11 +213,11 @@ impl<'a> Graph<'a> {
             values: 0,
             ranges: None,
         };
-        let codes = match (&param.low, self.coded) {
-            (Some(low), _) => &low.codes,
+        let (codes, of) = match (&param.low, self.coded) {
+            (Some(low), _) => (&low.codes, format!("{}/", param.name())),
             (None, Some(coded)) => {
                 tensor.first += coded.first(param.name());
-                coded.codes
+                (coded.codes, String::from("quantized_"))
             }
             (None, None) => {
                 tensor.values = self.blob(name, || bytemuck::cast_slice(param.value()).into());
@@ -225,11 +225,11 @@ impl<'a> Graph<'a> {
             }
         };
         tensor.stored = codes.stored();
-        let name = self.named("quantized_values");
+        let name = self.named(&format!("{of}values"));
         tensor.values = self.blob(name, || bytemuck::cast_slice(codes.words()).into());
         if !codes.ranges().is_empty() {
-            let (name, of) = (self.named("quantized_ranges"), codes.ranges());
-            tensor.ranges = Some(self.blob(name, || bytemuck::cast_slice(of).into()));
+            let (name, ranges) = (self.named(&format!("{of}ranges")), codes.ranges());
+            tensor.ranges = Some(self.blob(name, || bytemuck::cast_slice(ranges).into()));
         }
         self.tensor(tensor)
     }

@@ -184,7 +184,8 @@ impl Codes {
 
     /// True where all values are numbers.
     pub fn is_finite(&self) -> bool {
-        self.ranges.iter().all(|&range| Range::unpack(range).step.is_finite())
+        let finite = |range: Range| range.step.is_finite() && range.least.is_finite();
+        self.ranges.iter().all(|&range| finite(Range::unpack(range)))
     }
 
     /// Bytes of codes and ranges.
@@ -327,6 +328,9 @@ impl Embedding for Quantized {
         self.inner
             .footprint()
             .stored(Precision { storage: self.codes.storage, group: self.codes.group })
+    }
+    fn sizes(&self) -> Option<String> {
+        self.inner.sizes()
     }
     fn figures(&self) -> Vec<(&'static str, f64)> {
         self.inner.figures()

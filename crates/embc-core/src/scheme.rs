@@ -49,6 +49,7 @@ mod sum;
 mod trained;
 mod truncate_rare;
 mod tt;
+mod unified;
 
 /// All schemes, in the order of `embc list schemes`. A new scheme is one file and one line here.
 pub static SCHEMES: &[&dyn Scheme] = &[
@@ -66,6 +67,7 @@ pub static SCHEMES: &[&dyn Scheme] = &[
     &truncate_rare::TruncateRare,
     &mixed_dim::MixedDim,
     &ce::CompositionalEmbedding,
+    &unified::Unified,
     &cce::Cce,
     &cqr::Cqr,
     &hashednet::HashedNet,
@@ -459,6 +461,10 @@ pub trait Embedding: Send + Sync {
     /// Epochs to train on after it took another's place.
     fn finetune(&self) -> u32 {
         0
+    }
+    /// Its sizes, where a plan could only bound them.
+    fn sizes(&self) -> Option<String> {
+        None
     }
     /// What it measured of itself, by name: the quantisation error of k-means.
     fn figures(&self) -> Vec<(&'static str, f64)> {

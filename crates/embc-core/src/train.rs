@@ -4,11 +4,12 @@ use crate::batch::{Batch, Data, Order, Split};
 use crate::cancel::Cancel;
 use crate::loss::Loss;
 use crate::metric::{Metric, Values};
+use crate::model::Model;
 use crate::net::{Net, Scored};
 use crate::optim::{LrSchedule, Optim};
 use crate::quantize::Storage;
 use crate::scheme::{Clock, Origin};
-use crate::state::{self, Saved, Tensors, What};
+use crate::state::{self, HasState, Saved, State, Tensors, What, restore, save};
 use serde::{Deserialize, Serialize};
 use std::ops::ControlFlow;
 
@@ -256,6 +257,15 @@ struct Run<'a> {
     resumable: bool,
 }
 
+/// A model without its embedding layer.
+struct OfModel<'a>(&'a mut dyn Model);
+
+impl HasState for OfModel<'_> {
+    fn state(&mut self, visit: State<'_>) {
+        self.0.state(visit);
+    }
+}
+
 impl Run<'_> {
     /// Trains until so many epochs are done, or patience or steps are at their end.
     fn epochs(&mut self, last: u32) -> Result<(), Stop> {
@@ -322,6 +332,8 @@ impl Run<'_> {
         let (epoch, skip, mut seen) = (0, 0, 0);
         let order =
             Order { seed: s.seed, epoch, batch: s.batch, skip, train_unknown: s.train_unknown };
+        // Running statistics of a batch norm move with every batch that is seen.
+        let before = save(&mut OfModel(&mut *net.model), What::Weights);
         self.data.train(order, &mut |batch| {
             net.measure(batch, s.loss);
             seen += batch.size;
@@ -330,6 +342,7 @@ impl Run<'_> {
                 false => ControlFlow::Continue(()),
             }
         });
+        restore(&mut OfModel(&mut *net.model), &before, What::Weights).expect("its own state");
         self.heed()
     }
 

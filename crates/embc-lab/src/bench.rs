@@ -241,6 +241,11 @@ impl<'a> Bench<'a> {
     fn built(&self, record: &mut Record, spec: &TrialSpec, plan: &LayerPlan, net: &mut Net) {
         let footprint = net.layer.footprint();
         let full = self.full(spec).expect("planned against it").tables as f64;
+        for ((said, table), sizes) in
+            record.sizes.iter_mut().zip(&plan.tables).zip(net.layer.sizes())
+        {
+            *said = sizes.map_or_else(|| said.clone(), |sizes| format!("{}: {sizes}", table.name));
+        }
         record.params = footprint.params;
         record.param_bytes = footprint.param_bytes;
         record.index_bytes = footprint.index_bytes;

@@ -130,7 +130,7 @@ pub struct SchemeConfig {
     /// How a table starts, instead of `[embedding]`'s.
     pub init: Option<Init>,
     /// How its parameters are stored after training, such as "int8"; or already while it goes on:
-    /// { bits = 8, train = true }, in 8, 4 or 2 bits.
+    /// { bits = 8, train = true }, in 8 or 4 bits.
     pub quantize: Option<Quantize>,
     /// Its own keys.
     #[serde(flatten)]
@@ -324,6 +324,10 @@ impl Experiment {
             if !labels.insert(scheme.label()) {
                 let what = format!("two schemes are called {:?}; give one a label", scheme.label());
                 return Err(self.error(&at("label"), what));
+            }
+            if let Some(low) = scheme.quantize.filter(|quantize| quantize.trains()) {
+                crate::spec::low_fits(low.storage(), self.train.optimizer)
+                    .map_err(|what| self.error(&at("quantize"), what))?;
             }
             if let Some(init) = scheme.init {
                 init.validate().map_err(|what| self.error(&at("init"), what))?;

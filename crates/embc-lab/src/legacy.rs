@@ -38,6 +38,10 @@ pub fn config(e: &Experiment, trial: &Trial) -> Value {
     });
     if let Some(storage) = trial.scheme.quantize {
         config["scheme"]["quantize"] = json!(storage.storage());
+        if storage.trains() {
+            // No record of version 1 did.
+            config["scheme"]["low"] = json!(true);
+        }
     }
     shorten(config)
 }

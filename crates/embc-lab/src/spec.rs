@@ -186,7 +186,7 @@ impl TrialSpec {
                 low: scheme.quantize.is_some_and(Quantize::trains),
                 budget: point.map(|point| (point.axis.into(), point.value.clone())),
                 of: if point.is_some() { of } else { Of::default() },
-                allocation: if point.is_some() { allocation } else { Allocation::default() },
+                allocation: allocation_of(scheme, point.map(|_| allocation)),
                 full_dim: Some(e.embedding.dim).filter(|&full| full != dim),
             },
             optimizer: train.optimizer,
@@ -255,8 +255,8 @@ impl TrialSpec {
         if let Some((key, _)) = positive.iter().find(|(_, n)| *n == 0) {
             return Err(format!("{key} must be positive"));
         }
-        if self.scheme.low && self.optimizer.rule().kind == Kind::Momentum {
-            return Err("quantize = { train = true } keeps no velocity: not with momentum".into());
+        if self.scheme.low {
+            low_fits(self.scheme.quantize, self.optimizer)?;
         }
         self.optimizer.validate()?;
         self.embedding.init.validate()?;
@@ -283,7 +283,11 @@ impl TrialSpec {
             ("loader", embc_data::LOADER_VERSION),
             ("trainer", embc_core::train::VERSION),
         ];
-        parts.into_iter().map(|(name, version)| (name.to_string(), version)).collect()
+        // A scheme within another, from its second version on.
+        let tail = self.scheme.knobs.get("tail").and_then(|tail| tail.as_str());
+        let tail = tail.and_then(scheme::find).map(|tail| ("tail", tail.version()));
+        let all = parts.into_iter().chain(tail.filter(|tail| tail.1 > 1));
+        all.map(|(name, version)| (name.to_string(), version)).collect()
     }
 
     /// The id: a hash of the canonical form and of the versions of all that takes part.
@@ -297,6 +301,26 @@ impl TrialSpec {
         let text = json!([self.canonical(), versions]).to_string();
         embc_data::hex(&Sha256::digest(text.as_bytes()))[..16].into()
     }
+}
+
+/// Refuses rows that would train in a storage or by a rule that they cannot.
+pub fn low_fits(storage: Storage, optimizer: Optimizer) -> Result<(), String> {
+    if !matches!(storage, Storage::Int8 | Storage::Int4) {
+        return Err("quantize = { train = true } takes 8 or 4 bits: of two, rounding widens a row's range without end".into());
+    }
+    match optimizer.rule().kind {
+        Kind::Momentum => {
+            Err("quantize = { train = true } keeps no velocity: not with momentum".into())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The allocation that a scheme's tables get: one that divides its budget itself knows no other.
+fn allocation_of(scheme: &SchemeConfig, asked: Option<Allocation>) -> Allocation {
+    let spans = scheme::find(&scheme.kind).is_some_and(|scheme| scheme.spans_tables());
+    let asked = asked.filter(|&asked| !(spans && asked == Allocation::Optimal));
+    asked.unwrap_or_default()
 }
 
 /// The knobs that are not at their defaults.

@@ -34,6 +34,11 @@ impl Layer {
         }
     }
 
+    /// The sizes of each table, where its plan could only bound them.
+    pub fn sizes(&self) -> impl Iterator<Item = Option<String>> {
+        self.tables.iter().map(|table| table.embedding.sizes())
+    }
+
     /// True where tables share a budget by what it buys, which gradients have to say.
     pub fn wants_curvature(&self) -> bool {
         self.shared.is_some()

@@ -50,7 +50,9 @@ impl Range {
     pub fn around(values: &[f32], levels: f32) -> Self {
         let tight = Self::of(values, levels);
         let slack = 0.125 * levels * tight.step;
-        Self { least: -up(slack - tight.least), step: up(1.25 * tight.step) }
+        let most = values.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let least = -up(slack - tight.least);
+        Self { least, step: up((most + slack - least) / levels) }
     }
 
     /// True where `values` lie in it, and fill half of it.

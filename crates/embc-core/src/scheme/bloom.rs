@@ -42,6 +42,9 @@ impl Scheme for Bloom {
     fn defaults(&self) -> Knobs {
         defaults::<Knob>()
     }
+    fn trains_low(&self) -> bool {
+        true
+    }
     fn plan_table(&self, t: &TableSpec, limit: Limit, knobs: &Knobs) -> Result<Plan, PlanError> {
         let Knob { hashes, signed, hash } = super::knobs(knobs)?;
         if hashes == 0 {

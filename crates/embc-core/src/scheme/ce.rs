@@ -43,7 +43,7 @@ impl Scheme for CompositionalEmbedding {
     }
     fn plan_table(&self, t: &TableSpec, limit: Limit, knobs: &Knobs) -> Result<Plan, PlanError> {
         let Knob { columns, hash } = super::knobs(knobs)?;
-        plan(self.name(), t, limit, hash, columns)
+        plan(self.name(), t, limit, hash, (columns, columns))
     }
 }
 
@@ -58,53 +58,68 @@ pub(super) fn check_columns(scheme: &str, dim: usize, columns: usize) -> Result<
     }
 }
 
+/// The plan of `columns` pieces that take rows of `tables` tables in turn.
 pub(super) fn plan(
     scheme: &str,
     t: &TableSpec,
     limit: Limit,
     family: Option<HashFamily>,
-    columns: usize,
+    (columns, tables): (usize, usize),
 ) -> Result<Plan, PlanError> {
     let dim = t.dim;
     check_columns(scheme, dim, columns)?;
-    let footprint = move |m: u64| Footprint::floats(m * dim as u64);
+    let width = dim / columns;
+    let footprint = move |m: u64| Footprint::floats(m * (tables * width) as u64);
     let m = rows_within(scheme, t, limit, footprint)?;
     Ok(Plan {
         out_dim: dim,
         footprint: footprint(m.into()),
         larger: footprint(u64::from(m) + 1).params,
-        sizes: format!("{columns} columns of {m} rows x {}", dim / columns),
+        sizes: match tables == columns {
+            true => format!("{columns} columns of {m} rows x {width}"),
+            false => format!("{columns} columns of {tables} x {m} rows x {width}"),
+        },
         build: Box::new(move |cx| {
             let family = family.or(cx.hash).unwrap_or_default();
-            let column = |j| {
-                let hash = Hash::draw(family, m, &mut cx.rng);
-                let width = dim / columns;
-                let values = cx.init.table(m.into(), width, dim, &mut cx.rng);
-                (hash, Param::rows(format!("column{j}"), width, values))
-            };
-            Box::new(Columns((0..columns).map(column).collect()))
+            let mut built = Columns { hashes: Vec::new(), tables: Vec::new() };
+            for j in 0..columns {
+                built.hashes.push(Hash::draw(family, m, &mut cx.rng));
+                if j < tables {
+                    let values = cx.init.table(m.into(), width, dim, &mut cx.rng);
+                    built.tables.push(Param::rows(format!("column{j}"), width, values));
+                }
+            }
+            Box::new(built)
         }),
     })
 }
 
-struct Columns(Vec<(Hash, Param)>);
+struct Columns {
+    /// One a column.
+    hashes: Vec<Hash>,
+    /// Columns take them in turn.
+    tables: Vec<Param>,
+}
 
 impl Embedding for Columns {
     fn gather(&self, ids: &[u32], out: &mut [f32], tape: &mut Tape) {
-        let columns = self.0.len();
-        for (j, ((hash, table), rows)) in self.0.iter().zip(tape.rows(columns)).enumerate() {
+        let columns = self.hashes.len();
+        for (j, (hash, rows)) in self.hashes.iter().zip(tape.rows(columns)).enumerate() {
+            let table = &self.tables[j % self.tables.len()];
             hash.rows(ids, rows);
             table.gather(rows, out, Piece::column(j, columns, table.width()), |_, row, _| row);
         }
     }
     fn scatter(&mut self, _: &[u32], grad: &[f32], tape: &mut Tape) {
-        let columns = self.0.len();
-        for (j, ((_, table), rows)) in self.0.iter_mut().zip(tape.rows(columns)).enumerate() {
+        let (columns, tables) = (self.hashes.len(), self.tables.len());
+        for (j, rows) in tape.rows(columns).iter().enumerate() {
+            let table = &mut self.tables[j % tables];
             table.scatter(rows, grad, Piece::column(j, columns, table.width()), |_, grad| grad);
         }
     }
     fn graph<'a>(&'a self, g: &mut Graph<'a>, ids: Node) -> Node {
-        let columns = self.0.iter().enumerate().map(|(j, (hash, table))| {
+        let columns = self.hashes.iter().enumerate().map(|(j, hash)| {
+            let table = &self.tables[j % self.tables.len()];
             let rows = g.hash(ids, &format!("hash{j}"), hash);
             g.gather(rows, table, table.width())
         });
@@ -112,15 +127,17 @@ impl Embedding for Columns {
         g.concat(columns)
     }
     fn params(&mut self, visit: &mut dyn FnMut(&mut Param)) {
-        self.0.iter_mut().for_each(|(_, table)| visit(table));
+        self.tables.iter_mut().for_each(visit);
     }
     fn state(&mut self, visit: State<'_>) {
-        for (j, (hash, table)) in self.0.iter_mut().enumerate() {
-            table.state(visit);
+        for (j, hash) in self.hashes.iter_mut().enumerate() {
+            if let Some(table) = self.tables.get_mut(j) {
+                table.state(visit);
+            }
             hash.state(&format!("hash{j}"), visit);
         }
     }
     fn footprint(&self) -> Footprint {
-        Footprint::floats(self.0.iter().map(|(_, table)| table.value().len() as u64).sum())
+        Footprint::floats(self.tables.iter().map(|table| table.len() as u64).sum())
     }
 }

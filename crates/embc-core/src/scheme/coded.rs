@@ -13,6 +13,9 @@ use crate::state::TensorMut;
 /// Ids that are encoded between two looks at a wish to stop.
 const BETWEEN_LOOKS: usize = 1 << 17;
 
+/// Ids that are decoded at a time.
+const BLOCK: usize = 1 << 12;
+
 /// Rows of a codebook from which on they are not chosen: fitting them takes longer than training.
 const MOST: u32 = 1 << 12;
 
@@ -37,7 +40,7 @@ pub(super) fn plan(
         out_dim: t.dim,
         footprint,
         larger: (u64::from(k) + 1) * (columns * width) as u64,
-        sizes: format!("{columns} codebooks of {k} rows x {width}, after training"),
+        sizes: sizes(columns, k, width),
         build: Box::new(move |cx| {
             if let Some(simple) = trained::saved(&t, cx) {
                 return simple;
@@ -53,6 +56,10 @@ pub(super) fn plan(
             }
         }),
     })
+}
+
+fn sizes(columns: usize, k: u32, width: usize) -> String {
+    format!("{columns} codebooks of {k} rows x {width}, after training")
 }
 
 /// Columns of a codebook.
@@ -126,11 +133,18 @@ impl Smaller for Coding {
         let form = |k: u32| {
             let coded = self.of(k).fit(table, cx);
             let (mut loss, mut tape) = (0.0, Tape::default());
-            let mut near = vec![0.0; dim];
-            for (id, (row, &w)) in table.rows.chunks_exact(dim).zip(&weights).enumerate() {
-                coded.gather(&[id as u32], &mut near, &mut tape);
+            let ids: Vec<u32> = (0..weights.len() as u32).collect();
+            let mut near = Vec::new();
+            for (ids, rows) in ids.chunks(BLOCK).zip(table.rows.chunks(BLOCK * dim)) {
+                near.resize(rows.len(), 0.0);
+                coded.gather(ids, &mut near, &mut tape);
                 let square = |(x, y): (&f32, &f32)| f64::from(x - y).powi(2);
-                loss += f64::from(w) * row.iter().zip(&near).map(square).sum::<f64>();
+                let rows = rows.chunks_exact(dim).zip(near.chunks_exact(dim)).zip(ids);
+                let lost = rows.map(|((row, near), &id)| {
+                    let lost: f64 = row.iter().zip(near).map(square).sum();
+                    f64::from(weights[id as usize]) * lost
+                });
+                loss += lost.sum::<f64>();
             }
             (k, Choice { bytes: coded.footprint().stored(stored).bytes(), loss })
         };
@@ -259,6 +273,10 @@ impl Embedding for Coded {
     }
     fn finetune(&self) -> u32 {
         self.coding.finetune
+    }
+    fn sizes(&self) -> Option<String> {
+        let (columns, width, k) = (self.books.len(), self.books[0].width(), self.coding.recipe.k);
+        Some(sizes(columns, k, width))
     }
     fn figures(&self) -> Vec<(&'static str, f64)> {
         vec![self.error.figure()]

@@ -45,7 +45,7 @@ impl Scheme for DoubleHash {
                 let sum = sum::Sum { hashes: 2, signed: false, scale: 1.0 };
                 sum::plan(self.name(), t, limit, None, sum)
             }
-            Combine::Concat => ce::plan(self.name(), t, limit, None, 2),
+            Combine::Concat => ce::plan(self.name(), t, limit, None, (2, 2)),
         }
     }
 }

@@ -34,9 +34,13 @@ pub(super) fn table_plan(rows: u64, dim: usize) -> Plan {
         out_dim: dim,
         footprint: Footprint::floats(rows * dim as u64),
         larger: u64::MAX,
-        sizes: format!("{rows} rows x {dim}"),
+        sizes: sizes(rows, dim),
         build: Box::new(move |cx| Box::new(Table(cx.table(rows, dim)))),
     }
+}
+
+fn sizes(rows: u64, dim: usize) -> String {
+    format!("{rows} rows x {dim}")
 }
 
 /// A row an id.
@@ -54,6 +58,9 @@ impl Embedding for Table {
     }
     fn params(&mut self, visit: &mut dyn FnMut(&mut Param)) {
         visit(&mut self.0);
+    }
+    fn sizes(&self) -> Option<String> {
+        Some(sizes((self.0.len() / self.0.width()) as u64, self.0.width()))
     }
     fn footprint(&self) -> Footprint {
         Footprint::floats(self.0.len() as u64)

@@ -54,10 +54,13 @@ impl Scheme for Hot {
             stores: "H [h x dim] and what the tail stores; a remap [vocab] where ids are not in frequency order",
             collisions: "none among the h most frequent ids; those of the tail's scheme among the others",
             knobs: &[
-                ("share", "of the memory for ids with a row of their own, 0 to 1 (default 0.5)"),
+                (
+                    "share",
+                    "of the memory for ids with a row of their own, between 0 and 1 (default 0.5)",
+                ),
                 (
                     "tail",
-                    "the scheme of all other ids, whose knobs stand beside these (default hash)",
+                    "the scheme of all other ids, whose knobs stand beside these: hash (default), signed_hash, double_hash, bloom, hash_embedding, qr, memcom, factorized, ce, cce, cqr, hashednet, robe, tt, dhe",
                 ),
             ],
         }
@@ -74,6 +77,9 @@ impl Scheme for Hot {
                 TAILS.join(", ")
             ))
         })?;
+        if t.vocab < 2 {
+            return scheme.plan_table(t, limit, &of_tail);
+        }
         let (vocab, dim, rank) = (t.vocab, t.dim, truncate_rare::rank(t));
         let index = 4 * rank.len() as u64;
         let of_rows = move |rows: u64| {
@@ -81,14 +87,14 @@ impl Scheme for Hot {
             let train_bytes = floats.train_bytes + index;
             Footprint { index_bytes: index, train_bytes, ..floats }
         };
-        let most = u64::from(vocab).saturating_sub(1);
+        let most = u64::from(vocab) - 1;
         let rows = match limit {
-            Limit::None => Some((share * most as f64) as u64).filter(|&rows| rows > 0),
+            Limit::None => Some(((share * most as f64) as u64).max(1)),
             _ => part(limit, share).largest(most, of_rows),
         };
         let rows = rows.ok_or_else(|| {
             PlanError::Infeasible(format!(
-                "hot cannot fit table {} in {limit}: a share of {share} holds not one row of {dim}",
+                "hot cannot fit table {} in {limit}: a share of {share} holds not one row of {dim} beside {index} bytes that say who is frequent",
                 t.name
             ))
         })? as u32;

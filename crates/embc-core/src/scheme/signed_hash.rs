@@ -30,6 +30,9 @@ impl Scheme for SignedHash {
     fn defaults(&self) -> Knobs {
         defaults::<Knob>()
     }
+    fn trains_low(&self) -> bool {
+        true
+    }
     fn plan_table(&self, t: &TableSpec, limit: Limit, knobs: &Knobs) -> Result<Plan, PlanError> {
         let Knob { hash } = super::knobs(knobs)?;
         plan(self.name(), t, limit, hash, Sum { hashes: 1, signed: true, scale: 1.0 })

@@ -182,7 +182,10 @@ impl Embedding for Mean {
     fn params(&mut self, visit: &mut dyn FnMut(&mut Param)) {
         visit(&mut self.0);
     }
+    fn sizes(&self) -> Option<String> {
+        Some(format!("one row x {}, for all ids", self.0.len()))
+    }
     fn footprint(&self) -> Footprint {
-        Footprint::floats(self.0.value().len() as u64)
+        Footprint::floats(self.0.len() as u64)
     }
 }

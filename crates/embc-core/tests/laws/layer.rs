@@ -129,7 +129,7 @@ fn ways() -> Vec<Way> {
     let wide = variants().into_iter().map(|(scheme, knobs)| (scheme, knobs, None));
     let low = wide.clone().filter(|(scheme, ..)| scheme.trains_low());
     let low = low.flat_map(|(scheme, knobs, _)| {
-        [Storage::Int8, Storage::Int2].map(|storage| (scheme, knobs.clone(), Some(storage)))
+        [Storage::Int8, Storage::Int4].map(|storage| (scheme, knobs.clone(), Some(storage)))
     });
     wide.clone().chain(low).collect()
 }

@@ -43,6 +43,7 @@ fn variants() -> Vec<(&'static dyn Scheme, Knobs)> {
             ],
             "mixed_dim" => &[r#"{"alpha":0.0}"#],
             "ce" => &[r#"{"columns":2,"hash":"poly31"}"#],
+            "unified" => &[r#"{"columns":2}"#, r#"{"tables":3}"#],
             "cce" => &[r#"{"columns":2,"helper":"residual","moments":"reset"}"#],
             "cqr" => &[r#"{"columns":2}"#],
             "lma" => &[

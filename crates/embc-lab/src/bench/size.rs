@@ -8,7 +8,7 @@ use crate::spec::TrialSpec;
 use embc_core::batch::{Data, Examples};
 use embc_core::layer::LayerPlan;
 use embc_core::optim::{Kind, Touch};
-use embc_core::scheme::PlanError;
+use embc_core::scheme::{self, PlanError};
 
 /// What a plan comes to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,8 +71,18 @@ impl Bench<'_> {
             && matches!(optim.kind, Kind::Adam | Kind::AdamW | Kind::Momentum);
         let (tables, model) = (plan.footprint().train_bytes, 4 * full.model);
         let moments = optim.moments() as u64;
-        let gradients = plan.plans.iter().map(|plan| 4 * plan.footprint.params);
-        let gradients: u64 = if dense { gradients.sum() } else { 0 };
+        // What becomes codes trains as its parent.
+        let parent = scheme::find(&spec.scheme.kind).is_some_and(|s| s.parent().is_some());
+        let gradients = plan.plans.iter().map(|plan| match parent {
+            true => plan.footprint.train_bytes,
+            false => 4 * plan.footprint.params,
+        });
+        let gradients: u64 = if dense && !spec.scheme.low { gradients.sum() } else { 0 };
+        // A word a row, where rows train as codes.
+        let of_tables = match spec.scheme.low {
+            true => 4 * plan.footprint().params / spec.embedding.dim as u64,
+            false => moments * tables,
+        };
         let ids: u64 = plan.tables.iter().map(|t| u64::from(t.vocab)).sum();
         let width: usize = plan.widths().iter().sum();
         // Looked up, pooled, joined, and the gradients of each; some loads of ids on their way.
@@ -89,7 +99,7 @@ impl Bench<'_> {
         };
         Need {
             parameters: tables + model,
-            optimizer: moments * (tables + model) + gradients + model,
+            optimizer: of_tables + moments * model + gradients + model,
             // Where training goes on after a validation.
             best: if train.epochs > 1 || train.validate_every.is_some() {
                 tables + model

@@ -76,7 +76,7 @@ fn schemes(format: TextOrJson) -> Result<String> {
         }
         text.push('\n');
     }
-    text += "Every [[scheme]] also takes dim, sharing, init, label, and\n  quantize: fp16 | int8 | int4 | int2: how its parameters are stored after training, in groups of dim values;\n  { bits = 8, train = true } (8, 4 or 2): already while they train, with nothing wider beside them\n";
+    text += "Every [[scheme]] also takes dim, sharing, init, label, and\n  quantize: fp16 | int8 | int4 | int2: how its parameters are stored after training, in groups of dim values;\n  { bits = 8, train = true } (8 or 4): already while they train, with nothing wider beside them\n";
     Ok(text)
 }
 

@@ -129,6 +129,7 @@ fn keys_that_a_kind_does_not_read_are_refused() {
             "bits = 3 is none of 8, 4 and 2",
         ),
         ("kind = \"full\"\nquantize = { bit = 8 }\n", "unknown key \"bit\""),
+        ("kind = \"full\"\nquantize = { bits = 2, train = true }\n", "takes 8 or 4 bits"),
         ("kind = \"full\"\nquantize = 8\n", "{ bits = 8, train = true }"),
         ("kind = \"memcom\"\nquantize = { bits = 8, train = true }\n", "is of full, hash"),
     ] {
@@ -136,6 +137,10 @@ fn keys_that_a_kind_does_not_read_are_refused() {
         let args = ["sweep", "--config", "x.toml", "--datasets", "mine.toml"];
         case.run(&args).refuses(what);
     }
+    let optimizer = "train.optimizer={ kind = \"momentum\", lr = 0.05 }";
+    case.write("x.toml", scheme("kind = \"full\"\nquantize = { bits = 8, train = true }\n"));
+    let args = ["sweep", "--config", "x.toml", "--datasets", "mine.toml", "--set", optimizer];
+    case.run(&args).refuses("not with momentum");
     // Weight decay works where it is offered.
     let loss = |optimizer: &str| {
         let set = format!("train.optimizer={optimizer}");
@@ -144,6 +149,25 @@ fn keys_that_a_kind_does_not_read_are_refused() {
     };
     let plain = loss("{ kind = \"adam\", lr = 0.01 }");
     assert_ne!(plain, loss("{ kind = \"adam\", lr = 0.01, weight_decay = 0.5, touch = \"all\" }"));
+}
+
+/// Where all bytes fit, tables stay as they trained, and measuring them moves nothing: not the running
+/// statistics of a batch norm either.
+#[test]
+fn what_is_measured_after_training_stays_as_it_is() {
+    let case = case("optimizer_keys");
+    let text = std::fs::read_to_string(case.path("o.toml")).unwrap();
+    let text = text.replace("hidden = [8]", "hidden = [8]\nbatch_norm = true");
+    let more = "[budget]\nbytes = [\"1MiB\"]\nallocation = \"optimal\"\n[[scheme]]\nkind = \"binary\"\n[[scheme]]\nkind = \"pq\"\n";
+    case.write("x.toml", text + more);
+    case.run(&["-q", "sweep", "--config", "x.toml", "--datasets", "mine.toml"]).fine();
+    let records = std::fs::read_to_string(case.path("results/x.jsonl")).unwrap();
+    let tests = records.lines().map(|line| {
+        let record: serde_json::Value = serde_json::from_str(line).unwrap();
+        record["test"].to_string()
+    });
+    let tests: std::collections::BTreeSet<String> = tests.collect();
+    assert_eq!(tests.len(), 1, "{tests:?}");
 }
 
 #[test]

@@ -272,6 +272,15 @@ impl Embedding for Bits {
         }
         self.error.state(visit);
     }
+    fn sizes(&self) -> Option<String> {
+        let mut from = 0;
+        let bands = self.depths.0.iter().map(|&(end, depth)| {
+            let ids = end - std::mem::replace(&mut from, end);
+            format!("{depth} for {ids} ids")
+        });
+        let bands: Vec<String> = bands.collect();
+        Some(format!("{} vectors, signs of {}", self.depths.most(), bands.join(", ")))
+    }
     fn figures(&self) -> Vec<(&'static str, f64)> {
         vec![self.error.figure()]
     }
