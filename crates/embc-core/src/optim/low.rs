@@ -2,8 +2,8 @@
 //!
 //! Of Adam there is no first moment, and one second moment a row: the mean of its squared gradient, as
 //! a bfloat16 that is rounded by chance, with the step that it is of, in sixteens, in one word. So a
-//! Weight decay reaches a row when it next moves, and `sgd`, which keeps no time, only moved rows. So a
-//! table of 16 columns in 8 bits takes an eighth of what it takes in fp32 with Adam's moments.
+//! table of 16 columns in 8 bits takes an eighth of what it takes in fp32 with Adam's moments. Weight
+//! decay reaches a row when it next moves, and with `sgd`, which keeps no time, only rows that move.
 
 use super::{Kind, Optim, Step, Touch};
 use crate::hash::mix64;
