@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn what_saves_most_a_byte_comes_first_and_what_lies_above_the_hull_never() {
+    fn what_saves_most_a_byte_comes_first_and_what_is_left_is_used() {
         let tables = [
             choices(&[(30, 1.0), (10, 9.0), (20, 8.5), (60, 0.0)]),
             choices(&[(5, 4.0), (50, 3.9), (9, 2.0)]),
@@ -124,8 +124,9 @@ mod tests {
     }
 
     #[test]
-    fn it_is_within_one_step_of_the_best_of_all_sets() {
+    fn it_is_near_the_best_of_all_sets() {
         let mut rng = crate::rng::Rng::stream(1, "choices");
+        let (mut gaps, mut sets, mut equal) = (0.0, 0, 0);
         for _ in 0..200 {
             let table = |rng: &mut crate::rng::Rng| -> Vec<Choice> {
                 let choice = |_| Choice { bytes: 1 + rng.below(40), loss: rng.unit() };
@@ -139,7 +140,11 @@ mod tests {
             let pairs = || tables.iter().zip(&found).map(|(choices, &i)| choices[i]);
             assert!(pairs().map(|choice| choice.bytes).sum::<u64>() <= bytes);
             let loss: f64 = pairs().map(|choice| choice.loss).sum();
-            assert!(loss < best.unwrap() + 1.0, "{loss} {best:?}");
+            let gap = loss - best.unwrap();
+            assert!((-1e-9..0.5).contains(&gap), "{loss} {best:?}");
+            (gaps, sets, equal) = (gaps + gap, sets + 1, equal + u32::from(gap < 1e-9));
         }
+        let mean = gaps / f64::from(sets);
+        assert!(mean < 0.02 && 3 * equal > 2 * sets, "{mean}, {equal} of {sets}");
     }
 }

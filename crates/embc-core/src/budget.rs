@@ -97,7 +97,7 @@ pub fn plan(
     rules: Rules,
     knobs: &Knobs,
 ) -> Result<Vec<Plan>, PlanError> {
-    if rules.low && !(scheme.trains_low()) {
+    if rules.low && !scheme.trains_low() {
         let able = SCHEMES.iter().filter(|s| s.trains_low()).map(|s| s.name());
         return Err(PlanError::Knob(format!(
             "quantize = {{ train = true }} is of {}; {} keeps what no row of codes holds",

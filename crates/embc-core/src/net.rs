@@ -86,34 +86,32 @@ impl Net {
     /// One step: forward, loss, backward, update. Returns the batch's mean loss; where that is not
     /// finite, nothing is updated.
     pub fn step(&mut self, batch: &Batch, loss: Loss, optim: &Optim) -> f64 {
-        self.draw(batch);
-        self.score(batch, Mode::Train);
-        let (drawn, vocab, hits) = (self.drawn.ids().len(), self.model.outputs(), &self.hits);
-        let sampled = (drawn > 0).then_some(Sampled { drawn, vocab, hits });
-        let value = loss.forward(&mut self.logits, batch, sampled);
+        let value = self.loss(batch, loss);
         if value.is_finite() {
             self.gradients(batch);
+            self.layer.backward(batch, &self.drows);
             self.layer.step(optim);
             self.model.params(&mut |param| optim.step(param));
         }
         value
     }
 
-    /// Adds a batch to what the layer knows of the loss's curvature; updates nothing.
+    /// Adds a batch to what the layer knows of the loss's curvature. Parameters stay as they are; the
+    /// running statistics of a model move.
     pub(crate) fn measure(&mut self, batch: &Batch, loss: Loss) {
+        self.loss(batch, loss);
+        self.gradients(batch);
+        self.layer.measure(batch, &self.drows);
+        self.model.params(&mut Param::zero_grad);
+    }
+
+    /// The batch's mean loss, and the logits' gradients in their place.
+    fn loss(&mut self, batch: &Batch, loss: Loss) -> f64 {
         self.draw(batch);
         self.score(batch, Mode::Train);
         let (drawn, vocab, hits) = (self.drawn.ids().len(), self.model.outputs(), &self.hits);
         let sampled = (drawn > 0).then_some(Sampled { drawn, vocab, hits });
-        loss.forward(&mut self.logits, batch, sampled);
-        let Self { layer, model, logits, drows, drawn, .. } = self;
-        let rows = layer.rows();
-        for (drows, rows) in drows.iter_mut().zip(rows) {
-            drows.resize(rows.len(), 0.0);
-        }
-        model.backward(&features(batch, rows, Mode::Train, drawn), logits, drows);
-        layer.measure(batch, drows);
-        model.params(&mut Param::zero_grad);
+        loss.forward(&mut self.logits, batch, sampled)
     }
 
     /// Draws the items of a sampled softmax, a function of the batch's key alone.
@@ -131,7 +129,7 @@ impl Net {
         }
     }
 
-    /// Gradients of all parameters for those of the logits.
+    /// Gradients of the model's parameters and of rows for those of the logits.
     fn gradients(&mut self, batch: &Batch) {
         let Self { layer, model, logits, drows, drawn, .. } = self;
         let rows = layer.rows();
@@ -139,7 +137,6 @@ impl Net {
             drows.resize(rows.len(), 0.0);
         }
         model.backward(&features(batch, rows, Mode::Train, drawn), logits, drows);
-        layer.backward(batch, drows);
     }
 
     /// The first tensor that holds NaN or infinity.
