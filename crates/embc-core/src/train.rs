@@ -16,6 +16,9 @@ use std::ops::ControlFlow;
 /// The version of training and of metrics: raise it when the same settings mean other numbers.
 pub const VERSION: u32 = 2;
 
+/// The version of training in stages after it.
+pub const FINETUNE_VERSION: u32 = 2;
+
 /// Examples whose gradients say what errors in a table cost.
 const MEASURED: usize = 1 << 17;
 
@@ -192,15 +195,16 @@ fn trial(
     let (s, most) = (settings, settings.max_steps);
     let all_steps = steps_per_epoch.saturating_mul(s.epochs.into());
     let all_steps = most.map_or(all_steps, |most| most.min(all_steps));
-    let (rates, resumable) = (s.lr_schedule.map(|schedule| (schedule, all_steps)), true);
-    let mut run = Run { net, data, s, observer, steps_per_epoch, most, rates, at, best, resumable };
+    let rates = s.lr_schedule.map(|schedule| (schedule, 0, all_steps));
+    let training = true;
+    let mut run = Run { net, data, s, observer, steps_per_epoch, most, rates, at, best, training };
     if !trained {
         run.epochs(settings.epochs)?;
         run.take_best();
         run.observer.trained(&run.at, run.net);
     }
     // What follows is short, or else starts anew from the last epoch's end.
-    run.resumable = false;
+    run.training = false;
     let mut changed = false;
     if run.net.layer.wants_curvature() {
         run.measure()?;
@@ -219,7 +223,9 @@ fn trial(
             let point = run.point(epoch, None)?;
             (run.at.best, run.best) = (None, None);
             run.judge(point, false);
-            (run.most, run.rates) = (None, None);
+            // The rate falls to 0, since what is read of codes jumps as long as steps are large.
+            let (falls, steps) = (LrSchedule::LINEAR, steps_per_epoch * u64::from(finetune));
+            (run.most, run.rates) = (None, Some((falls, run.at.step, steps)));
             run.epochs(run.at.epoch + finetune)?;
             run.take_best();
             changed = false;
@@ -248,13 +254,13 @@ struct Run<'a> {
     steps_per_epoch: u64,
     /// Most steps.
     most: Option<u64>,
-    /// How the learning rate moves, over how many steps.
-    rates: Option<(LrSchedule, u64)>,
+    /// How the learning rate moves, after which step, over how many.
+    rates: Option<(LrSchedule, u64, u64)>,
     at: Position,
     /// The best point's weights, where training went on after it.
     best: Option<Saved>,
-    /// Checkpoints are kept.
-    resumable: bool,
+    /// No stage has followed yet: checkpoints are kept, and patience counts.
+    training: bool,
 }
 
 /// A model without its embedding layer.
@@ -310,8 +316,9 @@ impl Run<'_> {
 
     fn step(&mut self, batch: &Batch) -> Result<(), Stop> {
         let mut optim = self.s.optimizer;
-        if let Some((schedule, all)) = self.rates {
-            optim.lr = (f64::from(optim.lr) * schedule.factor(self.at.step, all)) as f32;
+        if let Some((schedule, first, all)) = self.rates {
+            let factor = schedule.factor(self.at.step - first, all);
+            optim.lr = (f64::from(optim.lr) * factor) as f32;
         }
         let loss = self.net.step(batch, self.s.loss, &optim);
         self.at.step += 1;
@@ -370,7 +377,7 @@ impl Run<'_> {
     }
 
     fn keep_if(&mut self, wanted: bool) {
-        if wanted && self.resumable {
+        if wanted && self.training {
             self.observer.checkpoint(&self.at, self.net, self.best.as_ref());
         }
     }
@@ -451,6 +458,10 @@ impl Run<'_> {
     }
 
     fn out_of_patience(&self) -> bool {
+        // A rate that falls brings most at its end.
+        if !self.training {
+            return false;
+        }
         let since = self.at.best.map_or(0, |best| 1 + best);
         let counts = |point: &&Validation| point.epoch > self.s.patient_until;
         let since = self.at.curve[since..].iter().filter(counts).count();

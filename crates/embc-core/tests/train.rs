@@ -64,11 +64,15 @@ impl Data for Rows {
 }
 
 fn net(data: &Rows, scheme: &str, rules: LayerRules, optim: &Optim) -> Net {
+    net_of(data, scheme, &Knobs::new(), rules, optim)
+}
+
+fn net_of(data: &Rows, scheme: &str, knobs: &Knobs, rules: LayerRules, optim: &Optim) -> Net {
     let model = find("gmf").unwrap();
     let inputs = model.inputs(&data.shape).unwrap();
     let spec = LayerSpec { dim: 8, ..LayerSpec::default() };
     let scheme = scheme::find(scheme).unwrap();
-    let plan = LayerPlan::new(scheme, &Knobs::new(), &data.shape, &inputs, spec, Budget::Unlimited);
+    let plan = LayerPlan::new(scheme, knobs, &data.shape, &inputs, spec, Budget::Unlimited);
     let plan = plan.unwrap();
     let layer = Layer::build(&plan, rules, 1, Origin::Nothing);
     let mut rng = Rng::stream(1, "model");
@@ -218,6 +222,26 @@ fn learning_rates_move() {
     let cosine = last(Some(LrSchedule::Cosine { warmup: 0, end: 0.0 }));
     assert_ne!(cosine, last(None));
     assert_eq!(last(Some(LrSchedule::Linear { warmup: 0, end: 1.0 })), last(None));
+}
+
+/// After a stage the rate falls to nothing over its epochs, all of which are trained, patience or not.
+#[test]
+fn fine_tuning_comes_to_rest() {
+    let data = rows(1, |label| label);
+    for scheme in ["pq", "binary"] {
+        let (optim, epochs) = (Optim::new(Kind::Sgd, 0.1, Touch::Touched), 5);
+        let knobs = Knobs::from_iter([("finetune".to_string(), epochs.into())]);
+        let mut settings = settings(optim, 1);
+        settings.patience = Some(1);
+        let mut net = net_of(&data, scheme, &knobs, LayerRules::default(), &optim);
+        let curve = run(&mut net, &data, &settings, None, &mut Silent).unwrap().curve;
+        assert_eq!(curve.len(), 2 + epochs as usize, "{scheme}");
+        // Labels have turned, so that validation gets worse with every step, in the end hardly.
+        let losses: Vec<f64> = curve[1..].iter().map(|at| value(&at.valid, "logloss")).collect();
+        let moves: Vec<f64> = losses.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        let most = moves.iter().copied().fold(0.0, f64::max);
+        assert!(moves[4] < 0.2 * most, "{scheme}: {moves:?}");
+    }
 }
 
 /// Two steps with the gradients (1, −2), then (3, 0.5), on weights of (1, −1): PyTorch's values, and

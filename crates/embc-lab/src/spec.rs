@@ -283,10 +283,13 @@ impl TrialSpec {
             ("loader", embc_data::LOADER_VERSION),
             ("trainer", embc_core::train::VERSION),
         ];
+        let knobs = &self.scheme.knobs;
         // A scheme within another, from its second version on.
-        let tail = self.scheme.knobs.get("tail").and_then(|tail| tail.as_str());
+        let tail = knobs.get("tail").and_then(|tail| tail.as_str());
         let tail = tail.and_then(scheme::find).map(|tail| ("tail", tail.version()));
-        let all = parts.into_iter().chain(tail.filter(|tail| tail.1 > 1));
+        let finetunes = knobs.get("finetune").and_then(|epochs| epochs.as_u64()).unwrap_or(0) > 0;
+        let finetune = finetunes.then_some(("finetune", embc_core::train::FINETUNE_VERSION));
+        let all = parts.into_iter().chain(tail.filter(|tail| tail.1 > 1)).chain(finetune);
         all.map(|(name, version)| (name.to_string(), version)).collect()
     }
 
@@ -462,8 +465,8 @@ mod tests {
 
     #[test]
     fn another_version_of_a_component_is_another_trial() {
-        let spec = spec("");
-        for part in ["scheme", "model", "loader", "trainer"] {
+        let spec = spec("scheme.kind=pq\nscheme.finetune=1");
+        for part in ["scheme", "model", "loader", "trainer", "finetune"] {
             let mut versions = spec.versions();
             *versions.get_mut(part).unwrap() += 1;
             assert_ne!(spec.id_at(&versions), spec.id(), "{part}");

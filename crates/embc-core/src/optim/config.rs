@@ -200,6 +200,9 @@ fn is_zero_f64(x: &f64) -> bool {
 }
 
 impl LrSchedule {
+    /// To 0 in a straight line.
+    pub const LINEAR: Self = Self::Linear { warmup: 0, end: 0.0 };
+
     /// What the learning rate is multiplied by in step `step`, counted from 0, of `all`.
     pub fn factor(self, step: u64, all: u64) -> f64 {
         let (LrSchedule::Constant { warmup }

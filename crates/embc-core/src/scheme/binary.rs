@@ -59,7 +59,10 @@ impl Scheme for Binary {
                     "of ids by frequency, each four times as large as the one before; 1: all use the same vectors (default 4)",
                 ),
                 ("weight", "an id's error counts by this power of its training rows (default 0.5)"),
-                ("finetune", "epochs to train bits, vectors and model on (default 0)"),
+                (
+                    "finetune",
+                    "epochs to train bits, vectors and model on, while the learning rate falls to 0 (default 0)",
+                ),
             ],
         }
     }

@@ -10,6 +10,9 @@ use crate::linalg::{Op as Side, gemm};
 use crate::packed::Packed;
 use crate::state::TensorMut;
 
+/// What the knob of that name is.
+pub(super) const FINETUNE: &str = "epochs to train codebooks and model on, codes fixed, while the learning rate falls to 0 (default 0)";
+
 /// Ids that are encoded between two looks at a wish to stop.
 const BETWEEN_LOOKS: usize = 1 << 17;
 

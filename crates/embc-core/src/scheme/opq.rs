@@ -53,7 +53,7 @@ impl Scheme for OptimisedProduct {
                 ("rotations", "rounds of rotation and codebooks in turn (default 12)"),
                 (
                     "finetune",
-                    "epochs to train codebooks and model on, codes and rotation fixed (default 0)",
+                    "epochs to train codebooks and model on, codes and rotation fixed, while the learning rate falls to 0 (default 0)",
                 ),
             ],
         }

@@ -41,7 +41,7 @@ impl Scheme for ProductQuantisation {
                 ("iterations", "of k-means (default 50)"),
                 ("samples", "ids a centroid that k-means sees; all are coded (default 256)"),
                 ("start", "random (default) | plusplus: k-means' first centroids"),
-                ("finetune", "epochs to train codebooks and model on, codes fixed (default 0)"),
+                ("finetune", super::coded::FINETUNE),
             ],
         }
     }

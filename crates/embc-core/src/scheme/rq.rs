@@ -52,7 +52,7 @@ impl Scheme for ResidualQuantisation {
                 ("start", "random (default) | plusplus: k-means' first centroids"),
                 ("beam", "partial sums that are followed for each row (default 8)"),
                 ("rounds", "of codes and codebooks in turn (default 3)"),
-                ("finetune", "epochs to train codebooks and model on, codes fixed (default 0)"),
+                ("finetune", super::coded::FINETUNE),
             ],
         }
     }
