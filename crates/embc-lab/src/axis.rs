@@ -79,6 +79,13 @@ pub struct BudgetConfig {
     pub allocation: Allocation,
 }
 
+impl BudgetConfig {
+    /// True where it is one for all tables, to be divided among them.
+    pub fn is_divided(&self) -> bool {
+        self.rows.is_none() && self.cap.is_none()
+    }
+}
+
 /// A value of the budget axis as it stands in records and tables.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BudgetPoint {

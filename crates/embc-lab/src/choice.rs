@@ -101,24 +101,34 @@ impl Asked<'_> {
     /// All forms, those of one kind with the first one first.
     fn schemes(&self) -> Vec<Table> {
         let (dim, mut all) = (self.base.embedding.dim, Vec::new());
-        let mut add = |kind: &str, columns: Option<usize>, storage: Storage| {
+        let mut add = |kind: &str, variant: Option<Variant>, storage: Storage| {
             let mut knobs = Knobs::new();
-            knobs.extend(columns.map(|columns| ("columns".to_string(), columns.into())));
+            knobs.extend(variant.map(|(_, key, value)| (key.to_string(), value.into())));
             if kind == "memcom" {
                 knobs.insert("v_init".into(), "sign".into());
             }
             if fits(kind, &knobs, dim) {
-                all.push(table_of(kind, knobs, columns, storage));
+                all.push(table_of(kind, knobs, variant.map(|of| of.0), storage));
             }
         };
         if self.allowed.post {
             use Storage::{Fp16, Fp32, Int2, Int4, Int8};
             [Fp32, Fp16, Int8, Int4, Int2].into_iter().for_each(|width| add("full", None, width));
-            let codes =
-                [("pq", None), ("pq", Some(8)), ("pq", Some(16)), ("opq", None), ("rq", None)];
-            for (kind, columns) in codes {
-                [Fp32, Int8].into_iter().for_each(|width| add(kind, columns, width));
+            let columns = |name, columns| Some((name, "columns", columns));
+            let codes = [
+                ("pq", None),
+                ("pq", columns("8 columns", 8)),
+                ("pq", columns("16 columns", 16)),
+                ("opq", None),
+                ("rq", None),
+            ];
+            for (kind, variant) in codes {
+                [Fp32, Int8].into_iter().for_each(|width| add(kind, variant, width));
             }
+            // Half as many epochs again; vectors are few, and as good in 4 bits.
+            let through = Some(("trained through", "finetune", self.base.train.epochs.div_ceil(2)));
+            add("binary", None, Int8);
+            [None, through].into_iter().for_each(|variant| add("binary", variant, Int4));
         }
         if self.allowed.trained {
             let rest = scheme::SCHEMES.iter().filter(|s| {
@@ -141,12 +151,19 @@ fn fits(kind: &str, knobs: &Knobs, dim: usize) -> bool {
     !matches!(plan, Err(PlanError::Knob(_)))
 }
 
-fn table_of(kind: &str, knobs: Knobs, columns: Option<usize>, storage: Storage) -> Table {
+/// What a form has besides its kind and storage: its name, and a knob.
+type Variant = (&'static str, &'static str, u32);
+
+fn table_of(kind: &str, knobs: Knobs, variant: Option<&str>, storage: Storage) -> Table {
     let mut table = Table::from_iter([("kind".into(), kind.into())]);
     let narrow = storage != Storage::Fp32;
-    if let Some(columns) = columns {
+    if let Some(variant) = variant {
         let narrow = if narrow { format!(" {}", storage.name()) } else { String::new() };
-        table.insert("label".into(), format!("{kind} {columns} columns{narrow}").into());
+        table.insert("label".into(), format!("{kind} {variant}{narrow}").into());
+    }
+    // What is decided after training is measured: bytes go where errors cost most.
+    if scheme::find(kind).is_some_and(scheme::Scheme::decides_late) {
+        table.insert("allocation".into(), "optimal".into());
     }
     if narrow {
         table.insert("quantize".into(), storage.name().into());

@@ -20,12 +20,14 @@ use std::path::{Path, PathBuf};
 
 mod file;
 mod quantize;
+mod scheme;
 mod shown;
 mod sweep;
 mod unread;
 
 pub use file::{find, parse, read, theory};
 pub use quantize::Quantize;
+pub use scheme::SchemeConfig;
 pub use shown::{Compare, Expect, Pair, ReferenceConfig, TableConfig, TableSplit};
 pub use sweep::SweepConfig;
 
@@ -114,34 +116,6 @@ pub struct TrainConfig {
 
 fn one_seed() -> Vec<u64> {
     vec![1]
-}
-
-/// A way to compress, trained at each budget; every other key is a knob of its kind.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
-pub struct SchemeConfig {
-    /// Which scheme: `embc list schemes` says what there is, and their knobs.
-    pub kind: String,
-    /// Its name in tables, which begins with its kind: to tell variants apart.
-    pub label: Option<String>,
-    /// Width of the embedding, instead of `[embedding]`'s.
-    pub dim: Option<usize>,
-    /// Which fields share memory, instead of `[embedding]`'s.
-    pub sharing: Option<Sharing>,
-    /// How a table starts, instead of `[embedding]`'s.
-    pub init: Option<Init>,
-    /// How its parameters are stored after training, such as "int8"; or already while it goes on:
-    /// { bits = 8, train = true }, in 8 or 4 bits.
-    pub quantize: Option<Quantize>,
-    /// Its own keys.
-    #[serde(flatten)]
-    pub knobs: Knobs,
-}
-
-impl SchemeConfig {
-    /// The name in tables.
-    pub fn label(&self) -> &str {
-        self.label.as_deref().unwrap_or(&self.kind)
-    }
 }
 
 /// An experiment: schemes by budgets by seeds, trained alike on one data set.

@@ -78,8 +78,9 @@ pub fn round(experiment: &Experiment, seed: u64) -> anyhow::Result<Vec<Trial>> {
 /// The uncompressed table's trial, whether an experiment has one or not.
 pub fn full(e: &Experiment, seed: u64) -> Trial {
     let (kind, knobs) = ("full".to_string(), Knobs::new());
-    let (label, dim, sharing, init, quantize) = Default::default();
-    trial(e, &SchemeConfig { kind, label, dim, sharing, init, quantize, knobs }, None, seed)
+    let (label, dim, sharing, init, allocation, quantize) = Default::default();
+    let full = SchemeConfig { kind, label, dim, sharing, init, allocation, quantize, knobs };
+    trial(e, &full, None, seed)
 }
 
 fn trial(e: &Experiment, scheme: &SchemeConfig, point: Option<BudgetPoint>, seed: u64) -> Trial {

@@ -1,6 +1,8 @@
 //! What a config says that nothing reads, and what it says about data that a registry knows.
 
 use super::Experiment;
+use super::scheme::DIVIDES;
+use crate::axis::BudgetConfig;
 use anyhow::Result;
 use embc_core::metric::Metric;
 use embc_data::registry::Registry;
@@ -17,7 +19,7 @@ impl Experiment {
         };
         let budget = self.budget.as_ref();
         let ratio = budget.is_some_and(|b| b.compression.is_some());
-        let divided = budget.is_some_and(|b| b.rows.is_none() && b.cap.is_none());
+        let divided = budget.is_some_and(BudgetConfig::is_divided);
         let only_full = self.scheme.iter().all(|scheme| scheme.kind == "full");
         let unread = [
             (
@@ -25,11 +27,7 @@ impl Experiment {
                 budget.is_some() && !ratio,
                 "says what compression is a ratio of, and the budget is another",
             ),
-            (
-                "budget.allocation",
-                budget.is_some() && !divided,
-                "divides compression, params and bytes among tables; rows and cap are of each table",
-            ),
+            ("budget.allocation", budget.is_some() && !divided, DIVIDES),
             (
                 "sweep.max_seeds",
                 self.sweep.until_ci.is_none(),
@@ -44,6 +42,12 @@ impl Experiment {
                 "is of compressed tables, and there is no scheme but full",
             ),
         ];
+        for (i, scheme) in self.scheme.iter().enumerate() {
+            if let Some(why) = scheme.unread_allocation(budget) {
+                let key = format!("scheme.{i}.allocation");
+                return Err(self.error(&key, format!("allocation {why}; remove it")));
+            }
+        }
         match unread.iter().find(|(key, unread, _)| *unread && given(key)) {
             Some((key, _, why)) => {
                 let name = key.split_once('.').map_or(*key, |(_, name)| name);

@@ -123,6 +123,20 @@ fn keys_that_a_kind_does_not_read_are_refused() {
         case.run(&["train", "--config", "x.toml", "--datasets", "mine.toml"]).refuses(what);
     }
     let scheme = |more: &str| text.clone() + "[[scheme]]\n" + more;
+    let divided = "[budget]\nbytes = [4096]\n[[scheme]]\n";
+    for (more, what) in [
+        ("[[scheme]]\nkind = \"pq\"\nallocation = \"cap\"\n", "there is none"),
+        (
+            "[budget]\nrows = [4]\n[[scheme]]\nkind = \"pq\"\nallocation = \"cap\"\n",
+            "of each table",
+        ),
+        (&format!("{divided}kind = \"full\"\nallocation = \"cap\"\n"), "full has none"),
+        (&format!("{divided}kind = \"reduce_dim\"\nallocation = \"optimal\"\n"), "does by itself"),
+    ] {
+        case.write("x.toml", text.clone() + more);
+        let args = ["sweep", "--config", "x.toml", "--datasets", "mine.toml"];
+        case.run(&args).refuses(what);
+    }
     for (more, what) in [
         (
             "kind = \"full\"\nquantize = { bits = 3, train = true }\n",
