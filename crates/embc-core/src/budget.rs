@@ -181,10 +181,12 @@ fn plan_late(
         )));
     };
     let all: u128 = open.iter().map(|t| u128::from(t.full_params())).sum();
-    let at_most = left.min(open.iter().map(|t| stored(t, t.full_params())).sum());
+    let of_all: u64 = open.iter().map(|t| stored(t, t.full_params())).sum();
+    let at_most = left.min(of_all);
     let full = find("full").expect("registered");
     let plan = |t: &TableSpec| {
-        if t.vocab < rules.full_below {
+        // Nothing is to be decided where all tables fit as they are.
+        if t.vocab < rules.full_below || of_all <= left {
             let plan = full.plan_table(t, Limit::None, &Knobs::new())?;
             return Ok(Plan { footprint: plan.footprint.stored(rules.stored(t)), ..plan });
         }

@@ -203,7 +203,7 @@ fn trial(
         run.take_best();
         run.observer.trained(&run.at, run.net);
     }
-    // What follows is short, or else starts anew from the last epoch's end.
+    // What follows starts anew from here.
     run.training = false;
     let mut changed = false;
     if run.net.layer.wants_curvature() {
@@ -213,22 +213,11 @@ fn trial(
     loop {
         let finished = run.net.layer.finish(Origin::Data(data), &settings.cancel);
         run.heed()?;
-        let Some(finetune) = finished else { break };
-        run.observer.stage(finetune);
-        changed = true;
-        if finetune > 0 {
-            run.net.attach(&settings.optimizer);
-            // As it is now competes with what training makes of it.
-            let epoch = run.selected().map_or(0, |point| point.epoch);
-            let point = run.point(epoch, None)?;
-            (run.at.best, run.best) = (None, None);
-            run.judge(point, false);
-            // The rate falls to 0, since what is read of codes jumps as long as steps are large.
-            let (falls, steps) = (LrSchedule::LINEAR, steps_per_epoch * u64::from(finetune));
-            (run.most, run.rates) = (None, Some((falls, run.at.step, steps)));
-            run.epochs(run.at.epoch + finetune)?;
-            run.take_best();
-            changed = false;
+        let Some(epochs) = finished else { break };
+        run.observer.stage(epochs);
+        changed = epochs == 0;
+        if epochs > 0 {
+            run.finetune(epochs)?;
         }
     }
     if settings.storage != Storage::Fp32 {
@@ -287,6 +276,21 @@ impl Run<'_> {
             let wanted = self.observer.wants_checkpoint(true);
             self.keep_if(wanted);
         }
+        Ok(())
+    }
+
+    /// Trains on after a stage; as it is now competes with what training makes of it.
+    fn finetune(&mut self, epochs: u32) -> Result<(), Stop> {
+        self.net.attach(&self.s.optimizer);
+        let epoch = self.selected().map_or(0, |point| point.epoch);
+        let point = self.point(epoch, None)?;
+        (self.at.best, self.best) = (None, None);
+        self.judge(point, false);
+        // The rate falls to 0, since what is read of codes jumps as long as steps are large.
+        let steps = self.steps_per_epoch.saturating_mul(epochs.into());
+        (self.most, self.rates) = (None, Some((LrSchedule::LINEAR, self.at.step, steps)));
+        self.epochs(self.at.epoch.saturating_add(epochs))?;
+        self.take_best();
         Ok(())
     }
 

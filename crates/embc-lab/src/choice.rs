@@ -17,6 +17,8 @@ use toml::{Table, Value};
 
 /// Seeds that pick, and seeds that confirm.
 const SEEDS: [u32; 2] = [4, 5];
+/// Epochs of training on through signs at most; as a rule half of those before.
+const THROUGH: u32 = 10;
 /// Seeds of everything.
 const SEEDS_OF_ALL: u32 = 3;
 
@@ -125,10 +127,13 @@ impl Asked<'_> {
             for (kind, variant) in codes {
                 [Fp32, Int8].into_iter().for_each(|width| add(kind, variant, width));
             }
-            // Half as many epochs again; vectors are few, and as good in 4 bits.
-            let through = Some(("trained through", "finetune", self.base.train.epochs.div_ceil(2)));
-            add("binary", None, Int8);
-            [None, through].into_iter().for_each(|variant| add("binary", variant, Int4));
+            add("binary", None, Int4);
+            // Where training is cut off by steps, more of it is another question.
+            let train = &self.base.train;
+            let epochs = train.epochs.div_ceil(2).min(THROUGH);
+            if train.max_steps.is_none() {
+                add("binary", Some(("trained through", "finetune", epochs)), Int4);
+            }
         }
         if self.allowed.trained {
             let rest = scheme::SCHEMES.iter().filter(|s| {

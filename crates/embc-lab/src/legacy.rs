@@ -18,10 +18,10 @@ pub fn config(e: &Experiment, trial: &Trial) -> Value {
     embedding["init"] = json!(trial.spec.embedding.init);
     embedding.as_object_mut().expect("a struct").remove("unknown");
     let (of, allocation) = e.budget.as_ref().map(|b| (b.of, b.allocation)).unwrap_or_default();
-    let budget = trial.point.as_ref().map_or(
-        json!({}),
-        |point| json!({ point.axis: point.value, "of": of, "allocation": allocation }),
-    );
+    let budget = trial.point.as_ref().map_or(json!({}), |point| {
+        let allocation = trial.scheme.allocation.unwrap_or(allocation);
+        json!({ point.axis: point.value, "of": of, "allocation": allocation })
+    });
     let mut train = json!(e.train);
     train["select"] = json!(e.select());
     train["optimizer"] = optimizer(e.train.optimizer.rule());

@@ -86,10 +86,15 @@ struct Run<'a, 'b> {
     raced: BTreeSet<(u64, Runner, u64)>,
 }
 
-/// Trained from the full table, with all others of its kind.
-fn is_free(trial: &Trial) -> bool {
+/// Made of the full table after its training.
+fn follows(trial: &Trial) -> bool {
     let kind = &trial.scheme.kind;
     kind == "full" || scheme::find(kind).is_some_and(|scheme| scheme.parent().is_some())
+}
+
+/// The same without more training: all of these cost the one of the full table.
+fn is_free(trial: &Trial) -> bool {
+    follows(trial) && !trial.spec.finetunes()
 }
 
 impl Run<'_, '_> {
@@ -103,7 +108,7 @@ impl Run<'_, '_> {
         let mut kinds = BTreeSet::new();
         let led: BTreeSet<&str> = all
             .iter()
-            .filter(|trial| kinds.insert(&trial.scheme.kind))
+            .filter(|trial| kinds.insert((&trial.scheme.kind, is_free(trial))))
             .map(|trial| trial.scheme.label())
             .collect();
         let leads = |trial: &Trial| is_free(trial) || led.contains(trial.scheme.label());
@@ -175,7 +180,7 @@ impl Run<'_, '_> {
             let trained = standing.ranked.iter().filter_map(|runner| {
                 let mut trials = self.wanted.iter();
                 let trial = trials.find(|trial| Runner::of(trial) == *runner)?;
-                (!is_free(trial)).then(|| trial.scheme.kind.clone())
+                (!follows(trial)).then(|| trial.scheme.kind.clone())
             });
             best.extend(trained.take(WIDENED).map(|kind| (kind, budget.clone())));
         }

@@ -288,12 +288,17 @@ impl TrialSpec {
         ];
         let knobs = &self.scheme.knobs;
         // A scheme within another, from its second version on.
-        let tail = knobs.get("tail").and_then(|tail| tail.as_str());
+        let tail = knobs.get("tail").or(knobs.get("narrow")).and_then(|tail| tail.as_str());
         let tail = tail.and_then(scheme::find).map(|tail| ("tail", tail.version()));
-        let finetunes = knobs.get("finetune").and_then(|epochs| epochs.as_u64()).unwrap_or(0) > 0;
-        let finetune = finetunes.then_some(("finetune", embc_core::train::FINETUNE_VERSION));
+        let finetune = self.finetunes().then_some(("finetune", embc_core::train::FINETUNE_VERSION));
         let all = parts.into_iter().chain(tail.filter(|tail| tail.1 > 1)).chain(finetune);
         all.map(|(name, version)| (name.to_string(), version)).collect()
+    }
+
+    /// Whether it trains on after a stage.
+    pub fn finetunes(&self) -> bool {
+        let epochs = self.scheme.knobs.get("finetune").and_then(|epochs| epochs.as_u64());
+        epochs.unwrap_or(0) > 0
     }
 
     /// The id: a hash of the canonical form and of the versions of all that takes part.
@@ -465,6 +470,12 @@ mod tests {
         }
         let ratings = spec("").on(&DataSpec::default(), LabelKind::Rating);
         assert_ne!(ratings.id(), spec("").on(&DataSpec::default(), LabelKind::Binary).id());
+        // A scheme's own allocation is in the place of the experiment's.
+        let own = spec("budget.allocation=proportional\nscheme.allocation=cap");
+        assert_eq!(own.id(), base);
+        let tuned = |epochs: u32| spec(&format!("scheme.kind=pq\nscheme.finetune={epochs}"));
+        assert_eq!(tuned(0).id(), spec("scheme.kind=pq").id());
+        assert_eq!(tuned(1).parent().id(), tuned(0).parent().id());
     }
 
     #[test]

@@ -23,7 +23,7 @@ impl Default for Knob {
 }
 
 /// What rows of the tail may be: schemes that compress while they train and do not read the data.
-const TAILS: &[&str] = &[
+pub(super) const TAILS: &[&str] = &[
     "hash",
     "signed_hash",
     "double_hash",
@@ -99,7 +99,8 @@ impl Scheme for Hot {
             ))
         })? as u32;
         let hot = of_rows(rows.into());
-        let tail = scheme.plan_table(&others(t, &rank, rows), less(limit, hot), &of_tail);
+        let left = less(limit, hot).expect("a part of the limit");
+        let tail = scheme.plan_table(&others(t, &rank, rows), left, &of_tail);
         let tail = tail.map_err(|error| match error {
             PlanError::Infeasible(why) => PlanError::Infeasible(format!("hot, tail: {why}")),
             PlanError::Knob(what) => PlanError::Knob(format!("hot, tail: {what}")),
@@ -129,13 +130,15 @@ fn part(limit: Limit, share: f64) -> Limit {
     }
 }
 
-/// What a limit leaves beside `taken`.
-fn less(limit: Limit, taken: Footprint) -> Limit {
-    match limit {
-        Limit::Params(n) => Limit::Params(n - taken.params),
-        Limit::Bytes(n, stored) => Limit::Bytes(n - taken.stored(stored).bytes(), stored),
+/// What a limit leaves beside `taken`; nothing where that does not fit.
+pub(super) fn less(limit: Limit, taken: Footprint) -> Option<Limit> {
+    Some(match limit {
+        Limit::Params(n) => Limit::Params(n.checked_sub(taken.params)?),
+        Limit::Bytes(n, stored) => {
+            Limit::Bytes(n.checked_sub(taken.stored(stored).bytes())?, stored)
+        }
         Limit::None => Limit::None,
-    }
+    })
 }
 
 /// The ids behind the first `rows`, in the order of `rank`.

@@ -31,6 +31,11 @@ fn variants() -> Vec<(&'static dyn Scheme, Knobs)> {
                 r#"{"combine":"concat"}"#,
                 r#"{"combine":"mult","layout":"big_quotient"}"#,
             ],
+            "factorized" => &[
+                r#"{"rank":2}"#,
+                r#"{"narrow":"cce","rank":4,"columns":4}"#,
+                r#"{"narrow":"memcom","rank":2}"#,
+            ],
             "hot" => &[
                 r#"{"share":0.3,"tail":"cce","columns":2}"#,
                 r#"{"tail":"memcom"}"#,

@@ -101,7 +101,7 @@ impl Bench<'_> {
             parameters: tables + model,
             optimizer: of_tables + moments * model + gradients + model,
             // Where training goes on after a validation.
-            best: if train.epochs > 1 || train.validate_every.is_some() {
+            best: if train.epochs > 1 || train.validate_every.is_some() || spec.finetunes() {
                 tables + model
             } else {
                 0

@@ -44,15 +44,13 @@ impl SchemeConfig {
 
     /// Why `allocation` says nothing here, where it is given and does not.
     pub(super) fn unread_allocation(&self, budget: Option<&BudgetConfig>) -> Option<&'static str> {
-        let asked = self.allocation?;
+        self.allocation?;
         let spans = scheme::find(&self.kind).is_some_and(|scheme| scheme.spans_tables());
         match budget {
             None => Some("divides a budget, and there is none"),
             Some(budget) if !budget.is_divided() => Some(DIVIDES),
             _ if self.kind == "full" => Some("divides a budget, and full has none"),
-            _ if spans && asked == Allocation::Optimal => {
-                Some("divides a budget among tables, which this scheme does by itself")
-            }
+            _ if spans => Some("divides a budget among tables, which this scheme does by itself"),
             _ => None,
         }
     }

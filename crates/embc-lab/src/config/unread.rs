@@ -29,6 +29,11 @@ impl Experiment {
             ),
             ("budget.allocation", budget.is_some() && !divided, DIVIDES),
             (
+                "budget.allocation",
+                self.scheme.iter().all(|s| s.kind == "full" || s.allocation.is_some()),
+                "is of schemes that have a budget and no allocation of their own, and there are none",
+            ),
+            (
                 "sweep.max_seeds",
                 self.sweep.until_ci.is_none(),
                 "is of until_ci, which is not given",

@@ -2,6 +2,7 @@
 //! change it.
 
 use super::axis_of;
+use embc_core::budget::Allocation;
 use embc_core::scheme;
 use embc_lab::axis::BudgetPoint;
 use embc_lab::choice::{self, By, Choice, Pick};
@@ -55,7 +56,11 @@ pub fn knobs(record: &Record) -> String {
     // A label may say it already: "pq 8 columns".
     let said = |key: &String| record.label.split(' ').any(|word| word == key);
     let chosen = knobs.filter(|(key, value)| !is_default(key, value) && !said(key));
-    let text: Vec<String> = chosen.map(|(key, value)| format!("{key} = {value}")).collect();
+    let mut text: Vec<String> = chosen.map(|(key, value)| format!("{key} = {value}")).collect();
+    // A budget of one table is not divided.
+    let asked = record.spec.as_ref().map(|spec| spec.scheme.allocation);
+    let asked = asked.filter(|&asked| asked != Allocation::default() && record.vocab.len() > 1);
+    text.extend(asked.map(|asked| format!("allocation = {}", serde_json::json!(asked))));
     if text.is_empty() { String::new() } else { format!(" with {}", text.join(", ")) }
 }
 
