@@ -5,6 +5,7 @@ use crate::config::Experiment;
 use crate::plan::Trial;
 use crate::spec::shorten;
 use embc_core::optim::{Kind, Optim};
+use embc_core::scheme::Knobs;
 use serde_json::{Value, json};
 
 /// What a record of a trial says in its `config`, metrics aside.
@@ -32,7 +33,7 @@ pub fn config(e: &Experiment, trial: &Trial) -> Value {
         "embedding": embedding,
         "train": train,
         "budget": budget,
-        "scheme": { "kind": trial.scheme.kind, "knobs": trial.knobs },
+        "scheme": { "kind": trial.scheme.kind, "knobs": knobs(trial) },
         "full_dim": e.embedding.dim,
         "seed": trial.seed,
     });
@@ -44,6 +45,15 @@ pub fn config(e: &Experiment, trial: &Trial) -> Value {
         }
     }
     shorten(config)
+}
+
+/// A scheme's knobs without those that came later, where they say nothing.
+fn knobs(trial: &Trial) -> Knobs {
+    let mut knobs = trial.knobs.clone();
+    if trial.scheme.kind == "factorized" && trial.scheme.knobs.is_empty() {
+        ["rank", "narrow"].iter().for_each(|key| drop(knobs.remove(*key)));
+    }
+    knobs
 }
 
 /// `[data]` without the keys that came later.

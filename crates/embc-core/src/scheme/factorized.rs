@@ -9,7 +9,6 @@ pub(super) struct Factorized;
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(default)]
 struct Knob {
-    #[serde(skip_serializing_if = "Option::is_none")]
     rank: Option<usize>,
     narrow: String,
     #[serde(flatten)]
@@ -70,7 +69,9 @@ impl Scheme for Factorized {
                 t.full_params() as f64 / footprint(least as u64).params as f64,
             ))
         })?;
-        Ok(plan_of_rank(t, fits as usize))
+        let plan = plan_of_rank(t, fits as usize);
+        // One rank has one size.
+        Ok(Plan { larger: rank.map_or(plan.larger, |_| u64::MAX), ..plan })
     }
 }
 

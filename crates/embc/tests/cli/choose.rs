@@ -72,7 +72,10 @@ fn it_is_between_what_was_asked_for() {
     let post = list(&["--allow", "post"]);
     assert!(post.contains("rq int8") && !post.contains("memcom"), "{post}");
     assert!(post.contains("binary int4") && post.contains("binary trained through int4"));
-    assert!(post.contains("about 18 trainings at most"), "a seed has a full table, and one more: {post}");
+    assert!(
+        post.contains("about 18 trainings at most"),
+        "a seed has a full table, and one more: {post}"
+    );
     let trained = list(&["--allow", "trained"]);
     assert!(!trained.contains("full") && trained.contains("memcom int8"), "{trained}");
     let everything = list(&["--everything"]);
