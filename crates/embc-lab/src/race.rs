@@ -1,7 +1,8 @@
 //! A race within bytes: who may still win at its budget trains with one more seed.
 //!
 //! 1. With the first seed: what follows from the full table (narrower storage, codes), which trains once
-//!    for all of them, and of each other kind of scheme the form that the config names first.
+//!    for all of them but for what trains on, and of each other kind of scheme the form that the
+//!    config names first.
 //! 2. Of the kinds that stand best, the other forms.
 //! 3. The best with a second seed, the best of those with a third; from then on who is not worse than
 //!    the best beyond chance, by the paired 99 % t-interval over seeds.
