@@ -40,45 +40,43 @@ macro_rules! with_width {
             16 => $function::<16>($($argument),*),
             32 => $function::<32>($($argument),*),
             64 => $function::<64>($($argument),*),
+            128 => $function::<128>($($argument),*),
             _ => $function::<0>($($argument),*),
         }
     };
 }
 pub(crate) use with_width;
 
-/// out_i = f(i, run, out_i), elementwise, for the runs of `width` values that begin at `starts`.
+/// Calls `f` with the number, the values and the place in `out` of each of the runs of `width`
+/// values that begin at `starts`.
 fn read<const WIDTH: usize>(
     values: &[f32],
     width: usize,
     starts: impl Iterator<Item = usize>,
     out: &mut [f32],
     piece: Piece,
-    f: impl Fn(usize, f32, f32) -> f32,
+    f: impl Fn(usize, &[f32], &mut [f32]),
 ) {
     let width = if WIDTH == 0 { width } else { WIDTH };
     vectorised(
         #[inline(always)]
         || {
             for (i, (start, out)) in starts.zip(out.chunks_exact_mut(piece.stride)).enumerate() {
-                let run = &values[start..][..width];
-                let out = &mut out[piece.at..][..width];
-                for k in 0..width {
-                    out[k] = f(i, run[k], out[k]);
-                }
+                f(i, &values[start..][..width], &mut out[piece.at..][..width]);
             }
         },
     );
 }
 
-/// The run of `width` values that begins at `starts` += f(i, grad_i), elementwise; or = where what
-/// it holds is of an earlier step.
+/// Calls `f` with the number and the gradient of each of the runs of `width` values that begin at
+/// `starts`, and with their sum so far: it begins at 0 where what it holds is of an earlier step.
 fn add<const WIDTH: usize>(
     values: &mut [f32],
     width: usize,
     starts: impl Iterator<Item = (usize, bool)>,
     grad: &[f32],
     piece: Piece,
-    f: impl Fn(usize, f32) -> f32,
+    f: impl Fn(usize, &[f32], &mut [f32]),
 ) {
     let width = if WIDTH == 0 { width } else { WIDTH };
     let grads = grad.chunks_exact(piece.stride);
@@ -87,59 +85,75 @@ fn add<const WIDTH: usize>(
         || {
             for (i, ((start, new), grad)) in starts.zip(grads).enumerate() {
                 let sum = &mut values[start..][..width];
-                let grad = &grad[piece.at..][..width];
-                for k in 0..width {
-                    sum[k] = f(i, grad[k]) + if new { 0.0 } else { sum[k] };
+                if new {
+                    sum.fill(0.0);
                 }
+                f(i, &grad[piece.at..][..width], sum);
             }
         },
     );
 }
 
+/// sum += f(i)(grad), elementwise.
+fn plus<F: Fn(f32) -> f32>(f: impl Fn(usize) -> F) -> impl Fn(usize, &[f32], &mut [f32]) {
+    move |i, grad, sum| {
+        let f = f(i);
+        sum.iter_mut().zip(grad).for_each(|(sum, x)| *sum = f(*x) + *sum);
+    }
+}
+
 impl Param {
-    /// out_i = f(i, row, out_i), elementwise, for the pieces of `out` and the rows that `rows` name.
+    /// out_i = f(i)(row, out_i), elementwise, for the pieces of `out` and the rows that `rows` name.
+    /// `f` is called once a row, for what its values have in common.
     #[inline]
-    pub fn gather(
+    pub fn gather<F: Fn(f32, f32) -> f32>(
         &self,
         rows: &[u32],
         out: &mut [f32],
         piece: Piece,
-        f: impl Fn(usize, f32, f32) -> f32,
+        f: impl Fn(usize) -> F,
     ) {
         let width = self.width();
         if let Some(low) = &self.low {
             for (i, (&row, out)) in rows.iter().zip(out.chunks_exact_mut(piece.stride)).enumerate()
             {
                 let values = low.codes.read(row as usize * width, width);
-                let out = out[piece.at..].iter_mut();
-                out.zip(values).for_each(|(out, x)| *out = f(i, x, *out));
+                let (out, f) = (out[piece.at..].iter_mut(), f(i));
+                out.zip(values).for_each(|(out, x)| *out = f(x, *out));
             }
             return;
         }
         let starts = rows.iter().map(|&row| row as usize * width);
-        with_width!(width, read(&self.value, width, starts, out, piece, f));
+        let each = |i: usize, row: &[f32], out: &mut [f32]| {
+            let f = f(i);
+            out.iter_mut().zip(row).for_each(|(out, x)| *out = f(*x, *out));
+        };
+        with_width!(width, read(&self.value, width, starts, out, piece, each));
     }
 
     /// Copies whole rows to `out` [rows × width].
     #[inline]
     pub fn copy_rows(&self, rows: &[u32], out: &mut [f32]) {
-        self.gather(rows, out, Piece::whole(self.width()), |_, row, _| row);
+        self.gather(rows, out, Piece::whole(self.width()), |_| |row, _| row);
     }
 
-    /// Adds f(i, grad_i), elementwise, to the gradients of the rows that `rows` name, in order, for
+    /// Adds f(i)(grad_i), elementwise, to the gradients of the rows that `rows` name, in order, for
     /// the pieces of `grad`.
     #[inline]
-    pub fn scatter(
+    pub fn scatter<F: Fn(f32) -> f32>(
         &mut self,
         rows: &[u32],
         grad: &[f32],
         piece: Piece,
-        f: impl Fn(usize, f32) -> f32,
+        f: impl Fn(usize) -> F,
     ) {
         let width = self.width();
         let places = rows.iter().map(|&row| (row as usize * width, false));
+        let each = plus(f);
         match &mut self.grad {
-            Grad::Dense(values) => with_width!(width, add(values, width, places, grad, piece, f)),
+            Grad::Dense(values) => {
+                with_width!(width, add(values, width, places, grad, piece, each))
+            }
             Grad::Rows { touched, values, slots } => {
                 let mut next = touched.ids().len();
                 touched.insert_all(rows.iter().copied(), slots);
@@ -153,11 +167,11 @@ impl Param {
                     next += usize::from(new);
                     (slot as usize * width, new)
                 });
-                with_width!(width, add(values, width, places, grad, piece, f));
+                with_width!(width, add(values, width, places, grad, piece, each));
             }
             Grad::Cells { touched, bits, values } => {
                 rows.iter().for_each(|&row| mark(touched, bits, row));
-                add::<1>(values, 1, places, grad, piece, f);
+                add::<1>(values, 1, places, grad, piece, each);
             }
         }
     }
@@ -165,32 +179,36 @@ impl Param {
     /// Adds `grad` [rows × width] to the gradients of the rows that `rows` name.
     #[inline]
     pub fn add_rows(&mut self, rows: &[u32], grad: &[f32]) {
-        self.scatter(rows, grad, Piece::whole(self.width()), |_, grad| grad);
+        self.scatter(rows, grad, Piece::whole(self.width()), |_| |grad| grad);
     }
 
-    /// out_i = f(i, run), elementwise, for the runs of `width` cells that begin at `starts`; `out`
+    /// out_i = f(i)(run), elementwise, for the runs of `width` cells that begin at `starts`; `out`
     /// is [starts × width]. For rows of one value.
     #[inline]
-    pub fn gather_runs(
+    pub fn gather_runs<F: Fn(f32) -> f32>(
         &self,
         starts: &[u32],
         width: usize,
         out: &mut [f32],
-        f: impl Fn(usize, f32) -> f32,
+        f: impl Fn(usize) -> F,
     ) {
         let (starts, whole) = (starts.iter().map(|&start| start as usize), Piece::whole(width));
-        with_width!(width, read(&self.value, width, starts, out, whole, |i, x, _| f(i, x)));
+        let each = |i: usize, run: &[f32], out: &mut [f32]| {
+            let f = f(i);
+            out.iter_mut().zip(run).for_each(|(out, x)| *out = f(*x));
+        };
+        with_width!(width, read(&self.value, width, starts, out, whole, each));
     }
 
-    /// Adds f(i, grad_i), elementwise, to the gradients of the runs of `width` cells that begin at
+    /// Adds f(i)(grad_i), elementwise, to the gradients of the runs of `width` cells that begin at
     /// `starts`; `grad` is [starts × width]. For rows of one value.
     #[inline]
-    pub fn scatter_runs(
+    pub fn scatter_runs<F: Fn(f32) -> f32>(
         &mut self,
         starts: &[u32],
         width: usize,
         grad: &[f32],
-        f: impl Fn(usize, f32) -> f32,
+        f: impl Fn(usize) -> F,
     ) {
         let places = starts.iter().map(|&start| (start as usize, false));
         let values = match &mut self.grad {
@@ -201,7 +219,7 @@ impl Param {
             }
             Grad::Rows { .. } => unreachable!("rows of one value are cells"),
         };
-        with_width!(width, add(values, width, places, grad, Piece::whole(width), f));
+        with_width!(width, add(values, width, places, grad, Piece::whole(width), plus(f)));
     }
 }
 
@@ -246,7 +264,7 @@ mod tests {
         let rows = [7, 2, 7, 0];
         let piece = Piece::column(1, columns, width);
         let mut out = vec![0.5; rows.len() * piece.stride];
-        param.gather(&rows, &mut out, piece, |i, x, y| i as f32 * x + y);
+        param.gather(&rows, &mut out, piece, |i| move |x, y| i as f32 * x + y);
         for (i, (&row, out)) in rows.iter().zip(out.chunks(piece.stride)).enumerate() {
             let expect = |k: usize| i as f32 * (row as usize * width + k) as f32 + 0.5;
             assert!((0..width).all(|k| out[width + k] == expect(k)));
@@ -254,7 +272,7 @@ mod tests {
         }
         for _ in 0..2 {
             let before = out.clone();
-            param.scatter(&rows, &out, piece, |i, g| (i + 1) as f32 * g);
+            param.scatter(&rows, &out, piece, |i| move |g| (i + 1) as f32 * g);
             let mut sums = vec![0.0; 10 * width];
             for (i, &row) in rows.iter().enumerate() {
                 for k in 0..width {
@@ -278,7 +296,7 @@ mod tests {
             let mut param = Param::rows("m", 1, (0..cells).map(|x| x as f32).collect());
             let starts = [0, 61, 60, 300 - width as u32, 5];
             let mut out = vec![0.0; starts.len() * width];
-            param.gather_runs(&starts, width, &mut out, |i, x| x + i as f32);
+            param.gather_runs(&starts, width, &mut out, |i| move |x| x + i as f32);
             let mut sums = vec![0.0; cells];
             for (i, &start) in starts.iter().enumerate() {
                 for k in 0..width {
@@ -286,7 +304,7 @@ mod tests {
                     sums[start as usize + k] += 2.0 * out[i * width + k];
                 }
             }
-            param.scatter_runs(&starts, width, &out, |_, g| 2.0 * g);
+            param.scatter_runs(&starts, width, &out, |_| |g| 2.0 * g);
             let mut seen = std::collections::BTreeSet::new();
             param.visit_grad(&mut |row, grad| {
                 assert!(seen.insert(row), "each once");

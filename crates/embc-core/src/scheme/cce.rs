@@ -329,11 +329,11 @@ impl Embedding for Clustered {
             let piece = Piece::column(j, columns, table.width());
             pointed[j].clear();
             pointed[j].extend(ids.iter().map(|&id| self.pointer(id, j)));
-            table.gather(&pointed[j], out, piece, |_, row, _| row);
+            table.gather(&pointed[j], out, piece, |_| |row, _| row);
             helpers[j].clear();
             if self.has_helper() {
                 helpers[j].extend(ids.iter().map(|&id| self.helper(id, j)));
-                table.gather(&helpers[j], out, piece, |_, row, pointed| pointed + row);
+                table.gather(&helpers[j], out, piece, |_| |row, pointed| pointed + row);
             }
         }
     }
@@ -342,8 +342,8 @@ impl Embedding for Clustered {
         let (pointed, helpers) = tape.rows(2 * columns).split_at(columns);
         for (j, table) in self.tables.iter_mut().enumerate() {
             let piece = Piece::column(j, columns, table.width());
-            table.scatter(&pointed[j], grad, piece, |_, grad| grad);
-            table.scatter(&helpers[j], grad, piece, |_, grad| grad);
+            table.scatter(&pointed[j], grad, piece, |_| |grad| grad);
+            table.scatter(&helpers[j], grad, piece, |_| |grad| grad);
         }
     }
     fn graph<'a>(&'a self, g: &mut Graph<'a>, ids: Node) -> Node {

@@ -107,14 +107,14 @@ impl Embedding for Columns {
         for (j, (hash, rows)) in self.hashes.iter().zip(tape.rows(columns)).enumerate() {
             let table = &self.tables[j % self.tables.len()];
             hash.rows(ids, rows);
-            table.gather(rows, out, Piece::column(j, columns, table.width()), |_, row, _| row);
+            table.gather(rows, out, Piece::column(j, columns, table.width()), |_| |row, _| row);
         }
     }
     fn scatter(&mut self, _: &[u32], grad: &[f32], tape: &mut Tape) {
         let (columns, tables) = (self.hashes.len(), self.tables.len());
         for (j, rows) in tape.rows(columns).iter().enumerate() {
             let table = &mut self.tables[j % tables];
-            table.scatter(rows, grad, Piece::column(j, columns, table.width()), |_, grad| grad);
+            table.scatter(rows, grad, Piece::column(j, columns, table.width()), |_| |grad| grad);
         }
     }
     fn graph<'a>(&'a self, g: &mut Graph<'a>, ids: Node) -> Node {

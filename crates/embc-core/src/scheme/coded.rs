@@ -218,8 +218,8 @@ impl Coded {
             rows.clear();
             rows.extend(ids.iter().map(|&id| code(id, j)));
             match self.summed() && j > 0 {
-                true => book.gather(rows, out, self.piece(j), |_, row, sum| sum + row),
-                false => book.gather(rows, out, self.piece(j), |_, row, _| row),
+                true => book.gather(rows, out, self.piece(j), |_| |row, sum| sum + row),
+                false => book.gather(rows, out, self.piece(j), |_| |row, _| row),
             }
         }
     }
@@ -247,7 +247,7 @@ impl Embedding for Coded {
         };
         for (j, rows) in rows.iter().enumerate().take(self.books.len()) {
             let piece = self.piece(j);
-            self.books[j].scatter(rows, grad, piece, |_, grad| grad);
+            self.books[j].scatter(rows, grad, piece, |_| |grad| grad);
         }
     }
     fn graph<'a>(&'a self, g: &mut Graph<'a>, ids: Node) -> Node {

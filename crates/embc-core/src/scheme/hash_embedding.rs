@@ -162,7 +162,7 @@ impl Weighted {
             }
         }
         let whole = Piece::whole(k);
-        self.weight.gather(places, weights, whole, |_, weight, _| self.scale * weight);
+        self.weight.gather(places, weights, whole, |_| |weight, _| self.scale * weight);
     }
 }
 
@@ -174,10 +174,17 @@ impl Embedding for Weighted {
         let weights = &buffers[0];
         for (j, (hash, rows)) in self.hashes.iter().zip(rows).enumerate() {
             hash.rows(ids, rows);
-            let weight = |i: usize| weights[i * k + j];
+            let first = |i: usize| {
+                let weight = weights[i * k + j];
+                move |row, _| weight * row
+            };
+            let next = |i: usize| {
+                let weight = weights[i * k + j];
+                move |row, sum| sum + weight * row
+            };
             match j {
-                0 => self.table.gather(rows, out, whole, |i, row, _| weight(i) * row),
-                _ => self.table.gather(rows, out, whole, |i, row, sum| sum + weight(i) * row),
+                0 => self.table.gather(rows, out, whole, first),
+                _ => self.table.gather(rows, out, whole, next),
             }
         }
     }
@@ -191,7 +198,10 @@ impl Embedding for Weighted {
             for (i, (&row, grad)) in rows.iter().zip(grad.chunks_exact(whole.stride)).enumerate() {
                 slopes[i * k + j] = self.scale * dot(grad, self.table.row(row));
             }
-            self.table.scatter(rows, grad, whole, |i, grad| weights[i * k + j] * grad);
+            self.table.scatter(rows, grad, whole, |i| {
+                let weight = weights[i * k + j];
+                move |grad| weight * grad
+            });
         }
         match self.by_row() {
             true => self.weight.add_rows(&picks[0], slopes),

@@ -246,7 +246,7 @@ impl Embedding for Shared {
         visit(self.dim, width, self.cells.value().len(), firsts, |stretch| match stretch {
             Stretch::Whole(blocks) => {
                 let out = &mut out[blocks.start * width..blocks.end * width];
-                self.cells.gather_runs(&firsts[blocks], width, out, |_, x| x);
+                self.cells.gather_runs(&firsts[blocks], width, out, |_| |x| x);
             }
             Stretch::Part(_, first, run) => {
                 let cells = &self.cells.value()[first..first + run.len()];
@@ -259,10 +259,10 @@ impl Embedding for Shared {
         visit(self.dim, width, length, firsts, |stretch| match stretch {
             Stretch::Whole(blocks) => {
                 let grad = &grad[blocks.start * width..blocks.end * width];
-                self.cells.scatter_runs(&firsts[blocks], width, grad, |_, g| g);
+                self.cells.scatter_runs(&firsts[blocks], width, grad, |_| |g| g);
             }
             Stretch::Part(_, first, run) => {
-                self.cells.scatter_runs(&[first as u32], run.len(), &grad[run], |_, g| g);
+                self.cells.scatter_runs(&[first as u32], run.len(), &grad[run], |_| |g| g);
             }
         });
     }

@@ -132,9 +132,15 @@ impl Embedding for Weighted {
             Some(of_id) => {
                 bias.resize(ids.len(), 0.0);
                 of_id.copy_rows(ids, bias);
-                self.table.gather(&rows[0], out, whole, |i, u, _| u * weight[i] + bias[i]);
+                self.table.gather(&rows[0], out, whole, |i| {
+                    let (weight, bias) = (weight[i], bias[i]);
+                    move |u, _| u * weight + bias
+                });
             }
-            None => self.table.gather(&rows[0], out, whole, |i, u, _| u * weight[i]),
+            None => self.table.gather(&rows[0], out, whole, |i| {
+                let weight = weight[i];
+                move |u, _| u * weight
+            }),
         }
     }
     fn scatter(&mut self, ids: &[u32], grad: &[f32], tape: &mut Tape) {
@@ -150,7 +156,10 @@ impl Embedding for Weighted {
             slope.extend(grads.map(|grad| grad.iter().sum::<f32>()));
             bias.add_rows(ids, slope);
         }
-        self.table.scatter(&rows[0], grad, Piece::whole(width), |i, grad| weight[i] * grad);
+        self.table.scatter(&rows[0], grad, Piece::whole(width), |i| {
+            let weight = weight[i];
+            move |grad| weight * grad
+        });
     }
     fn graph<'a>(&'a self, g: &mut Graph<'a>, ids: Node) -> Node {
         let rows = g.hash(ids, "hash", &self.hash);

@@ -148,11 +148,11 @@ impl Embedding for Pair {
         r.clear();
         r.extend(ids.iter().map(|&id| id % self.m));
         let (first, second) = self.pieces();
-        self.quotient.gather(q, out, first, |_, q, _| q);
+        self.quotient.gather(q, out, first, |_| |q, _| q);
         match self.combine {
-            Combine::Concat => self.remainder.gather(r, out, second, |_, r, _| r),
-            Combine::Add => self.remainder.gather(r, out, second, |_, r, q| q + r),
-            Combine::Mult => self.remainder.gather(r, out, second, |_, r, q| q * r),
+            Combine::Concat => self.remainder.gather(r, out, second, |_| |r, _| r),
+            Combine::Add => self.remainder.gather(r, out, second, |_| |r, q| q + r),
+            Combine::Mult => self.remainder.gather(r, out, second, |_| |r, q| q * r),
         }
     }
     fn scatter(&mut self, ids: &[u32], grad: &[f32], tape: &mut Tape) {
@@ -160,8 +160,8 @@ impl Embedding for Pair {
         let Tape { buffers, rows, .. } = tape;
         let [q, r] = &rows[..] else { unreachable!("a gather came before") };
         if self.combine != Combine::Mult {
-            self.quotient.scatter(q, grad, first, |_, grad| grad);
-            self.remainder.scatter(r, grad, second, |_, grad| grad);
+            self.quotient.scatter(q, grad, first, |_| |grad| grad);
+            self.remainder.scatter(r, grad, second, |_| |grad| grad);
             return;
         }
         // Each factor's gradient is the other's row times the product's.
@@ -170,10 +170,10 @@ impl Embedding for Pair {
         let slope = &mut buffers[0];
         slope.resize(ids.len() * whole.stride, 0.0);
         slope.copy_from_slice(grad);
-        self.remainder.gather(r, slope, whole, |_, r, grad| grad * r);
+        self.remainder.gather(r, slope, whole, |_| |r, grad| grad * r);
         self.quotient.add_rows(q, slope);
         slope.copy_from_slice(grad);
-        self.quotient.gather(q, slope, whole, |_, q, grad| grad * q);
+        self.quotient.gather(q, slope, whole, |_| |q, grad| grad * q);
         self.remainder.add_rows(r, slope);
     }
     fn graph<'a>(&'a self, g: &mut Graph<'a>, ids: Node) -> Node {

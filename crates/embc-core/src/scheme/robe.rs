@@ -178,7 +178,10 @@ impl Embedding for Blocks {
             Stretch::Whole(blocks) => {
                 let (from, out) =
                     (blocks.start, &mut out[blocks.start * width..blocks.end * width]);
-                self.cells.gather_runs(&firsts[blocks], width, out, |i, x| sign(from + i) * x);
+                self.cells.gather_runs(&firsts[blocks], width, out, |i| {
+                    let sign = sign(from + i);
+                    move |x| sign * x
+                });
             }
             Stretch::Part(block, first, run) => {
                 let cells = &self.cells.value()[first..first + run.len()];
@@ -193,12 +196,16 @@ impl Embedding for Blocks {
         visit(self.dim, width, length, firsts, |stretch| match stretch {
             Stretch::Whole(blocks) => {
                 let (from, grad) = (blocks.start, &grad[blocks.start * width..blocks.end * width]);
-                let scaled = |i: usize, g: f32| sign(from + i) * g;
+                let scaled = |i: usize| {
+                    let sign = sign(from + i);
+                    move |g| sign * g
+                };
                 self.cells.scatter_runs(&firsts[blocks], width, grad, scaled);
             }
             Stretch::Part(block, first, run) => {
-                let scaled = |_: usize, g: f32| sign(block) * g;
-                self.cells.scatter_runs(&[first as u32], run.len(), &grad[run], scaled);
+                let sign = sign(block);
+                self.cells
+                    .scatter_runs(&[first as u32], run.len(), &grad[run], |_| move |g| sign * g);
             }
         });
     }

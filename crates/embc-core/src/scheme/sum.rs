@@ -73,10 +73,17 @@ impl Embedding for SumOfRows {
         let whole = Piece::whole(self.table.width());
         for (j, rows) in tape.rows(self.hashes.len()).iter_mut().enumerate() {
             self.hashes[j].rows(ids, rows);
-            let factor = |i: usize| self.factor(j, ids[i]);
+            let first = |i: usize| {
+                let factor = self.factor(j, ids[i]);
+                move |row, _| factor * row
+            };
+            let next = |i: usize| {
+                let factor = self.factor(j, ids[i]);
+                move |row, sum| sum + factor * row
+            };
             match j {
-                0 => self.table.gather(rows, out, whole, |i, row, _| factor(i) * row),
-                _ => self.table.gather(rows, out, whole, |i, row, sum| sum + factor(i) * row),
+                0 => self.table.gather(rows, out, whole, first),
+                _ => self.table.gather(rows, out, whole, next),
             }
         }
     }
@@ -84,8 +91,10 @@ impl Embedding for SumOfRows {
         let whole = Piece::whole(self.table.width());
         for (j, rows) in tape.rows(self.hashes.len()).iter().enumerate() {
             let (scale, sign) = (self.scale, self.signs.get(j).copied());
-            let factor = |i: usize| factor(scale, sign, ids[i]);
-            self.table.scatter(rows, grad, whole, |i, grad| factor(i) * grad);
+            self.table.scatter(rows, grad, whole, |i| {
+                let factor = factor(scale, sign, ids[i]);
+                move |grad| factor * grad
+            });
         }
     }
     fn graph<'a>(&'a self, g: &mut Graph<'a>, ids: Node) -> Node {
