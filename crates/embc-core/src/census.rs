@@ -6,6 +6,7 @@
 use crate::hash::mix64;
 use crate::param::{Grad, Param};
 use crate::scheme::{Embedding, Tape};
+use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -70,7 +71,7 @@ pub struct Load {
 pub fn census(embedding: &mut dyn Embedding, ids: u32, width: usize, counts: &[u32]) -> Census {
     let mut census = Census { ids: ids.into(), ..Census::default() };
     let mut prints = prints(embedding, ids, width);
-    prints.sort_unstable();
+    prints.par_sort_unstable();
     for equal in prints.chunk_by(|a, b| a.0 == b.0) {
         let lookups = |id: u32| u64::from(counts.get(id as usize).copied().unwrap_or(0));
         census.lookups += equal.iter().map(|&(_, id)| lookups(id)).sum::<u64>();
@@ -95,18 +96,17 @@ pub fn census(embedding: &mut dyn Embedding, ids: u32, width: usize, counts: &[u
 /// 64 bits for each id's row, and the id: equal rows have equal prints, and of ten million different
 /// ones hardly two.
 fn prints(embedding: &dyn Embedding, ids: u32, width: usize) -> Vec<(u64, u32)> {
-    let (mut prints, mut tape) = (Vec::with_capacity(ids as usize), Tape::default());
-    let (mut block, mut rows) = (Vec::new(), Vec::new());
-    for first in (0..ids).step_by(BLOCK) {
+    let mut prints: Vec<(u64, u32)> = (0..ids).map(|id| (0, id)).collect();
+    let scratch = || (Vec::new(), Vec::new(), Tape::default());
+    prints.par_chunks_mut(BLOCK).for_each_init(scratch, |(block, rows, tape), prints| {
         block.clear();
-        block.extend(first..ids.min(first + BLOCK as u32));
+        block.extend(prints.iter().map(|&(_, id)| id));
         rows.resize(block.len() * width, 0.0);
-        embedding.gather(&block, &mut rows, &mut tape);
-        prints.extend(rows.chunks_exact(width).zip(&block).map(|(row, &id)| {
-            let print = |print: u64, x: &f32| mix64(print.wrapping_add(x.to_bits().into()));
-            (row.iter().fold(1, print), id)
-        }));
-    }
+        embedding.gather(block, rows, tape);
+        let print = |print: u64, x: &f32| mix64(print.wrapping_add(x.to_bits().into()));
+        let rows = rows.chunks_exact(width).map(|row| row.iter().fold(1, print));
+        prints.iter_mut().zip(rows).for_each(|(of, print)| of.0 = print);
+    });
     prints
 }
 

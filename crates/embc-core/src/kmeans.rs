@@ -4,14 +4,17 @@
 //! among the neighbours of a good guess: with the guess at distance r, every nearer centroid lies
 //! within 2 r of it (Phillips 2002, "sort-means"). That prunes all but some dozens of ten thousand
 //! centroids and changes no result, but for which of several centroids at the very same distance is
-//! taken. In more dimensions matrix products compare all. Centroids are summed in the order of
-//! points. An empty cluster starts anew at the point that is farthest from its centroid.
+//! taken. In more dimensions matrix products compare all, but for Lloyd's iterations, which keep
+//! bounds of groups of centroids. Centroids are summed in the order of points. An empty cluster
+//! starts anew at the point that is farthest from its centroid.
 
+mod groups;
 mod lanes;
 
 use crate::cancel::Cancel;
 use crate::linalg::{Op, dot, gemm, vectorised};
 use crate::rng::Rng;
+use groups::Groups;
 use lanes::{LANES, Lanes};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -20,6 +23,8 @@ use serde::{Deserialize, Serialize};
 const BLOCK: usize = 256;
 /// Most dimensions in which lanes are faster than products, and neighbours prune enough to pay.
 const LOW: usize = 8;
+/// Fewest centroids whose groups are worth bounds.
+const GROUPED: usize = 128;
 
 /// How the first centroids are chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -275,6 +280,44 @@ pub fn kmeans(
     centroids
 }
 
+/// How points find their centroids in one iteration after another.
+enum Assigner {
+    /// Without a memory of the last one.
+    Anew,
+    /// Among the neighbours of the last one.
+    Neighbours,
+    /// By bounds.
+    Groups(Groups),
+}
+
+impl Assigner {
+    fn new(points: &[f32], dim: usize, centroids: &[f32]) -> Self {
+        let (n, k) = (points.len() / dim, centroids.len() / dim);
+        match dim <= LOW {
+            _ if !tame(points) => Assigner::Anew,
+            true if !few(k, n) => Assigner::Neighbours,
+            false if k >= GROUPED => Assigner::Groups(Groups::new(n, centroids, dim)),
+            _ => Assigner::Anew,
+        }
+    }
+
+    /// Writes the nearest centroids of the points; returns the squared distances.
+    fn assign(
+        &mut self,
+        points: &[f32],
+        dim: usize,
+        centroids: &[f32],
+        nearest: &mut [u32],
+        first: bool,
+    ) -> Vec<f32> {
+        match self {
+            Assigner::Groups(groups) => groups.assign(points, centroids, nearest),
+            Assigner::Neighbours if !first => improve(points, dim, centroids, nearest),
+            _ => assign(points, dim, centroids, nearest),
+        }
+    }
+}
+
 /// Lloyd's iterations from the centroids [k × dim] that are there, of n ≥ 1 points.
 pub fn refine(
     points: &[f32],
@@ -284,32 +327,15 @@ pub fn refine(
     lloyd: Lloyd<'_>,
 ) {
     let (n, k) = (points.len() / dim, centroids.len() / dim);
-    let weight = |i: usize| f64::from(weights.map_or(1.0, |w| w[i]));
     let mut nearest = vec![0; n];
-    let pruned = dim <= LOW && !few(k, n) && tame(points);
+    let mut assigner = Assigner::new(points, dim, centroids);
     for iteration in 0..lloyd.iterations {
         if lloyd.is_cancelled() {
             break;
         }
-        let mut distances = match iteration > 0 && pruned {
-            true => improve(points, dim, centroids, &mut nearest),
-            false => assign(points, dim, centroids, &mut nearest),
-        };
-        let mut sums = vec![0f64; k * dim];
-        let mut mass = vec![0f64; k];
-        for (i, (&c, point)) in nearest.iter().zip(points.chunks_exact(dim)).enumerate() {
-            let c = c as usize;
-            mass[c] += weight(i);
-            for (sum, x) in sums[c * dim..][..dim].iter_mut().zip(point) {
-                *sum += weight(i) * f64::from(*x);
-            }
-        }
-        for (c, centroid) in centroids.chunks_exact_mut(dim).enumerate() {
-            if mass[c] > 0.0 {
-                let sums = &sums[c * dim..][..dim];
-                centroid.iter_mut().zip(sums).for_each(|(x, sum)| *x = (sum / mass[c]) as f32);
-            }
-        }
+        let first = iteration == 0;
+        let mut distances = assigner.assign(points, dim, centroids, &mut nearest, first);
+        let mass = means(points, dim, weights, &nearest, centroids);
         for empty in (0..k).filter(|&c| mass[c] == 0.0) {
             let far = (0..n).max_by(|&a, &b| distances[a].total_cmp(&distances[b])).expect("n > 0");
             let (from, to) = (far * dim, empty * dim);
@@ -317,6 +343,33 @@ pub fn refine(
             distances[far] = 0.0;
         }
     }
+}
+
+/// Moves centroids to the weighted means of their points, summed in their order; returns the weight of
+/// each. One without points stays.
+fn means(
+    points: &[f32],
+    dim: usize,
+    weights: Option<&[f32]>,
+    nearest: &[u32],
+    centroids: &mut [f32],
+) -> Vec<f64> {
+    let k = centroids.len() / dim;
+    let (mut sums, mut mass) = (vec![0f64; k * dim], vec![0f64; k]);
+    for (i, (&c, point)) in nearest.iter().zip(points.chunks_exact(dim)).enumerate() {
+        let (c, weight) = (c as usize, f64::from(weights.map_or(1.0, |w| w[i])));
+        mass[c] += weight;
+        for (sum, x) in sums[c * dim..][..dim].iter_mut().zip(point) {
+            *sum += weight * f64::from(*x);
+        }
+    }
+    for (c, centroid) in centroids.chunks_exact_mut(dim).enumerate() {
+        if mass[c] > 0.0 {
+            let sums = &sums[c * dim..][..dim];
+            centroid.iter_mut().zip(sums).for_each(|(x, sum)| *x = (sum / mass[c]) as f32);
+        }
+    }
+    mass
 }
 
 fn plus_plus(
@@ -366,124 +419,4 @@ fn plus_plus(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// `n` points around `k` centres that lie 10 apart.
-    fn blobs(n: usize, k: usize) -> Vec<f32> {
-        let mut rng = Rng::stream(1, "blobs");
-        (0..n)
-            .flat_map(|i| [10.0 * (i % k) as f32 + rng.symmetric(0.5), rng.symmetric(0.5)])
-            .collect()
-    }
-
-    /// Lanes and the rest after them, against the plain scan; values repeat, so that equals occur.
-    #[test]
-    fn the_least_is_the_first_of_equals() {
-        let mut rng = Rng::stream(1, "least");
-        for k in [1, 5, 16, 17, 48, 100, 333] {
-            let mut random =
-                |n: u64| -> Vec<f32> { (0..k).map(|_| rng.below(n) as f32 - 3.0).collect() };
-            let (products, norms) = (random(9), random(4));
-            let mut expect = (f32::INFINITY, 0);
-            for (c, (product, norm)) in products.iter().zip(&norms).enumerate() {
-                let distance = norm - 2.0 * product;
-                expect = if distance < expect.0 { (distance, c as u32) } else { expect };
-            }
-            assert_eq!(least(&products, &norms), expect);
-        }
-    }
-
-    /// Pruning finds what comparing all with all does, from good and from bad guesses.
-    #[test]
-    fn neighbours_hold_the_nearest() {
-        for (dim, k) in [1, 2, 3, 4, 8].map(|dim| [(dim, 100), (dim, 2000)]).concat() {
-            let mut rng = Rng::stream(3, "neighbours");
-            let mut normal =
-                |n: usize| -> Vec<f32> { (0..n * dim).map(|_| rng.normal() as f32).collect() };
-            let (points, centroids) = (normal(3000), normal(k));
-            let row = |c: u32| &centroids[c as usize * dim..][..dim];
-            let (mut nearest, mut guessed) = (vec![0; 3000], vec![7; 3000]);
-            let distances = assign(&points, dim, &centroids, &mut nearest);
-            improve(&points, dim, &centroids, &mut guessed);
-            assert_eq!(nearest, guessed);
-            let mut by_products = vec![0; 3000];
-            assign_by_products(&points, dim, &centroids, &mut by_products);
-            for (i, point) in points.chunks_exact(dim).enumerate() {
-                let all = (0..k as u32).map(|c| (squared(point, row(c)), c));
-                let best = all.min_by(|a, b| a.0.total_cmp(&b.0)).unwrap();
-                assert_eq!((distances[i], nearest[i]), best);
-                let rounding = squared(point, row(by_products[i])) - best.0;
-                assert!(rounding < 1e-5, "products say the same: {rounding}");
-            }
-        }
-    }
-
-    #[test]
-    fn separate_blobs_are_found() {
-        let points = blobs(2000, 8);
-        for start in [Start::Random, Start::PlusPlus] {
-            let mut rng = Rng::stream(2, "kmeans");
-            let centroids = kmeans(&points, 2, 8, None, Lloyd::new(start, 50), &mut rng);
-            let mut nearest = vec![0; 2000];
-            let error = assign(&points, 2, &centroids, &mut nearest).iter().sum::<f32>() / 2000.0;
-            // Random starts may leave two blobs together; k-means++ does not.
-            if start == Start::PlusPlus {
-                assert!(error < 0.2, "{error}");
-                assert!((0..8).all(|i| nearest[i] == nearest[i + 8]));
-            }
-        }
-    }
-
-    #[test]
-    fn empty_clusters_are_filled_and_weights_count() {
-        // 90 equal points and 10 others: four of five random starts coincide.
-        let points: Vec<f32> = (0..100).map(|i| if i < 90 { 1.0 } else { i as f32 }).collect();
-        let centroids =
-            kmeans(&points, 1, 5, None, Lloyd::new(Start::Random, 30), &mut Rng::stream(1, "k"));
-        let mut nearest = vec![0; 100];
-        let error = assign(&points, 1, &centroids, &mut nearest).iter().sum::<f32>();
-        assert!(error < 30.0, "{error} {centroids:?}");
-        let weights: Vec<f32> = (0..3).map(|i| [1.0, 3.0, 0.0][i]).collect();
-        let one = kmeans(
-            &[0.0, 4.0, 99.0],
-            1,
-            1,
-            Some(&weights),
-            Lloyd::new(Start::Random, 2),
-            &mut Rng::stream(1, "k"),
-        );
-        assert_eq!(one, [3.0]);
-    }
-
-    #[test]
-    fn any_number_of_threads_gives_the_same_bits() {
-        let points = blobs(5000, 30);
-        // All compared, and the neighbours of guesses.
-        for k in [40, 1500] {
-            let run = |threads| {
-                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-                let mut rng = Rng::stream(3, "kmeans");
-                pool.install(|| {
-                    kmeans(&points, 2, k, None, Lloyd::new(Start::Random, 10), &mut rng)
-                })
-            };
-            assert_eq!(run(1), run(2));
-            assert_eq!(run(1), run(7));
-        }
-    }
-
-    /// Weights that have blown up end the trial at its next loss, not here.
-    #[test]
-    fn points_that_are_not_finite_are_taken() {
-        for wild in [f32::NAN, f32::INFINITY, 3e19, -1e38] {
-            let mut points = blobs(500, 30);
-            points[700] = wild;
-            let mut rng = Rng::stream(4, "kmeans");
-            let centroids = kmeans(&points, 2, 100, None, Lloyd::new(Start::Random, 5), &mut rng);
-            let mut nearest = vec![0; 500];
-            assign(&points, 2, &centroids, &mut nearest);
-            assert!(nearest.iter().all(|&c| c < 100));
-        }
-    }
-}
+mod tests;

@@ -250,7 +250,7 @@ impl Layer {
                 squares: 0.0,
             }
         };
-        let tables = plan.plans.iter().enumerate().map(build).collect();
+        let tables = plan.plans.par_iter().enumerate().map(build).collect();
         let rows = vec![Vec::new(); plan.inputs.len()];
         Self { tables, rows, rules, shared: plan.shared }
     }
@@ -294,11 +294,13 @@ impl Layer {
         self.each_table(batch.size, |table| table.backward(batch, grads, pooling));
     }
 
-    /// One optimizer step on every parameter.
-    pub fn step(&mut self, optim: &Optim) {
-        let width = self.tables.first().map_or(1, |table| table.width);
-        let batch = self.rows.first().map_or(0, |rows| rows.len() / width);
-        self.each_table(batch, |table| table.embedding.params(&mut |param| optim.step(param)));
+    /// [`Layer::backward`], and one optimizer step on every parameter: threads meet once for both.
+    pub fn step(&mut self, batch: &Batch, grads: &[Vec<f32>], optim: &Optim) {
+        let pooling = self.rules.pooling;
+        self.each_table(batch.size, |table| {
+            table.backward(batch, grads, pooling);
+            table.embedding.params(&mut |param| optim.step(param));
+        });
     }
 
     /// Lets schemes act on their schedule, but for the first `done` tables. Where it breaks off,
@@ -386,7 +388,7 @@ impl Layer {
         let of = |(table, spec): (&mut Table, &TableSpec)| {
             census(&mut *table.embedding, spec.vocab, table.width, &spec.counts)
         };
-        self.tables.iter_mut().zip(specs).map(of).collect()
+        self.tables.par_iter_mut().zip(specs).map(of).collect()
     }
 
     /// The memory of all tables.

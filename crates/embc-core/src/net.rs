@@ -89,8 +89,7 @@ impl Net {
         let value = self.loss(batch, loss);
         if value.is_finite() {
             self.gradients(batch);
-            self.layer.backward(batch, &self.drows);
-            self.layer.step(optim);
+            self.layer.step(batch, &self.drows, optim);
             self.model.params(&mut |param| optim.step(param));
         }
         value

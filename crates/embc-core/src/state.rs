@@ -151,7 +151,7 @@ pub fn save(of: &mut dyn HasState, what: What) -> Saved {
 }
 
 /// Where tensors are restored from.
-pub trait Tensors {
+pub trait Tensors: Sync {
     /// The shape of the tensor `name`, if there is one.
     fn shape(&self, name: &str) -> Option<Vec<usize>>;
     /// Copies the tensor `name`; false where it is missing, or has another type or shape. Of a

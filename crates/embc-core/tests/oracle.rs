@@ -142,7 +142,7 @@ impl Oracle {
     fn train(&self, layer: &mut Layer, optim: &Optim) -> Vec<f64> {
         let step = |examples| {
             let loss = self.backward(layer, examples);
-            layer.step(optim);
+            layer.params(&mut |param| optim.step(param));
             loss
         };
         self.batches.iter().map(step).collect()

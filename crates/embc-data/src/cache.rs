@@ -6,16 +6,25 @@
 //! of this format version or these sources, is never trusted.
 #![allow(unsafe_code)] // memory-mapping, in `open_mapped` alone
 
+use crate::calm::calmly;
 use crate::error::{At, Error, Result};
 use crate::raw::{Field, Role};
-use polars::prelude as pl;
-use polars::prelude::{SerReader, SerWriter};
+use memmap2::Mmap;
+use polars_arrow::array::{Array, PrimitiveArray, UInt32Array, Utf8ViewArray};
+use polars_arrow::datatypes::{self as arrow, ArrowSchema};
+use polars_arrow::io::ipc::read::read_file_metadata;
+use polars_arrow::io::ipc::write::{FileWriter, WriteOptions};
+use polars_arrow::mmap::mmap_unchecked;
+use polars_arrow::record_batch::RecordBatchT;
+use polars_arrow::types::NativeType;
 use polars_buffer::Buffer;
+use polars_error::PolarsError;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::BufWriter;
+use std::io::{BufWriter, Cursor};
 use std::path::Path;
+use std::sync::Arc;
 
 /// The version of this layout; a cache of another one is built anew.
 pub const VERSION: u32 = 4;
@@ -115,21 +124,23 @@ pub enum Values<'a> {
     Text(&'a [String]),
 }
 
-fn series(name: &str, values: &Values<'_>) -> pl::Column {
-    let name: pl::PlSmallStr = name.into();
-    match values {
-        Values::F32(x) => pl::Column::new(name, *x),
-        Values::F64(x) => pl::Column::new(name, *x),
-        Values::I64(x) => pl::Column::new(name, *x),
-        Values::Text(x) => pl::Column::new(name, *x),
-        Values::Ids { ids, distinct } => {
-            if *distinct <= 1 << 8 {
-                pl::Column::new(name, ids.iter().map(|&id| id as u8).collect::<Vec<_>>())
-            } else if *distinct <= 1 << 16 {
-                pl::Column::new(name, ids.iter().map(|&id| id as u16).collect::<Vec<_>>())
-            } else {
-                pl::Column::new(name, *ids)
+impl Values<'_> {
+    fn array(&self) -> Box<dyn Array> {
+        fn of<T: NativeType>(values: Vec<T>) -> Box<dyn Array> {
+            PrimitiveArray::from_vec(values).boxed()
+        }
+        match *self {
+            Values::F32(x) => of(x.to_vec()),
+            Values::F64(x) => of(x.to_vec()),
+            Values::I64(x) => of(x.to_vec()),
+            Values::Text(x) => Utf8ViewArray::from_slice_values(x).boxed(),
+            Values::Ids { ids, distinct } if distinct <= 1 << 8 => {
+                of(ids.iter().map(|&id| id as u8).collect())
             }
+            Values::Ids { ids, distinct } if distinct <= 1 << 16 => {
+                of(ids.iter().map(|&id| id as u16).collect())
+            }
+            Values::Ids { ids, .. } => of(ids.to_vec()),
         }
     }
 }
@@ -137,7 +148,7 @@ fn series(name: &str, values: &Values<'_>) -> pl::Column {
 /// Writes an Arrow IPC file, a record batch at a time.
 pub struct ArrowWriter<'a> {
     path: &'a Path,
-    writer: Option<pl::BatchedWriter<BufWriter<File>>>,
+    writer: Option<FileWriter<BufWriter<File>>>,
 }
 
 impl<'a> ArrowWriter<'a> {
@@ -148,17 +159,22 @@ impl<'a> ArrowWriter<'a> {
 
     /// Adds a record batch.
     pub fn write(&mut self, columns: &[(&str, Values<'_>)]) -> Result<()> {
-        let columns: Vec<pl::Column> = columns.iter().map(|(n, v)| series(n, v)).collect();
-        let fail = |error: pl::PolarsError| Error::polars(self.path, error);
-        let frame = pl::DataFrame::new_infer_height(columns).map_err(fail)?;
+        let fail = |error: PolarsError| Error::polars(self.path, error);
+        let arrays: Vec<Box<dyn Array>> = columns.iter().map(|(_, v)| v.array()).collect();
+        let field = |((name, _), array): (&(&str, Values<'_>), &Box<dyn Array>)| {
+            let field = arrow::Field::new((*name).into(), array.dtype().clone(), true);
+            (field.name.clone(), field)
+        };
+        let schema: ArrowSchema = columns.iter().zip(&arrays).map(field).collect();
+        let (schema, rows) = (Arc::new(schema), arrays.first().map_or(0, |array| array.len()));
+        let batch = RecordBatchT::try_new(rows, schema.clone(), arrays).map_err(fail)?;
         if self.writer.is_none() {
             let file = BufWriter::with_capacity(1 << 20, File::create(self.path).at(self.path)?);
-            let fields = vec![Default::default(); frame.width()];
-            let writer = pl::IpcWriter::new(file).with_compression(None);
-            self.writer = Some(writer.batched(frame.schema(), fields).map_err(fail)?);
+            let options = WriteOptions { compression: None };
+            self.writer = Some(FileWriter::try_new(file, schema, None, options).map_err(fail)?);
         }
         let writer = self.writer.as_mut().expect("just made");
-        writer.write_batch(&frame).map_err(fail)
+        writer.write(&batch, None).map_err(fail)
     }
 
     /// Ends the file.
@@ -263,34 +279,67 @@ pub struct Cache {
     pub file: Mapped,
 }
 
+/// A memory-mapped Arrow IPC file, by record batches.
+struct Frame<'a> {
+    path: &'a Path,
+    batches: Vec<RecordBatchT<Box<dyn Array>>>,
+}
+
 /// Memory-maps an Arrow IPC file that [`ArrowWriter`] wrote.
-fn open_mapped(path: &Path) -> Result<pl::DataFrame> {
+fn open_mapped(path: &Path) -> Result<Frame<'_>> {
     let file = File::open(path).at(path)?;
     // SAFETY: the map must not change while it is read. A cache is written once, in a folder of
     // its own that is renamed into place, and never written again; on Unix, removing it keeps the
     // mapped pages alive.
-    let reader = unsafe { pl::IpcReader::new(file).memory_mapped(Some(path.into())) };
-    reader.finish().map_err(|error| Error::polars(path, error))
+    let map = Arc::new(unsafe { Mmap::map(&file) }.at(path)?);
+    let batches = calmly(path, || {
+        let meta = read_file_metadata(&mut Cursor::new(&map[..]))?;
+        let none = Default::default();
+        // SAFETY: offsets and text are as `ArrowWriter` wrote them: the file has the size that
+        // `meta.json`, written after it, says.
+        let batch = |chunk| unsafe { mmap_unchecked(&meta, &none, map.clone(), chunk) };
+        (0..meta.blocks.len()).map(batch).collect()
+    });
+    Ok(Frame { path, batches: batches? })
 }
 
-fn column(frame: &pl::DataFrame, name: &str, path: &Path) -> Result<Mapped> {
-    let fail = |error| Error::polars(path, error);
-    let column = frame.column(name).map_err(fail)?;
-    let series = column.as_materialized_series();
-    macro_rules! buffers {
-        ($chunked:expr) => {
-            $chunked.map_err(fail)?.downcast_iter().map(|array| array.values().clone()).collect()
-        };
+impl Frame<'_> {
+    fn height(&self) -> u64 {
+        self.batches.iter().map(|batch| batch.len() as u64).sum()
     }
-    Ok(match series.dtype() {
-        pl::DataType::UInt8 => Mapped::U8(buffers!(series.u8())),
-        pl::DataType::UInt16 => Mapped::U16(buffers!(series.u16())),
-        pl::DataType::UInt32 => Mapped::U32(buffers!(series.u32())),
-        pl::DataType::Float64 => Mapped::F64(buffers!(series.f64())),
-        pl::DataType::Float32 => Mapped::F32(buffers!(series.f32())),
-        pl::DataType::Int64 => Mapped::I64(buffers!(series.i64())),
-        other => return Err(Error::file(path, format!("column {name} has type {other}"))),
-    })
+
+    /// A column by its name, of this kind of arrays.
+    fn arrays<T: Array + Clone>(&self, name: &str) -> Result<Vec<T>> {
+        let fail = |what: &str| Error::file(self.path, format!("column {name} {what}"));
+        let array = |batch: &RecordBatchT<Box<dyn Array>>| {
+            let at = batch.schema().index_of(name).ok_or_else(|| fail("is missing"))?;
+            let array = batch.arrays()[at].as_any().downcast_ref::<T>();
+            array.cloned().ok_or_else(|| fail("has another type"))
+        };
+        self.batches.iter().map(array).collect()
+    }
+
+    fn values<T: NativeType>(&self, name: &str) -> Result<Vec<Buffer<T>>> {
+        let arrays = self.arrays::<PrimitiveArray<T>>(name)?;
+        Ok(arrays.iter().map(|array| array.values().clone()).collect())
+    }
+
+    fn column(&self, name: &str) -> Result<Mapped> {
+        let field = self.batches.first().and_then(|batch| batch.schema().get(name));
+        Ok(match field.map(|field| &field.dtype) {
+            Some(arrow::ArrowDataType::UInt8) => Mapped::U8(self.values(name)?),
+            Some(arrow::ArrowDataType::UInt16) => Mapped::U16(self.values(name)?),
+            Some(arrow::ArrowDataType::UInt32) => Mapped::U32(self.values(name)?),
+            Some(arrow::ArrowDataType::Float64) => Mapped::F64(self.values(name)?),
+            Some(arrow::ArrowDataType::Float32) => Mapped::F32(self.values(name)?),
+            Some(arrow::ArrowDataType::Int64) => Mapped::I64(self.values(name)?),
+            Some(other) => {
+                let what = format!("column {name} has type {other:?}");
+                return Err(Error::file(self.path, what));
+            }
+            None => return Err(Error::file(self.path, format!("column {name} is missing"))),
+        })
+    }
 }
 
 /// Reads `meta.json` of a cache folder and checks that the cache is whole.
@@ -318,13 +367,13 @@ impl Cache {
         let meta = read_meta(folder)?;
         let path = folder.join("data.arrow");
         let frame = open_mapped(&path)?;
-        if frame.height() as u64 != meta.rows {
+        if frame.height() != meta.rows {
             return Err(Error::file(&path, format!("{} rows, not {}", frame.height(), meta.rows)));
         }
         let (mut label, mut weight, mut time, mut dense) = (None, None, None, Vec::new());
         let mut coded = BTreeMap::new();
         for (i, field) in fields.iter().enumerate() {
-            let read = |name: &str| column(&frame, name, &path);
+            let read = |name: &str| frame.column(name);
             match field.role {
                 Role::Label | Role::Rating => label = Some(read(&i.to_string())?),
                 Role::Weight => weight = Some(read(&i.to_string())?),
@@ -342,7 +391,7 @@ impl Cache {
                     let path = folder.join(flat_name(i));
                     let ids = match end {
                         0 => Mapped::U32(Vec::new()),
-                        _ => column(&open_mapped(&path)?, "id", &path)?,
+                        _ => open_mapped(&path)?.column("id")?,
                     };
                     coded.insert(i, Coded { ids, offsets });
                 }
@@ -352,7 +401,7 @@ impl Cache {
                 }
             }
         }
-        let file = column(&frame, "file", &path)?;
+        let file = frame.column("file")?;
         Ok(Self { meta, fields, label, weight, time, dense, coded, file })
     }
 
@@ -360,28 +409,23 @@ impl Cache {
     pub fn vocabulary(folder: &Path, column: usize, each: &mut dyn FnMut(&str, u32)) -> Result<()> {
         let path = folder.join(vocab_name(column));
         let frame = open_mapped(&path)?;
-        let fail = |error| Error::polars(&path, error);
-        let series = |name| Ok(frame.column(name).map_err(fail)?.as_materialized_series());
-        let (values, counts) = (series("value")?.str(), series("count")?.u32());
-        let (values, counts) = (values.map_err(fail)?, counts.map_err(fail)?);
-        for (value, count) in values.iter().zip(counts.iter()) {
-            each(value.unwrap_or_default(), count.unwrap_or_default());
+        let values = frame.arrays::<Utf8ViewArray>("value")?;
+        let counts = frame.arrays::<UInt32Array>("count")?;
+        for (values, counts) in values.iter().zip(&counts) {
+            values.values_iter().zip(counts.values_iter()).for_each(|(v, &n)| each(v, n));
         }
         Ok(())
     }
 }
 
 /// The values of a coded column, memory-mapped.
-pub struct Vocabulary(Vec<polars_arrow::array::Utf8ViewArray>);
+pub struct Vocabulary(Vec<Utf8ViewArray>);
 
 impl Vocabulary {
     /// That of a column of the cache in `folder`.
     pub fn open(folder: &Path, column: usize) -> Result<Self> {
         let path = folder.join(vocab_name(column));
-        let fail = |error| Error::polars(&path, error);
-        let frame = open_mapped(&path)?;
-        let values = frame.column("value").map_err(fail)?.as_materialized_series();
-        Ok(Self(values.str().map_err(fail)?.downcast_iter().cloned().collect()))
+        Ok(Self(open_mapped(&path)?.arrays("value")?))
     }
 
     /// The value of an id.

@@ -122,8 +122,8 @@ impl<W: Write> Table<W> {
             return Ok(Table::Csv(writer));
         }
         let field = |(name, kind): &(&str, Kind)| {
-            let name: polars::prelude::PlSmallStr = (*name).into();
-            (name.clone(), Field::new(name, kind.arrow(), false))
+            let field = Field::new((*name).into(), kind.arrow(), false);
+            (field.name.clone(), field)
         };
         let schema: ArrowSchema = columns.iter().map(field).collect();
         let writer = FileWriter::try_new(out, schema.clone(), options()).map_err(failed)?;

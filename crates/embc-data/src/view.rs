@@ -14,6 +14,7 @@ use crate::split::{self, DROPPED};
 use embc_core::batch::{Examples, FieldShape, Items, Shape, Split};
 use embc_core::rng::Rng;
 use embc_core::task::LabelKind;
+use rayon::prelude::*;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -148,9 +149,9 @@ impl View {
 
         let mut fields = Vec::new();
         let mut shapes = Vec::new();
-        for &column in &columns {
-            let (field, counts) = remap(&cache, column, &part, &resolved);
-            let name = &cache.fields[column].name;
+        let remapped = columns.par_iter().map(|&column| remap(&cache, column, &part, &resolved));
+        for (field, counts) in remapped.collect::<Vec<_>>() {
+            let name = &cache.fields[field.column].name;
             if field.known == 0 && resolved.min_count > 0 {
                 return Err(Error::Data(format!(
                     "[data] min_count = {} leaves no value of {name}: none is in so many training rows",

@@ -158,8 +158,7 @@ fn steps_of(layer: &mut Layer, threads: usize, steps: std::ops::Range<u64>) {
             let batch = bags(4096, [300, 70], Rng::stream(step, "batch"));
             let grads: Vec<Vec<f32>> =
                 layer.forward(&batch, Mode::Train).iter().map(|rows| read_out(rows).1).collect();
-            layer.backward(&batch, &grads);
-            layer.step(&optim);
+            layer.step(&batch, &grads, &optim);
         }
     });
 }

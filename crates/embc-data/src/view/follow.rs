@@ -4,6 +4,8 @@ use super::{HadRule, View, ViewField, bag};
 use crate::error::{Error, Result};
 use crate::negative::{Had, Upto};
 use crate::raw::{Field, Role};
+use embc_core::batch::FieldShape;
+use rayon::prelude::*;
 use std::collections::BTreeMap;
 
 /// Whom a column follows when a row's item is replaced.
@@ -155,8 +157,8 @@ impl View {
 
     /// Finds the share of test lookups that are of ids without a training row.
     pub(super) fn count_unknown(&mut self) {
-        let (mut unknown, mut all) = (0u64, 0u64);
-        for (field, shape) in self.fields.iter().zip(&self.shape.fields) {
+        let of = |(field, shape): (&ViewField, &FieldShape)| {
+            let (mut unknown, mut all) = (0u64, 0u64);
             let coded = &self.cache.coded[&field.column];
             for row in (0..self.parts[2].len()).map(|i| self.parts[2].get(i)) {
                 for at in bag(coded, row, self.resolved.history) {
@@ -165,7 +167,10 @@ impl View {
                     unknown += u64::from(shape.counts[id] == 0);
                 }
             }
-        }
+            (unknown, all)
+        };
+        let fields = self.fields.par_iter().zip(&self.shape.fields).map(of);
+        let (unknown, all) = fields.reduce(|| (0, 0), |a, b| (a.0 + b.0, a.1 + b.1));
         self.unknown_lookups = unknown as f64 / all.max(1) as f64;
     }
 }
