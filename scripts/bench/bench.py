@@ -1,14 +1,19 @@
-"""embc beside PyTorch and FAISS on the same work: writes scripts/bench/results.md.
+"""How fast embc is, beside others on the same work: writes results/bench/.
 
-Each line of the table is a shape. embc (its figure includes reading the cache and drawing batches)
-and pytorch.py (rows ready in memory) train it in turn, so that a busy machine slows both; the ratio
-is the median over rounds. One thread means one core for the whole process. The sgemm roof is a
-product of 2048 x 2048 matrices in the same run, the better of both libraries'.
+Each line of a table is a shape. embc (its figure includes reading the cache and drawing batches)
+and the other (rows ready in memory) do it in turn, so that a busy machine slows both; the ratio is
+the median over rounds. Speeds are of the steady state: embc's first step and the other's first ten
+are left out. What a trial takes beside that, from the process's start to its end, is its own column.
+One thread means one core for the whole process. The sgemm roof is a product of 2048 x 2048 matrices
+in the same run, the better of both libraries'.
 
-    just bench [--rounds N] [--only REGEX]
+    just bench [--quick] [--rounds N] [--only REGEX]
+
+history.csv has every figure of every run by revision; README.md shows the newest of each.
 """
 
 import argparse
+import csv
 import datetime
 import json
 import os
@@ -17,6 +22,7 @@ import re
 import statistics
 import subprocess
 import sys
+import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 WORK = ROOT / "target" / "bench"
@@ -24,12 +30,18 @@ EMBC = ROOT / "target" / "release" / "embc"
 KAGGLE = {"dim": 16, "bottom": [512, 256, 64], "top": [512, 256]}
 BARS = {"dim": 10, "bottom": [400, 400, 400], "top": [400, 400, 400]}
 GMF = ["full", "hash", "ce", "cce", "robe", "hashednet", "tt", "dhe"]
+BAGS = ["full", "hash", "bloom", "hash_embedding", "cce"]
+OUTPUT = ROOT / "results" / "bench"
 
 
-def shapes():
+def shapes(quick):
     """Name, batch, config of embc, job of pytorch.py."""
     for batch in [2048, 128]:
         yield "DLRM Kaggle", batch, dlrm(KAGGLE, batch, 'kind = "sgd", lr = 0.1', 0), {"optimizer": "sgd", **KAGGLE}
+    if quick:
+        for scheme in ["full", "hash", "cce"]:
+            yield f"GMF {scheme}", 256, gmf(scheme, 256), {"optimizer": "adamw", "dim": 32, "scheme": scheme, "rows": 1024}
+        return
     yield "DLRM BARS, dense Adam", 4096, dlrm(BARS, 4096, 'kind = "adam", lr = 1e-3, touch = "all"', 10), {
         "optimizer": "adam", **BARS}
     # 20,000 users with 20 training items on average, half of them history and half targets.
@@ -73,6 +85,22 @@ kind = "full"
 """
 
 
+def bags(scheme):
+    """20 Newsgroups' classifier: some hundred tokens a text, a fourth of the full table."""
+    return f"""
+title   = "bench"
+dataset = "20news"
+data    = {{ min_count = 2, history = 512 }}
+model   = {{ kind = "classifier" }}
+embedding = {{ dim = 128 }}
+train   = {{ optimizer = {{ kind = "adam", lr = 1e-2 }}, batch = 64, epochs = 8, select = "accuracy" }}
+{"" if scheme == "full" else "budget = { compression = [4] }"}
+[[scheme]]
+kind = "{scheme}"
+{"iterations = 10" if scheme == "cce" else ""}
+"""
+
+
 def gmf(scheme, batch):
     slow = scheme in ["tt", "dhe"] or (scheme == "full" and batch == 256)
     return f"""
@@ -99,8 +127,11 @@ def embc(config, threads, datasets):
     (WORK / "results" / "bench.jsonl").unlink(missing_ok=True)
     command = [EMBC, "train", "--config", WORK / "bench.toml", "--threads", str(threads), "--quiet",
                "--data-dir", WORK / "data", "--results", WORK / "results", *datasets]
+    start = time.perf_counter()
     subprocess.run(on(threads) + command, check=True, stdout=subprocess.DEVNULL)
-    return json.loads((WORK / "results" / "bench.jsonl").read_text().splitlines()[-1])
+    wall = time.perf_counter() - start
+    record = json.loads((WORK / "results" / "bench.jsonl").read_text().splitlines()[-1])
+    return record | {"process_s": wall}
 
 
 def torch(job, threads):
@@ -155,56 +186,156 @@ def kmeans(threads):
     return ours, theirs
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", default="", help="only shapes whose name matches")
-    parser.add_argument("--datasets", action="append", default=[], help="registries for embc")
-    parser.add_argument("--output", default=pathlib.Path(__file__).with_name("results.md"))
-    arguments = parser.parse_args()
-    WORK.mkdir(parents=True, exist_ok=True)
-    (WORK / "datasets.toml").write_text(REGISTRY)
-    registries = [*arguments.datasets, WORK / "datasets.toml"]
-    datasets = [x for path in registries for x in ("--datasets", path)]
-    wanted = [shape for shape in shapes() if re.search(arguments.only, f"{shape[0]} {shape[1]}")]
-    roofs = {threads: roof(threads) for threads in (1, 2)}
-    rows, speeds = [], {}
-    for name, batch, config, job in wanted:
+def program(figure):
+    """The program itself: bytes, the time that it takes to say its version."""
+    figure("the program", "", "", "embc", "MB", EMBC.stat().st_size / 1e6)
+    times = []
+    for _ in range(21):
+        start = time.perf_counter()
+        subprocess.run([EMBC, "--version"], check=True, stdout=subprocess.DEVNULL)
+        times.append(1e3 * (time.perf_counter() - start))
+    figure("the program", "", "", "embc", "start ms", statistics.median(times))
+
+
+def build(figure):
+    """Processor time of README's first build, in a folder of its own."""
+    folder = WORK / "cold"
+    subprocess.run(["rm", "-rf", folder], check=True)
+    before = os.times()
+    command = ["cargo", "build", "--release", "--locked", "--quiet", "--bin", "embc", "--target-dir", folder]
+    subprocess.run(command, cwd=ROOT, check=True)
+    after = os.times()
+    spent = after.children_user + after.children_system - before.children_user - before.children_system
+    figure("the program", "", "", "embc", "build CPU s", spent)
+    subprocess.run(["rm", "-rf", folder], check=True)
+
+
+def classifier(figure, rounds, datasets):
+    """Schemes at bag size: examples a second of training, clusterings included, of one thread."""
+    speeds = {scheme: [] for scheme in BAGS}
+    for _ in range(rounds):
+        for scheme in BAGS:
+            speeds[scheme].append(embc(bags(scheme), 1, datasets)["train_examples_per_s"])
+    for scheme in BAGS:
+        figure(f"classifier {scheme} at 4x", 64, 1, "embc", "k/s", statistics.median(speeds[scheme]) / 1e3)
+        ratio = statistics.median(a / b for a, b in zip(speeds[scheme], speeds["full"]))
+        figure(f"classifier {scheme} at 4x", 64, 1, "embc", "of full's", ratio)
+
+
+def trained(figure, arguments, datasets, roofs):
+    """Training beside PyTorch."""
+    for name, batch, config, job in shapes(arguments.quick):
+        if not re.search(arguments.only, f"{name} {batch}"):
+            continue
+        speeds = {}
         for threads in (1, 2):
             ours, theirs = [], []
             for _ in range(arguments.rounds):
                 record = embc(config, threads, datasets)
-                ours.append(record["train_examples_per_s"])
+                ours.append(record)
                 job_now = of_the_same_size(job, record) | {"batch": batch, "seconds": 5}
                 theirs.append(torch(job_now, threads)["samples_per_s"])
-            speeds[name, batch, threads] = fast = statistics.median(ours)
-            ratio = statistics.median(a / b for a, b in zip(ours, theirs))
-            share = ""
+            fast = [record["train_examples_per_s"] for record in ours]
+            speeds[threads] = statistics.median(fast)
+            at = (name, batch, threads)
+            figure(*at, "embc", "k/s", speeds[threads] / 1e3)
+            figure(*at, "PyTorch", "k/s", statistics.median(theirs) / 1e3)
+            figure(*at, "embc", "of PyTorch's", statistics.median(a / b for a, b in zip(fast, theirs)))
+            figure(*at, "embc", "s beside", statistics.median(r["process_s"] - examples(config, r) / r["train_examples_per_s"] for r in ours))
             if name.startswith("DLRM"):
-                share = f"{100 * fast * flops(job) / 1e9 / roofs[threads]:.0f} %"
-            scaling = f"{fast / speeds[name, batch, 1]:.2f}x" if threads == 2 else ""
-            rows.append([name, batch, threads, f"{fast / 1e3:.1f}", f"{statistics.median(theirs) / 1e3:.1f}",
-                         f"**{ratio:.2f}x**", share, scaling])
-            print(*rows[-1], flush=True)
-    text = ["# embc beside PyTorch and FAISS", "", __doc__.split("\n\n")[1].replace("\n", " "), "",
-            f"{datetime.date.today()}, {cpu()}, {arguments.rounds} round{'s' * (arguments.rounds > 1)}. Sgemm roof: "
-            + ", ".join(f"{speed:.0f} GFLOP/s on {threads} thread{'s' * (threads > 1)}" for threads, speed in roofs.items()) + ".",
-            "", "| work | batch | threads | embc, k/s | PyTorch, k/s | ratio | MLPs' share of the roof | of one thread |",
-            "|---|---:|---:|---:|---:|---:|---:|---:|"]
-    text += ["| " + " | ".join(map(str, row)) + " |" for row in rows]
-    if re.search(arguments.only, "kmeans"):
-        ours, theirs = kmeans(2)
-        total = [x["train_s"] + x["assign_s"] for x in (ours, theirs)]
-        text += ["", "k-means of one CCE column (10 M ids x 4, 10,000 centroids, 20 iterations on 256 points each, all"
-                 f" assigned), 2 threads: embc {ours['train_s']:.1f} + {ours['assign_s']:.1f} s, error {ours['error']:.4f};"
-                 f" FAISS {theirs['train_s']:.1f} + {theirs['assign_s']:.1f} s, error {theirs['error']:.4f}:"
-                 f" **{total[1] / total[0]:.1f}x**."]
-    pathlib.Path(arguments.output).write_text("\n".join(text) + "\n")
+                figure(*at, "embc", "of the roof", speeds[threads] * flops(job) / 1e9 / roofs[threads])
+            if threads == 2:
+                figure(*at, "embc", "of one thread's", speeds[2] / speeds[1])
+
+
+def examples(config, record):
+    """Training examples of a trial."""
+    steps = re.search(r"max_steps = (\d+)", config)
+    batch = int(re.search(r"batch = (\d+)", config)[1])
+    rows = {"gmf": 800_000, "pointwise": 20_000}.get(record["model"], 0)
+    return int(steps[1]) * batch if steps else rows * record["epochs"]
+
+
+def clustered(figure):
+    """k-means of one CCE column beside FAISS."""
+    work = "k-means: 10 M ids x 4, 10,000 centroids, 20 iterations on 256 points each, all assigned"
+    for who, result in zip(("embc", "FAISS"), kmeans(2)):
+        figure(work, "", 2, who, "s", result["train_s"] + result["assign_s"])
+        figure(work, "", 2, who, "error", result["error"])
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="ten minutes: one round, few shapes, no build")
+    parser.add_argument("--rounds", type=int, default=None, help="3, or 1 where quick")
+    parser.add_argument("--only", default="", help="only parts and shapes whose name matches: program, build, classifier, kmeans, DLRM, GMF …")
+    parser.add_argument("--datasets", action="append", default=[], help="registries for embc, for 20 Newsgroups")
+    arguments = parser.parse_args()
+    arguments.rounds = arguments.rounds or (1 if arguments.quick else 3)
+    WORK.mkdir(parents=True, exist_ok=True)
+    (WORK / "datasets.toml").write_text(REGISTRY)
+    registries = [*arguments.datasets, WORK / "datasets.toml"]
+    datasets = [x for path in registries for x in ("--datasets", path)]
+    run = [str(datetime.date.today()), revision(), cpu(), arguments.rounds]
+    OUTPUT.mkdir(parents=True, exist_ok=True)
+    history = OUTPUT / "history.csv"
+    new = not history.exists()
+    with open(history, "a", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        if new:
+            writer.writerow(["date", "revision", "machine", "rounds", "work", "batch", "threads", "program", "figure", "value"])
+
+        def figure(work, batch, threads, who, what, value):
+            writer.writerow([*run, work, batch, threads, who, what, f"{value:.4g}"])
+            file.flush()
+            print(work, batch, threads, who, f"{value:.4g}", what, flush=True)
+
+        wants = lambda part: re.search(arguments.only, part)
+        if wants("program"):
+            program(figure)
+        if wants("build") and not arguments.quick:
+            build(figure)
+        if wants("classifier") and arguments.datasets:
+            classifier(figure, arguments.rounds, datasets)
+        if any(wants(f"{shape[0]} {shape[1]}") for shape in shapes(arguments.quick)):
+            roofs = {threads: roof(threads) for threads in (1, 2)}
+            for threads, speed in roofs.items():
+                figure("product of 2048 x 2048", "", threads, "the better of both", "GFLOP/s", speed)
+            trained(figure, arguments, datasets, roofs)
+        if wants("kmeans"):
+            clustered(figure)
+    render(history)
+
+
+def render(history):
+    """README.md of the newest figures, a table a machine."""
+    newest = {}
+    for row in csv.DictReader(open(history)):
+        newest[row["machine"], row["work"], row["batch"], row["threads"], row["program"], row["figure"]] = row
+    text = ["# How fast", "", " ".join(__doc__.split("\n\n")[1].split("\n")), "",
+            "Made by `just bench`, from [history.csv](history.csv). Each figure is the newest of its machine."]
+    for machine in sorted({key[0] for key in newest}):
+        text += ["", f"## {machine}", "", "| work | batch | threads | figures | revision | rounds |", "|---|---:|---:|---|---|---:|"]
+        lines = {}
+        for (_, work, batch, threads, who, what), row in ((k, r) for k, r in newest.items() if k[0] == machine):
+            lines.setdefault((work, batch, threads), []).append((who, what, row))
+        for (work, batch, threads), figures in lines.items():
+            said = ", ".join(f"{who} {float(row['value']):g} {what}" for who, what, row in figures)
+            last = figures[-1][2]
+            text.append(f"| {work} | {batch} | {threads} | {said} | {last['revision']}, {last['date']} | {last['rounds']} |")
+    (OUTPUT / "README.md").write_text("\n".join(text) + "\n")
+
+
+def revision():
+    return subprocess.run(["git", "describe", "--always", "--dirty", "--abbrev=7"], cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()
 
 
 def cpu():
-    names = re.findall(r"model name\s*: (.*)", pathlib.Path("/proc/cpuinfo").read_text())
-    return f"{names[0].strip()}, {len(names)} cores"
+    """The machine, and the widest vectors that it has."""
+    text = pathlib.Path("/proc/cpuinfo").read_text()
+    names = re.findall(r"model name\s*: (.*)", text) or ["a machine"] * (os.cpu_count() or 1)
+    vectors = "AVX-512" if "avx512f" in text else "AVX2" if "avx2" in text else "NEON" if "asimd" in text else "?"
+    return f"{names[0].strip()}, {len(names)} cores, {vectors}"
 
 
 main()

@@ -98,7 +98,7 @@ fn add<const WIDTH: usize>(
 fn plus<F: Fn(f32) -> f32>(f: impl Fn(usize) -> F) -> impl Fn(usize, &[f32], &mut [f32]) {
     move |i, grad, sum| {
         let f = f(i);
-        sum.iter_mut().zip(grad).for_each(|(sum, x)| *sum = f(*x) + *sum);
+        sum.iter_mut().zip(grad).for_each(|(sum, x)| *sum += f(*x));
     }
 }
 

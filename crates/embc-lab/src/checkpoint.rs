@@ -262,10 +262,14 @@ pub struct Keeper<'a> {
     started: Instant,
     /// Seconds that the trial took before.
     before: f64,
-    /// Examples of this run, what training on them took, and since when it goes on.
+    /// Examples of this run, what training on them took, and since when it goes on; but for the
+    /// first step, which waits for the data and grows buffers, once there are others.
     examples: u64,
     training: Duration,
     since: Instant,
+    /// When the first step was done, until the second is.
+    first: Option<Instant>,
+    steps: u64,
     /// It was said that a checkpoint could not be written.
     said: bool,
     /// Where the scores of the test rows go.
@@ -308,6 +312,8 @@ impl<'a> Keeper<'a> {
             examples: 0,
             training: Duration::ZERO,
             since: now,
+            first: None,
+            steps: 0,
             said: false,
             scores: None,
             parent: parent.map(|parent| (parent, metrics)),
@@ -316,7 +322,7 @@ impl<'a> Keeper<'a> {
         (keeper, from)
     }
 
-    /// Training examples a second, evaluation left out.
+    /// Training examples a second, evaluation and the first step left out.
     pub fn examples_per_second(&self) -> f64 {
         if let Some(took) = self.trained {
             return took.examples_per_s;
@@ -332,6 +338,14 @@ impl<'a> Keeper<'a> {
 
 impl Observer for Keeper<'_> {
     fn step(&mut self, step: u64, epoch: u32, loss: f64, examples: usize) {
+        self.steps += 1;
+        if self.steps == 1 {
+            self.first = Some(Instant::now());
+        } else if let Some(first) = self.first.take() {
+            // An evaluation may have come in between.
+            (self.examples, self.training) = (0, Duration::ZERO);
+            self.since = self.since.max(first);
+        }
         self.examples += examples as u64;
         self.watcher.step(step, epoch, loss, examples);
     }

@@ -148,7 +148,7 @@ pub struct Record {
     pub without_groups: BTreeMap<String, Vec<f64>>,
     /// Validation by validation: step, epoch, training loss, validation metrics.
     pub curve: Vec<BTreeMap<String, f64>>,
-    /// Training examples a second, evaluation left out.
+    /// Training examples a second, evaluation and the first step left out.
     pub train_examples_per_s: f64,
     /// Seconds that building the tables took, an allocation that reads the data included.
     #[serde(default)]

@@ -187,7 +187,7 @@ impl Lanes {
     #[inline(always)]
     fn block(&self, from: usize, dim: usize) -> ([f32; LANES], &[[f32; LANES]]) {
         let half = self.halves[from..].first_chunk().expect("whole lanes");
-        (*half, &self.columns[from * dim..][..LANES * dim].as_chunks().0)
+        (*half, self.columns[from * dim..][..LANES * dim].as_chunks().0)
     }
 
     /// The least |c|² / 2 − ⟨x, c⟩ of the centroids in these places, for each of four points.
