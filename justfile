@@ -66,7 +66,7 @@ bench-gemm:
 bench-step:
     cargo bench -p embc-core --bench step
 
-# embc beside PyTorch and FAISS on the same work; writes scripts/bench/results.md (an hour, 30 GB; --only GMF: minutes)
+# How fast embc is, beside PyTorch and FAISS; adds to results/bench/ (an hour, 30 GB; --quick: ten minutes; --only GMF)
 bench *arguments:
     cargo build --release
     python3 -m venv target/oracle

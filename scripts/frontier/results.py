@@ -86,7 +86,7 @@ for path in sorted(glob.glob("configs/frontier_*.toml")):
     key = valid if config["table"].get("split") == "valid" else f"test/{select}"
     values = [r["metrics"][key] for r in full.values()]
     picked = "; picked by the very numbers that are shown, as the protocol has no test rows" if key == valid else ""
-    text.append(f"\n## {name}\n\n{config['title'].split(': ', 1)[1]}. `full`: {key} {statistics.mean(values):.4f} ± {interval(values):.4f} in {size(full):,} bytes{picked}.\n")
+    text.append(f"\n## [{name}]({name}.md)\n\n{config['title'].split(': ', 1)[1]}. `full`: {key} {statistics.mean(values):.4f} ± {interval(values):.4f} in {size(full):,} bytes{picked}.\n")
     text.append("| bytes | with the full table in training | next | third | without it | next | third |\n|---|---|---|---|---|---|---|")
     for limit in config["budget"]["bytes"]:
         line = [f"{limit:,}"]

@@ -161,11 +161,11 @@ impl<'a> ArrowWriter<'a> {
     pub fn write(&mut self, columns: &[(&str, Values<'_>)]) -> Result<()> {
         let fail = |error: PolarsError| Error::polars(self.path, error);
         let arrays: Vec<Box<dyn Array>> = columns.iter().map(|(_, v)| v.array()).collect();
-        let field = |((name, _), array): (&(&str, Values<'_>), &Box<dyn Array>)| {
+        let fields = columns.iter().zip(&arrays).map(|((name, _), array)| {
             let field = arrow::Field::new((*name).into(), array.dtype().clone(), true);
             (field.name.clone(), field)
-        };
-        let schema: ArrowSchema = columns.iter().zip(&arrays).map(field).collect();
+        });
+        let schema: ArrowSchema = fields.collect();
         let (schema, rows) = (Arc::new(schema), arrays.first().map_or(0, |array| array.len()));
         let batch = RecordBatchT::try_new(rows, schema.clone(), arrays).map_err(fail)?;
         if self.writer.is_none() {
