@@ -327,7 +327,7 @@ pub fn refine(
     lloyd: Lloyd<'_>,
 ) {
     let (n, k) = (points.len() / dim, centroids.len() / dim);
-    let mut nearest = vec![0; n];
+    let (mut nearest, mut before) = (vec![0; n], Vec::new());
     let mut assigner = Assigner::new(points, dim, centroids);
     for iteration in 0..lloyd.iterations {
         if lloyd.is_cancelled() {
@@ -335,7 +335,15 @@ pub fn refine(
         }
         let first = iteration == 0;
         let mut distances = assigner.assign(points, dim, centroids, &mut nearest, first);
+        if nearest == before {
+            // At rest: all that is to come would find the same.
+            break;
+        }
         let mass = means(points, dim, weights, &nearest, centroids);
+        before.clear();
+        if mass.iter().all(|&mass| mass > 0.0) {
+            before.extend_from_slice(&nearest);
+        }
         for empty in (0..k).filter(|&c| mass[c] == 0.0) {
             let far = (0..n).max_by(|&a, &b| distances[a].total_cmp(&distances[b])).expect("n > 0");
             let (from, to) = (far * dim, empty * dim);

@@ -146,3 +146,21 @@ fn bounds_hold_the_nearest() {
         }
     }
 }
+
+/// Iterations that end where nothing moves are as many one by one.
+#[test]
+fn rest_ends_iterations_and_changes_nothing() {
+    let mut rng = Rng::stream(6, "rest");
+    for (dim, n, k) in [(2, 900, 40), (4, 3000, 600), (12, 900, 150)] {
+        let points: Vec<f32> = (0..n * dim).map(|_| rng.normal() as f32).collect();
+        let (mut all, mut each) = (points[..k * dim].to_vec(), points[..k * dim].to_vec());
+        refine(&points, dim, &mut all, None, Lloyd::new(Start::Random, 80));
+        for _ in 0..80 {
+            refine(&points, dim, &mut each, None, Lloyd::new(Start::Random, 1));
+        }
+        assert_eq!(all, each);
+        // It is there indeed.
+        refine(&points, dim, &mut each, None, Lloyd::new(Start::Random, 1));
+        assert_eq!(all, each);
+    }
+}
