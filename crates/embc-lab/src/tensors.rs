@@ -13,6 +13,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
+use std::sync::Mutex;
 
 /// Shows tensors, the same each time.
 pub type Walk<'a> = &'a mut dyn FnMut(&mut dyn FnMut(&str, TensorRef<'_>));
@@ -28,7 +29,8 @@ const LONGEST_HEADER: u64 = 100_000_000;
 
 /// A file of tensors, which are read when they are asked for.
 pub struct Stored {
-    file: File,
+    /// One reads at a time: a file has one position, whoever moves it.
+    file: Mutex<File>,
     header: Metadata,
     /// Where the tensors begin.
     start: u64,
@@ -58,15 +60,14 @@ impl Stored {
     pub fn open(path: &Path) -> Result<Self> {
         let mut file = File::open(path)?;
         let (header, start) = header_of(&mut file)?;
-        Ok(Self { file, header, start })
+        Ok(Self { file: Mutex::new(file), header, start })
     }
 
     /// Opens a file that has a checksum, which is checked.
     pub fn checked(path: &Path) -> Result<Self> {
-        let stored = Self::open(path)?;
-        let length = stored.file.metadata()?.len();
-        let body = length.checked_sub(32).context("it is cut off")?;
-        let (mut file, mut sum) = (&stored.file, Sha256::new());
+        let mut stored = Self::open(path)?;
+        let (file, mut sum) = (stored.file.get_mut().expect("not shared yet"), Sha256::new());
+        let body = file.metadata()?.len().checked_sub(32).context("it is cut off")?;
         file.seek(SeekFrom::Start(0))?;
         let (mut buffer, mut left) = (vec![0; 1 << 20], body as usize);
         while left > 0 {
@@ -103,7 +104,7 @@ impl Stored {
         mut take: impl FnMut(T),
     ) -> Option<()> {
         let info = self.header.info(name).filter(|info| info.dtype == dtype)?;
-        let mut file = &self.file;
+        let mut file = self.file.lock().expect("readers do not panic");
         file.seek(SeekFrom::Start(self.start + info.data_offsets.0 as u64)).ok()?;
         let mut left: usize = info.shape.iter().product();
         let mut buffer = vec![0; left.min(BLOCK) * N];
@@ -293,5 +294,22 @@ mod tests {
             std::fs::write(&path, &bytes[..cut]).unwrap();
             assert!(Stored::open(&path).is_err(), "{cut} bytes");
         }
+    }
+
+    #[test]
+    fn threads_read_at_once() {
+        use rayon::prelude::*;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.safetensors");
+        let of = |i: usize| Tensor::from(vec![i as f32; 1000 + i]);
+        write(&path, None, &mut |visit| (0..64).for_each(|i| visit(&i.to_string(), of(i).view())))
+            .unwrap();
+        let stored = Stored::open(&path).unwrap();
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(4).build().unwrap();
+        pool.install(|| {
+            (0..6400usize).into_par_iter().for_each(|i| {
+                assert_eq!(stored.tensor(&(i % 64).to_string()), Some(of(i % 64)));
+            });
+        });
     }
 }
