@@ -73,6 +73,10 @@ bench *arguments:
     target/oracle/bin/pip install --quiet torch numpy faiss-cpu
     target/oracle/bin/python scripts/bench/bench.py {{arguments}}
 
+# Flame graphs of embc at the shapes of `just bench`, into results/bench/ (--only GMF, --quick)
+profile *arguments:
+    python3 scripts/bench/bench.py --profile {{arguments}}
+
 # Check the metrics with scikit-learn, and write the PyTorch oracles of schemes and models anew
 # (installs both under target/)
 oracle:

@@ -8,6 +8,9 @@ One thread means one core for the whole process. The sgemm roof is a product of 
 in the same run, the better of both libraries'.
 
     just bench [--quick] [--rounds N] [--only REGEX]
+    just profile [--only REGEX]
+
+`just profile` draws where a thread of embc spends its time, as a flame graph of each shape.
 
 history.csv has every figure of every run by revision; README.md shows the newest of each.
 """
@@ -121,11 +124,11 @@ def on(threads):
     return ["taskset", "-c", f"0-{threads - 1}"]
 
 
-def embc(config, threads, datasets):
+def embc(config, threads, datasets, program=(EMBC,)):
     WORK.mkdir(parents=True, exist_ok=True)
     (WORK / "bench.toml").write_text(config)
     (WORK / "results" / "bench.jsonl").unlink(missing_ok=True)
-    command = [EMBC, "train", "--config", WORK / "bench.toml", "--threads", str(threads), "--quiet",
+    command = [*program, "train", "--config", WORK / "bench.toml", "--threads", str(threads), "--quiet",
                "--data-dir", WORK / "data", "--results", WORK / "results", *datasets]
     start = time.perf_counter()
     subprocess.run(on(threads) + command, check=True, stdout=subprocess.DEVNULL)
@@ -217,16 +220,19 @@ def classifier(figure, rounds, datasets):
         for scheme in BAGS:
             speeds[scheme].append(embc(bags(scheme), 1, datasets)["train_examples_per_s"])
     for scheme in BAGS:
-        figure(f"classifier {scheme} at 4x", 64, 1, "embc", "k/s", statistics.median(speeds[scheme]) / 1e3)
+        work = f"classifier {scheme}" + (" at 4x" if scheme != "full" else "")
+        figure(work, 64, 1, "embc", "k/s", statistics.median(speeds[scheme]) / 1e3)
         ratio = statistics.median(a / b for a, b in zip(speeds[scheme], speeds["full"]))
-        figure(f"classifier {scheme} at 4x", 64, 1, "embc", "of full's", ratio)
+        figure(work, 64, 1, "embc", "of full's", ratio)
 
 
 def trained(figure, arguments, datasets, roofs):
     """Training beside PyTorch."""
-    for name, batch, config, job in shapes(arguments.quick):
-        if not re.search(arguments.only, f"{name} {batch}"):
-            continue
+    wanted = [shape for shape in shapes(arguments.quick) if re.search(arguments.only, f"{shape[0]} {shape[1]}")]
+    for _, _, config, _ in {re.search("dataset = .*", shape[2])[0]: shape for shape in wanted}.values():
+        # What makes its data is none of a trial's.
+        embc(config, 2, datasets)
+    for name, batch, config, job in wanted:
         speeds = {}
         for threads in (1, 2):
             ours, theirs = [], []
@@ -241,19 +247,35 @@ def trained(figure, arguments, datasets, roofs):
             figure(*at, "embc", "k/s", speeds[threads] / 1e3)
             figure(*at, "PyTorch", "k/s", statistics.median(theirs) / 1e3)
             figure(*at, "embc", "of PyTorch's", statistics.median(a / b for a, b in zip(fast, theirs)))
-            figure(*at, "embc", "s beside", statistics.median(r["process_s"] - examples(config, r) / r["train_examples_per_s"] for r in ours))
+            beside = [r["process_s"] - r["curve"][-1]["step"] * batch / r["train_examples_per_s"] for r in ours]
+            figure(*at, "embc", "s beside", statistics.median(beside))
             if name.startswith("DLRM"):
                 figure(*at, "embc", "of the roof", speeds[threads] * flops(job) / 1e9 / roofs[threads])
             if threads == 2:
                 figure(*at, "embc", "of one thread's", speeds[2] / speeds[1])
 
 
-def examples(config, record):
-    """Training examples of a trial."""
-    steps = re.search(r"max_steps = (\d+)", config)
-    batch = int(re.search(r"batch = (\d+)", config)[1])
-    rows = {"gmf": 800_000, "pointwise": 20_000}.get(record["model"], 0)
-    return int(steps[1]) * batch if steps else rows * record["epochs"]
+def profile(arguments, datasets):
+    """Flame graphs of embc at each shape, by perf: profile-WORK.svg."""
+    target = ROOT / "target" / "profiling"
+    environment = os.environ | {"RUSTFLAGS": "-C force-frame-pointers=yes"}
+    build = ["cargo", "build", "--profile", "profiling", "--locked", "--bin", "embc", "--target-dir", target]
+    subprocess.run(build, cwd=ROOT, env=environment, check=True)
+    subprocess.run(["cargo", "install", "--quiet", "--locked", "--root", ROOT / "target" / "tools", "inferno"], check=True)
+    tools, data = ROOT / "target" / "tools" / "bin", WORK / "perf.data"
+    wanted = [(f"{name} {batch}", config) for name, batch, config, _ in shapes(arguments.quick)]
+    if arguments.datasets:
+        wanted += [(f"classifier {scheme}", bags(scheme)) for scheme in BAGS]
+    for name, config in wanted:
+        if re.search(arguments.only, name):
+            record = ["perf", "record", "--quiet", "--freq", "499", "--call-graph", "fp", "--output", data]
+            embc(config, 1, datasets, program=[*record, target / "profiling" / "embc"])
+            script = subprocess.run(["perf", "script", "--input", data], check=True, capture_output=True).stdout
+            folded = subprocess.run([tools / "inferno-collapse-perf"], input=script, check=True, capture_output=True).stdout
+            drawn = [tools / "inferno-flamegraph", "--title", f"{name}, one thread", "--minwidth", "0.2"]
+            slug = re.sub("[^a-z0-9]+", "-", name.lower()).strip("-")
+            with open(OUTPUT / f"profile-{slug}.svg", "wb") as file:
+                subprocess.run(drawn, input=folded, check=True, stdout=file)
 
 
 def clustered(figure):
@@ -267,6 +289,7 @@ def clustered(figure):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="ten minutes: one round, few shapes, no build")
+    parser.add_argument("--profile", action="store_true", help="flame graphs instead")
     parser.add_argument("--rounds", type=int, default=None, help="3, or 1 where quick")
     parser.add_argument("--only", default="", help="only parts and shapes whose name matches: program, build, classifier, kmeans, DLRM, GMF …")
     parser.add_argument("--datasets", action="append", default=[], help="registries for embc, for 20 Newsgroups")
@@ -276,8 +299,10 @@ def main():
     (WORK / "datasets.toml").write_text(REGISTRY)
     registries = [*arguments.datasets, WORK / "datasets.toml"]
     datasets = [x for path in registries for x in ("--datasets", path)]
-    run = [str(datetime.date.today()), revision(), cpu(), arguments.rounds]
     OUTPUT.mkdir(parents=True, exist_ok=True)
+    if arguments.profile:
+        return profile(arguments, datasets)
+    run = [str(datetime.date.today()), revision(), cpu(), arguments.rounds]
     history = OUTPUT / "history.csv"
     new = not history.exists()
     with open(history, "a", newline="") as file:
@@ -314,20 +339,25 @@ def render(history):
         newest[row["machine"], row["work"], row["batch"], row["threads"], row["program"], row["figure"]] = row
     text = ["# How fast", "", " ".join(__doc__.split("\n\n")[1].split("\n")), "",
             "Made by `just bench`, from [history.csv](history.csv). Each figure is the newest of its machine."]
+    graphs = sorted(path.name for path in OUTPUT.glob("profile-*.svg"))
+    if graphs:
+        text += ["", "Where a thread spends its time (`just profile`): " + ", ".join(f"[{g[8:-4]}]({g})" for g in graphs) + "."]
     for machine in sorted({key[0] for key in newest}):
         text += ["", f"## {machine}", "", "| work | batch | threads | figures | revision | rounds |", "|---|---:|---:|---|---|---:|"]
         lines = {}
         for (_, work, batch, threads, who, what), row in ((k, r) for k, r in newest.items() if k[0] == machine):
-            lines.setdefault((work, batch, threads), []).append((who, what, row))
-        for (work, batch, threads), figures in lines.items():
-            said = ", ".join(f"{who} {float(row['value']):g} {what}" for who, what, row in figures)
-            last = figures[-1][2]
-            text.append(f"| {work} | {batch} | {threads} | {said} | {last['revision']}, {last['date']} | {last['rounds']} |")
+            when = (f"{row['revision']}, {row['date']}", row["rounds"])
+            lines.setdefault((work, batch, threads, *when), []).append(f"{who} {float(row['value']):g} {what}")
+        for (work, batch, threads, when, rounds), figures in lines.items():
+            text.append(f"| {work} | {batch} | {threads} | {', '.join(figures)} | {when} | {rounds} |")
     (OUTPUT / "README.md").write_text("\n".join(text) + "\n")
 
 
 def revision():
-    return subprocess.run(["git", "describe", "--always", "--dirty", "--abbrev=7"], cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()
+    """Of the program: what it writes itself is none of it."""
+    git = lambda *words: subprocess.run(["git", *words], cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!results")
+    return git("rev-parse", "--short=7", "HEAD") + ("-dirty" if changed else "")
 
 
 def cpu():

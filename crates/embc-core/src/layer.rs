@@ -287,8 +287,8 @@ impl Layer {
         &self.rows
     }
 
-    /// Adds the gradient of each input, `grads[i]` [B × width], to the parameters' gradients.
-    /// `batch` is that of the last forward pass.
+    /// Adds the gradient of each input, `grads[i]` [B × width], to the parameters' gradients, as the
+    /// first half of [`Layer::step`] does. `batch` is that of the last forward pass.
     pub fn backward(&mut self, batch: &Batch, grads: &[Vec<f32>]) {
         let pooling = self.rules.pooling;
         self.each_table(batch.size, |table| table.backward(batch, grads, pooling));
@@ -388,7 +388,7 @@ impl Layer {
         let of = |(table, spec): (&mut Table, &TableSpec)| {
             census(&mut *table.embedding, spec.vocab, table.width, &spec.counts)
         };
-        self.tables.par_iter_mut().zip(specs).map(of).collect()
+        self.tables.iter_mut().zip(specs).map(of).collect()
     }
 
     /// The memory of all tables.

@@ -295,8 +295,8 @@ fn open_mapped(path: &Path) -> Result<Frame<'_>> {
     let batches = calmly(path, || {
         let meta = read_file_metadata(&mut Cursor::new(&map[..]))?;
         let none = Default::default();
-        // SAFETY: offsets and text are as `ArrowWriter` wrote them: the file has the size that
-        // `meta.json`, written after it, says.
+        // SAFETY: buffers are checked to lie inside of the file, numbers may be any, and text is
+        // checked before it is read (`Frame::text`).
         let batch = |chunk| unsafe { mmap_unchecked(&meta, &none, map.clone(), chunk) };
         (0..meta.blocks.len()).map(batch).collect()
     });
@@ -317,6 +317,16 @@ impl Frame<'_> {
             array.cloned().ok_or_else(|| fail("has another type"))
         };
         self.batches.iter().map(array).collect()
+    }
+
+    /// A column of text, each place and byte of which is checked.
+    fn text(&self, name: &str) -> Result<Vec<Utf8ViewArray>> {
+        let check = |array: Utf8ViewArray| {
+            let (views, buffers) = (array.views().clone(), array.data_buffers().clone());
+            let checked = || Utf8ViewArray::try_new(array.dtype().clone(), views, buffers, None);
+            calmly(self.path, checked)
+        };
+        self.arrays(name)?.into_iter().map(check).collect()
     }
 
     fn values<T: NativeType>(&self, name: &str) -> Result<Vec<Buffer<T>>> {
@@ -409,7 +419,7 @@ impl Cache {
     pub fn vocabulary(folder: &Path, column: usize, each: &mut dyn FnMut(&str, u32)) -> Result<()> {
         let path = folder.join(vocab_name(column));
         let frame = open_mapped(&path)?;
-        let values = frame.arrays::<Utf8ViewArray>("value")?;
+        let values = frame.text("value")?;
         let counts = frame.arrays::<UInt32Array>("count")?;
         for (values, counts) in values.iter().zip(&counts) {
             values.values_iter().zip(counts.values_iter()).for_each(|(v, &n)| each(v, n));
@@ -425,7 +435,7 @@ impl Vocabulary {
     /// That of a column of the cache in `folder`.
     pub fn open(folder: &Path, column: usize) -> Result<Self> {
         let path = folder.join(vocab_name(column));
-        Ok(Self(open_mapped(&path)?.arrays("value")?))
+        Ok(Self(open_mapped(&path)?.text("value")?))
     }
 
     /// The value of an id.

@@ -13,8 +13,8 @@ use rayon::prelude::*;
 use std::array::from_fn;
 use std::ops::Range;
 
-/// Most bounds that are kept; groups are larger where there would be more.
-const BOUNDS: usize = 1 << 26;
+/// Most bounds that are kept, 64 MiB; groups are larger where there would be more.
+const BOUNDS: usize = 1 << 24;
 
 /// Points that are compared with a group at once.
 const FOUR: usize = 4;
