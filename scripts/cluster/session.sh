@@ -35,12 +35,16 @@ of_node() {
 
 bash -euo pipefail -c "$session" > "$work/session" 2> "$work/talk" &
 watching=$!
-killed=0
+killed=0 empty=0
 while kill -0 "$watching" 2> /dev/null; do
-    # Slurm lets what is requeued wait for two minutes.
+    # Slurm lets what is requeued wait for two minutes. Its last run must be over: the end of that
+    # would be taken for the end of the next.
     for job in $(squeue -h -t PENDING -o '%A' --sort=i 2> /dev/null); do
-        scontrol update JobId="$job" StartTime=now 2> /dev/null || true
+        pgrep -f "slurmstepd: \[$job\.|/job$(printf %05d "$job")/slurm_script" > /dev/null ||
+            scontrol update JobId="$job" StartTime=now 2> /dev/null || true
     done
+    if [ -n "$(squeue -h 2> /dev/null)" ]; then empty=0; else empty=$((empty + 1)); fi
+    [ "$empty" -lt 240 ] || { echo "nobody is in the queue, and trials are left" >&2; cat "$work/talk" >&2; exit 1; }
     at=$(records)
     case "$killed" in
         0) [ "$at" -lt 5 ] || { kill -9 "$(workers | head -1)" && killed=1 && echo "killed a worker at $at" >&2; } ;;
