@@ -111,7 +111,7 @@ title   = "bench"
 dataset = "synth-gmf-1m"
 model   = {{ kind = "gmf" }}
 embedding = {{ dim = 32 }}
-train   = {{ optimizer = {{ kind = "adamw", lr = 1e-3, touch = "all" }}, batch = {batch}, epochs = {1 if slow else 3}, select = "auc" }}
+train   = {{ optimizer = {{ kind = "adamw", lr = 1e-3, touch = "all" }}, batch = {batch}, epochs = {1 if slow else 10}, select = "auc" }}
 budget  = {{ rows = [1024] }}
 [[scheme]]
 kind = "{scheme}"
