@@ -12,7 +12,7 @@ in the same run, the better of both libraries'.
 
 `just profile` draws where a thread of embc spends its time, as a flame graph of each shape.
 
-history.csv has every figure of every run by revision; README.md shows the newest of each.
+bench.csv has every figure of every run by revision; bench.md shows the newest of each.
 """
 
 import argparse
@@ -303,7 +303,7 @@ def main():
     if arguments.profile:
         return profile(arguments, datasets)
     run = [str(datetime.date.today()), revision(), cpu(), arguments.rounds]
-    history = OUTPUT / "history.csv"
+    history = OUTPUT / "bench.csv"
     new = not history.exists()
     with open(history, "a", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -333,12 +333,12 @@ def main():
 
 
 def render(history):
-    """README.md of the newest figures, a table a machine."""
+    """bench.md of the newest figures, a table a machine."""
     newest = {}
     for row in csv.DictReader(open(history)):
         newest[row["machine"], row["work"], row["batch"], row["threads"], row["program"], row["figure"]] = row
     text = ["# How fast", "", " ".join(__doc__.split("\n\n")[1].split("\n")), "",
-            "Made by `just bench`, from [history.csv](history.csv). Each figure is the newest of its machine."]
+            "Made by `just bench`, from [bench.csv](bench.csv). Each figure is the newest of its machine."]
     graphs = sorted(path.name for path in OUTPUT.glob("profile-*.svg"))
     if graphs:
         text += ["", "Where a thread spends its time (`just profile`): " + ", ".join(f"[{g[8:-4]}]({g})" for g in graphs) + "."]
@@ -350,7 +350,7 @@ def render(history):
             lines.setdefault((work, batch, threads, *when), []).append(f"{who} {float(row['value']):g} {what}")
         for (work, batch, threads, when, rounds), figures in lines.items():
             text.append(f"| {work} | {batch} | {threads} | {', '.join(figures)} | {when} | {rounds} |")
-    (OUTPUT / "README.md").write_text("\n".join(text) + "\n")
+    (OUTPUT / "bench.md").write_text("\n".join(text) + "\n")
 
 
 def revision():
