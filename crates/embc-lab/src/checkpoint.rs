@@ -152,6 +152,8 @@ impl Claim {
                 claim.done();
             }
         }
+        // Where it is empty: its last trial's process may have been killed before it took it away.
+        let _ = std::fs::remove_dir(results.join(".running"));
     }
 
     /// Forgets the trial, which has its record.

@@ -17,6 +17,7 @@ use embc_core::metric::Metric;
 use embc_core::net::Net;
 use embc_core::state::{HasState, is_optimizer};
 use embc_core::train::{Checkpoint, Position};
+use embc_data::atomic::left_of;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -69,26 +70,33 @@ pub(crate) fn tidy(orders: &[Order], desk: &Desk) {
     let running = Claim::known(desk.results());
     for id in &ids {
         forget(desk, id);
-        // Checkpoints of a parent that is no trial of its own.
-        if running.contains(id)
+        // Checkpoints of a parent that is no trial of its own, and what was half written.
+        let left = left_of(&file(desk, id));
+        if (running.contains(id) || !left.is_empty())
             && let Ok(Some(claim)) = desk.claim(id, &Cancel::default())
         {
+            left.iter().for_each(|path| drop(std::fs::remove_file(path)));
             claim.done();
         }
     }
+    // Where it is empty.
+    let _ = std::fs::remove_dir(folder(desk));
 }
 
 fn forget(desk: &Desk, id: &str) {
-    let file = file(desk, id);
-    if std::fs::remove_file(&file).is_ok() {
+    if std::fs::remove_file(file(desk, id)).is_ok() {
         // Where it was the last.
-        let _ = file.parent().map(std::fs::remove_dir);
+        let _ = std::fs::remove_dir(folder(desk));
     }
 }
 
 /// Where a parent's training is kept.
 fn file(desk: &Desk, id: &str) -> PathBuf {
-    desk.results().join(".parents").join(format!("{id}.safetensors"))
+    folder(desk).join(format!("{id}.safetensors"))
+}
+
+fn folder(desk: &Desk) -> PathBuf {
+    desk.results().join(".parents")
 }
 
 impl Families {

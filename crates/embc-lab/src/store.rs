@@ -143,6 +143,8 @@ impl Results {
         }
         let Some(lease) = lease else { return Ok(None) };
         self.sweep_up(term);
+        let left = embc_data::atomic::left_of(&self.folded);
+        left.iter().for_each(|path| drop(std::fs::remove_file(path)));
         let mut new = BTreeMap::new();
         for trial in self.trials() {
             let Some(line) = bytes_of(&self.file(&trial))? else { continue };

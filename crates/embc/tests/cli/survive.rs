@@ -191,6 +191,27 @@ fn families_are_trained_once_to_the_bits_of_each_alone() {
     assert_eq!(bare(trials), expect);
 }
 
+/// What a process leaves that is killed while it writes, or between taking a file away and its folder.
+#[test]
+fn what_was_half_written_goes_with_the_next_sweep() {
+    let sandbox = sandbox();
+    let expect = undisturbed(&sandbox);
+    let all = records(&sandbox);
+    let parent = all.iter().find_map(|record| record["parent"]["trial"].as_str()).unwrap();
+    let left = [format!(".parents/.{parent}.safetensors.a1b2c3"), ".smoke.jsonl.a1b2c3".into()];
+    for name in left {
+        sandbox.write(&format!("results/{name}"), "half");
+    }
+    for folder in [".running", "smoke.d"] {
+        std::fs::create_dir(sandbox.path("results").join(folder)).unwrap();
+    }
+    sandbox.run(&SWEEP).fine();
+    assert_eq!(bare(records(&sandbox)), expect);
+    let files = std::fs::read_dir(sandbox.path("results")).unwrap().flatten();
+    let names: Vec<String> = files.map(|f| f.file_name().to_string_lossy().into_owned()).collect();
+    assert!(names.iter().all(|name| !name.starts_with('.') && name != "smoke.d"), "{names:?}");
+}
+
 /// Ctrl-C inside a trial, and the checkpoint that it leaves.
 fn interrupted(sandbox: &Sandbox) -> PathBuf {
     let mut child = start(sandbox, &["--jobs", "1", "--filter", "cce"]);
