@@ -164,6 +164,7 @@ impl<'a> Bench<'a> {
         let settings = self.settings(spec, metrics, running.cancel);
         record.evaluated = metrics.to_vec();
         let (mut keeper, from) = Keeper::new(running, metrics, watcher);
+        keeper.checkpoints_of(record.train_bytes);
         let id = self.several.then_some(&record.trial[..]);
         keeper.scores = self.scores.as_ref().map(|to| to.open(id));
         let left = keeper.trained.map_or(self.most_examples(&settings), |_| 0);

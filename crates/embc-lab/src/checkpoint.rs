@@ -31,6 +31,8 @@ const VERSION: u32 = 1;
 const FILES: [&str; 2] = ["last.safetensors", "previous.safetensors"];
 /// Names of the best weights begin so.
 const BEST: &str = "best:";
+/// Bytes a second that a disk takes, before one is known.
+const DISK: f64 = (1 << 28) as f64;
 
 /// Name of the lease.
 const LEASE: &str = "lease";
@@ -261,6 +263,8 @@ pub struct Keeper<'a> {
     every: Duration,
     /// Of the last checkpoint.
     last: Instant,
+    /// What a checkpoint takes: the last one, or by its size before there is one.
+    cost: Duration,
     started: Instant,
     /// Seconds that the trial took before.
     before: f64,
@@ -309,6 +313,7 @@ impl<'a> Keeper<'a> {
             claim,
             every,
             last: now,
+            cost: Duration::ZERO,
             started: now,
             before: before.unwrap_or(0.0),
             examples: 0,
@@ -322,6 +327,11 @@ impl<'a> Keeper<'a> {
             trained,
         };
         (keeper, from)
+    }
+
+    /// Tells how many bytes a checkpoint has.
+    pub fn checkpoints_of(&mut self, bytes: u64) {
+        self.cost = Duration::from_secs_f64(bytes as f64 / DISK);
     }
 
     /// Training examples a second, evaluation and the first step left out.
@@ -378,11 +388,12 @@ impl Observer for Keeper<'_> {
             self.watcher.say(&format!("each of its family trains by itself: {error:#}"));
         }
     }
-    /// At the ends of epochs more often, but not where they last seconds.
     fn wants_checkpoint(&mut self, epoch_ends: bool) -> bool {
-        self.last.elapsed() >= if epoch_ends { self.every / 30 } else { self.every }
+        self.last.elapsed()
+            >= if epoch_ends { at_epochs(self.every, self.cost) } else { self.every }
     }
     fn checkpoint(&mut self, at: &Position, net: &mut Net, best: Option<&Saved>) {
+        let start = Instant::now();
         if let Err(error) = self.claim.write(at, net, best, self.seconds())
             && !std::mem::replace(&mut self.said, true)
         {
@@ -390,12 +401,27 @@ impl Observer for Keeper<'_> {
             self.watcher.say(&format!("no checkpoint: {error:#}; {what}"));
         }
         self.last = Instant::now();
+        self.cost = self.last - start;
     }
+}
+
+/// Between checkpoints at the ends of epochs: more often than inside of them, but not where epochs last
+/// seconds, nor where checkpoints would take more than a twentieth of the time.
+fn at_epochs(every: Duration, cost: Duration) -> Duration {
+    (every / 30).max(20 * cost).min(every)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn large_checkpoints_are_written_less_often() {
+        let s = Duration::from_secs;
+        assert_eq!(at_epochs(s(300), Duration::ZERO), s(10));
+        assert_eq!(at_epochs(s(300), s(8)), s(160));
+        assert_eq!(at_epochs(s(300), s(60)), s(300), "never less often than asked for");
+    }
 
     #[test]
     fn one_claim_a_trial() {

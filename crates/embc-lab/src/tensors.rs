@@ -3,6 +3,7 @@
 //! SHA-256 of all that comes before.
 
 use anyhow::{Context, Result, bail};
+use bytemuck::NoUninit;
 use embc_core::net::Net;
 use embc_core::state::{HasState, Tensor, TensorMut, TensorRef, Tensors, fits, is_optimizer};
 use ndarray::{ArrayD, ArrayViewD, ArrayViewMutD};
@@ -205,9 +206,9 @@ pub fn write(path: &Path, meta: Option<&Value>, walk: Walk<'_>) -> Result<()> {
         put(&(header.len() as u64).to_le_bytes());
         put(header.as_bytes());
         walk(&mut |_, tensor| match tensor {
-            TensorRef::F32(x) => in_blocks(&x, &mut put, f32::to_le_bytes),
-            TensorRef::U32(x) => in_blocks(&x, &mut put, u32::to_le_bytes),
-            TensorRef::U64(x) => in_blocks(&x, &mut put, u64::to_le_bytes),
+            TensorRef::F32(x) => bytes_of(&x, &mut put, f32::to_le_bytes),
+            TensorRef::U32(x) => bytes_of(&x, &mut put, u32::to_le_bytes),
+            TensorRef::U64(x) => bytes_of(&x, &mut put, u64::to_le_bytes),
         });
         if meta.is_some() {
             result = result.and_then(|()| file.write_all(&sum.finalize()));
@@ -216,11 +217,17 @@ pub fn write(path: &Path, meta: Option<&Value>, walk: Walk<'_>) -> Result<()> {
     })?)
 }
 
-fn in_blocks<T: Copy, const N: usize>(
+/// Puts the little-endian bytes of values, in their order.
+fn bytes_of<T: NoUninit, const N: usize>(
     values: &ArrayViewD<'_, T>,
     put: &mut dyn FnMut(&[u8]),
     bytes: fn(T) -> [u8; N],
 ) {
+    if cfg!(target_endian = "little")
+        && let Some(values) = values.as_slice()
+    {
+        return put(bytemuck::cast_slice(values));
+    }
     let mut buffer = Vec::with_capacity(values.len().min(BLOCK) * N);
     for &value in values {
         buffer.extend_from_slice(&bytes(value));
@@ -242,9 +249,9 @@ pub fn weights_hash(net: &mut Net) -> String {
         sha256.update(name.as_bytes());
         let mut put = |bytes: &[u8]| sha256.update(bytes);
         match tensor.view() {
-            TensorRef::F32(x) => in_blocks(&x, &mut put, f32::to_le_bytes),
-            TensorRef::U32(x) => in_blocks(&x, &mut put, u32::to_le_bytes),
-            TensorRef::U64(x) => in_blocks(&x, &mut put, u64::to_le_bytes),
+            TensorRef::F32(x) => bytes_of(&x, &mut put, f32::to_le_bytes),
+            TensorRef::U32(x) => bytes_of(&x, &mut put, u32::to_le_bytes),
+            TensorRef::U64(x) => bytes_of(&x, &mut put, u64::to_le_bytes),
         }
     });
     embc_data::hex(&sha256.finalize())[..16].into()
