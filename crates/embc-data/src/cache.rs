@@ -242,6 +242,16 @@ impl Mapped {
         }
     }
 
+    /// Calls `each` with the number at every one of `rows`, as [`Mapped::ids`] does.
+    #[inline]
+    pub fn floats(&self, rows: impl Iterator<Item = u64>, mut each: impl FnMut(f64)) {
+        match self {
+            Mapped::F32(chunks) => rows.for_each(|row| each(at(chunks, row).into())),
+            Mapped::F64(chunks) => rows.for_each(|row| each(at(chunks, row))),
+            _ => unreachable!("a column of numbers"),
+        }
+    }
+
     /// The time at `row`.
     pub fn time(&self, row: u64) -> i64 {
         match self {
@@ -280,13 +290,13 @@ pub struct Cache {
 }
 
 /// A memory-mapped Arrow IPC file, by record batches.
-struct Frame<'a> {
+pub(crate) struct Frame<'a> {
     path: &'a Path,
     batches: Vec<RecordBatchT<Box<dyn Array>>>,
 }
 
 /// Memory-maps an Arrow IPC file that [`ArrowWriter`] wrote.
-fn open_mapped(path: &Path) -> Result<Frame<'_>> {
+pub(crate) fn open_mapped(path: &Path) -> Result<Frame<'_>> {
     let file = File::open(path).at(path)?;
     // SAFETY: the map must not change while it is read. A cache is written once, in a folder of
     // its own that is renamed into place, and never written again; on Unix, removing it keeps the
@@ -332,6 +342,12 @@ impl Frame<'_> {
     fn values<T: NativeType>(&self, name: &str) -> Result<Vec<Buffer<T>>> {
         let arrays = self.arrays::<PrimitiveArray<T>>(name)?;
         Ok(arrays.iter().map(|array| array.values().clone()).collect())
+    }
+
+    /// The ids of a column, copied.
+    pub fn ids(&self, name: &str) -> Result<Vec<u32>> {
+        let batches = self.values::<u32>(name)?;
+        Ok(batches.iter().map(|batch| &batch[..]).collect::<Vec<_>>().concat())
     }
 
     fn column(&self, name: &str) -> Result<Mapped> {

@@ -91,8 +91,8 @@ impl Histories {
     }
 
     /// How often training sees each of `items` items: in lists of more than one, since a lone item
-    /// has nothing to predict it from; and the row where each comes first.
-    pub fn counts(&self) -> (Vec<u32>, &[u32]) {
+    /// has nothing to predict it from; and those that occur, in the order in which they do first.
+    pub fn counts(&self) -> (Vec<u32>, Vec<u32>) {
         let mut counts = vec![0; self.first.len()];
         for user in 0..self.users() {
             let range = self.all.range(user);
@@ -103,7 +103,11 @@ impl Histories {
                 counts[item] += u32::from(several && self.parts[at] == TRAIN);
             }
         }
-        (counts, &self.first)
+        let first = |&item: &u32| self.first[item as usize];
+        let mut order: Vec<u32> = (0..self.first.len() as u32).collect();
+        order.retain(|item| first(item) != u32::MAX);
+        order.sort_by_key(first);
+        (counts, order)
     }
 
     /// Gives items the ids of a view, of which the first `known` are not the OOV id.

@@ -1,4 +1,5 @@
-//! Batches of a view, prepared by a thread that runs ahead; their order depends on the seed alone.
+//! Batches of a view, drawn by a thread that runs ahead and filled by those that train, while they wait
+//! for each other; their order depends on the seed alone.
 
 use crate::negative::Upto;
 use crate::view::{Candidates, Follows, Shuffle, View};
@@ -10,11 +11,11 @@ use std::sync::mpsc::sync_channel;
 /// The version of batches: raise it when the same view means other examples.
 pub const VERSION: u32 = 3;
 
-/// Loads of batches between the loader and the trainer.
+/// Loads of examples that are drawn ahead.
 const AHEAD: usize = 2;
 
-/// Examples of a load: batches change threads together, since small ones take no longer to train on
-/// than to hand over.
+/// Examples of a load, whose batches are filled while those of the one before are trained on: small
+/// ones take no longer to train on than to hand over.
 const LOAD: usize = 1 << 13;
 
 /// Draws for evaluation are keyed by this, so that every trial ranks the same candidates.
@@ -224,8 +225,10 @@ impl View {
     /// Fills a batch; in training, `rare` draws which ids of one row stand for unknown ones.
     fn fill(&self, batch: &mut Batch, examples: &[Example], what: Filling<'_>) {
         batch.fields.resize(self.fields.len(), Bag::default());
-        let label = |e: &Example| e.label.unwrap_or_else(|| self.label(e.row));
-        batch.labels.extend(examples.iter().map(label));
+        self.labels(examples.iter().map(|e| e.row), |label| batch.labels.push(label));
+        for (example, label) in examples.iter().zip(&mut batch.labels) {
+            *label = example.label.unwrap_or(*label);
+        }
         if let (Some(weight), Filling::Training(_)) = (&self.cache.weight, &what) {
             batch.weights.extend(examples.iter().map(|e| weight.float(e.row.into()) as f32));
         }
@@ -250,9 +253,10 @@ impl View {
         batch.dense.resize(examples.len() * features, 0.0);
         for feature in 0..features {
             let follows = self.follows.1.get(feature);
-            for (example, dense) in examples.iter().zip(batch.dense.chunks_exact_mut(features)) {
-                dense[feature] = self.dense(feature, source(example, follows));
-            }
+            let mut places = batch.dense[feature..].iter_mut().step_by(features);
+            self.dense(feature, examples.iter().map(|e| source(e, follows)), |x| {
+                *places.next().expect("one an example") = x;
+            });
         }
         let item_field = self.pair.map(|(_, item)| item);
         for (f, (field, bag)) in self.fields.iter().zip(&mut batch.fields).enumerate() {
@@ -295,58 +299,60 @@ impl View {
         }
     }
 
-    /// Runs `produce` on a thread that cuts its examples into batches, and visits these here.
-    /// Buffers go back and are used again.
-    pub(crate) fn stream<E: Copy + Send>(
+    /// Runs `produce` on a thread of its own, and visits its examples here, in batches that the threads
+    /// of the pool fill between what the visitor has for them. Buffers are used again.
+    pub(crate) fn stream<E: Copy + Send + Sync>(
         &self,
         how: Stream,
         produce: impl FnOnce(&mut dyn FnMut(E) -> bool) + Send,
-        fill: impl Fn(&mut Batch, &[E]) + Send,
+        fill: impl Fn(&mut Batch, &[E]) + Sync,
         visit: Visit<'_>,
     ) {
         let Stream { size, skip, key } = how;
-        let per_load = (LOAD / size).max(1);
-        let (full, filled) = sync_channel::<Vec<Batch>>(AHEAD);
-        let (back, empty) = sync_channel::<Vec<Batch>>(2 * AHEAD);
+        let per_load = (LOAD / size).max(1) * size;
+        let (send, drawn) = sync_channel::<Vec<E>>(AHEAD);
         std::thread::scope(|scope| {
-            let loader = scope.spawn(move || {
-                let mut examples = Vec::with_capacity(size);
-                let (mut number, mut load, mut spare) = (0, Vec::new(), Vec::new());
-                let mut send = |examples: &mut Vec<E>, last: bool| {
-                    number += 1;
-                    if number > skip && !examples.is_empty() {
-                        let mut batch: Batch = spare.pop().unwrap_or_default();
+            let drawer = scope.spawn(move || {
+                let (mut load, mut seen) = (Vec::with_capacity(per_load), 0);
+                produce(&mut |example| {
+                    seen += 1;
+                    if seen <= skip * size as u64 {
+                        return true;
+                    }
+                    load.push(example);
+                    load.len() < per_load || {
+                        let room = Vec::with_capacity(per_load);
+                        send.send(std::mem::replace(&mut load, room)).is_ok()
+                    }
+                });
+                // Nobody is there to take it where the visitor has stopped.
+                let _ = send.send(load);
+            });
+            // Owned here, so that it closes when the visitor stops.
+            let (drawn, mut number) = (drawn, skip);
+            let (mut batches, mut next): (Vec<Batch>, Vec<Batch>) = Default::default();
+            loop {
+                let examples = drawn.recv().unwrap_or_default();
+                next.resize_with(examples.len().div_ceil(size), Batch::default);
+                let stopped = rayon::in_place_scope(|scope| {
+                    for (batch, examples) in next.iter_mut().zip(examples.chunks(size)) {
+                        number += 1;
                         batch.clear();
                         batch.size = examples.len();
                         batch.key = key.as_ref().map_or(0, |key| key.fork(number).bits());
-                        fill(&mut batch, examples);
-                        load.push(batch);
+                        let fill = &fill;
+                        scope.spawn(move |_| fill(batch, examples));
                     }
-                    examples.clear();
-                    if load.len() < per_load && !last {
-                        return true;
-                    }
-                    let room = Vec::with_capacity(per_load);
-                    spare.extend(empty.try_iter().flatten());
-                    full.send(std::mem::replace(&mut load, room)).is_ok()
-                };
-                produce(&mut |example| {
-                    examples.push(example);
-                    examples.len() < size || send(&mut examples, false)
+                    batches.iter().any(|batch| visit(batch).is_break())
                 });
-                send(&mut examples, true);
-            });
-            // Owned here, so that both ends close when the visitor stops.
-            let (filled, back) = (filled, back);
-            while let Ok(load) = filled.recv() {
-                if load.iter().any(|batch| visit(batch).is_break()) {
+                std::mem::swap(&mut batches, &mut next);
+                if stopped || batches.is_empty() {
                     break;
                 }
-                let _ = back.try_send(load);
             }
-            drop((filled, back));
+            drop(drawn);
             // A panic there goes on here, with what it said.
-            loader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            drawer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         });
     }
 }

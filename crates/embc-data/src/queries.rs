@@ -10,7 +10,7 @@ use crate::loader::{EVAL_SEED, Stream, sampled, upto};
 use crate::negative::Upto;
 use crate::registry::Entry;
 use crate::split::DROPPED;
-use crate::view::{self, Candidates, Shuffle, View, ViewField, ViewSpec, Word};
+use crate::view::{self, Candidates, Ranks, Shuffle, View, ViewField, ViewSpec, Word};
 use embc_core::batch::{Bag, Batch, Examples, FieldShape, Order, Split, Visit};
 use embc_core::rng::Rng;
 
@@ -44,8 +44,8 @@ impl View {
     ) -> Result<Self> {
         let positive = |row: u32| self.label(row) > 0.5;
         self.histories = Histories::new(&self.cache, [user, item], part, positive);
-        let (counts, first) = self.histories.counts();
-        let (remap, known, counts) = view::rank(&counts, first, &self.resolved);
+        let (counts, order) = self.histories.counts();
+        let Ranks { remap, known, counts } = Ranks::new(&order, &counts, &self.resolved);
         self.histories.rename(&remap, known);
         let users = self.histories.users();
         if self.resolved.candidates == Candidates::Word(Word::Files) {

@@ -14,15 +14,16 @@ use crate::split::{self, DROPPED};
 use embc_core::batch::{Examples, FieldShape, Items, Shape, Split};
 use embc_core::rng::Rng;
 use embc_core::task::LabelKind;
-use rayon::prelude::*;
 use std::collections::BTreeMap;
 use std::path::Path;
 
 mod follow;
+mod ranks;
 mod spec;
 
 pub(crate) use follow::Follows;
 use follow::no_pair;
+pub(crate) use ranks::Ranks;
 
 pub use spec::{
     Candidates, Dense, HadRule, LabelRule, Resolved, Shuffle, SplitChoice, ViewSpec, VocabRule,
@@ -149,10 +150,10 @@ impl View {
 
         let mut fields = Vec::new();
         let mut shapes = Vec::new();
-        let remapped = columns.par_iter().map(|&column| remap(&cache, column, &part, &resolved));
-        for (field, counts) in remapped.collect::<Vec<_>>() {
-            let name = &cache.fields[field.column].name;
-            if field.known == 0 && resolved.min_count > 0 {
+        let ranks = ranks::ranks(&cache, folder, &columns, &part, &resolved);
+        for (&column, Ranks { remap, known, counts }) in columns.iter().zip(ranks) {
+            let name = &cache.fields[column].name;
+            if known == 0 && resolved.min_count > 0 {
                 return Err(Error::Data(format!(
                     "[data] min_count = {} leaves no value of {name}: none is in so many training rows",
                     resolved.min_count
@@ -160,7 +161,7 @@ impl View {
             }
             let (name, vocab) = (name.clone(), counts.len() as u32);
             shapes.push(FieldShape { name, vocab, counts: counts.into() });
-            fields.push(field);
+            fields.push(ViewField { column, remap, known });
         }
         if resolved.negatives > 0 && pair.is_none() {
             return Err(Error::Data(no_pair("[data] negatives", &cache.fields)));
@@ -293,16 +294,24 @@ impl View {
     /// The label of a row: 0 or 1, or the class.
     #[inline]
     pub(crate) fn label(&self, row: u32) -> f32 {
+        let mut found = 1.0;
+        self.labels([row].into_iter(), |label| found = label);
+        found
+    }
+
+    /// Calls `each` with the label of every one of `rows`.
+    #[inline]
+    pub(crate) fn labels(&self, rows: impl Iterator<Item = u32>, mut each: impl FnMut(f32)) {
+        let rows = rows.map(u64::from);
         if let Some(class) = self.class {
-            return self.cache.coded[&class].ids.id(row.into()) as f32;
+            return self.cache.coded[&class].ids.ids(rows, |id| each(id as f32));
         }
-        match &self.cache.label {
-            _ if self.implicit => 1.0,
-            None => 1.0,
-            Some(label) => match &self.resolved.label {
-                Some(rule) => f32::from(label.float(row.into()) >= rule.positive_min),
-                None => label.float(row.into()) as f32,
-            },
+        match (&self.cache.label, &self.resolved.label) {
+            (Some(label), Some(rule)) if !self.implicit => {
+                label.floats(rows, |x| each(f32::from(x >= rule.positive_min)));
+            }
+            (Some(label), None) if !self.implicit => label.floats(rows, |x| each(x as f32)),
+            _ => rows.for_each(|_| each(1.0)),
         }
     }
 
@@ -372,11 +381,17 @@ impl View {
         }
     }
 
-    /// A dense feature of a row, transformed.
+    /// Calls `each` with a dense feature of every one of `rows`, transformed.
     #[inline]
-    pub(crate) fn dense(&self, feature: usize, row: u32) -> f32 {
+    pub(crate) fn dense(
+        &self,
+        feature: usize,
+        rows: impl Iterator<Item = u32>,
+        mut each: impl FnMut(f32),
+    ) {
         let standard = self.standard.get(feature).copied();
-        self.resolved.dense.of(self.cache.dense[feature].float(row.into()), standard)
+        let of = |x| each(self.resolved.dense.of(x, standard));
+        self.cache.dense[feature].floats(rows.map(u64::from), of);
     }
 
     /// A dense feature of a row as the data has it; NaN where it is missing.
@@ -404,30 +419,6 @@ impl View {
     }
 }
 
-/// View ids of a column: ranks by training count, then by first training row; the OOV id is last.
-fn remap(cache: &Cache, column: usize, part: &[u8], spec: &Resolved) -> (ViewField, Vec<u32>) {
-    let coded = &cache.coded[&column];
-    let distinct = cache.meta.columns[column].distinct as usize;
-    let (mut counts, mut first) = (vec![0u32; distinct], vec![u32::MAX; distinct]);
-    // The last row that counted an id, plus 1: twice in a row is one row.
-    let mut last = vec![0u32; distinct];
-    for (row, &part) in (0..).zip(part).filter(|(_, part)| **part != DROPPED) {
-        for at in bag(coded, row, spec.history) {
-            let id = coded.ids.id(at) as usize;
-            let trains = part == split::TRAIN;
-            if first[id] == u32::MAX || trains && counts[id] == 0 {
-                first[id] = row;
-            }
-            if last[id] != row + 1 {
-                counts[id] += u32::from(trains);
-                last[id] = row + 1;
-            }
-        }
-    }
-    let (remap, known, ranked) = rank(&counts, &first, spec);
-    (ViewField { column, remap, known }, ranked)
-}
-
 /// Where the ids of a row stand, of those that a view reads.
 pub(crate) fn bag(coded: &Coded, row: u32, most: Option<u32>) -> std::ops::Range<u64> {
     let row = u64::from(row);
@@ -436,31 +427,6 @@ pub(crate) fn bag(coded: &Coded, row: u32, most: Option<u32>) -> std::ops::Range
     }
     let [start, end] = [row, row + 1].map(|row| coded.offsets[row as usize]);
     start..end.min(start.saturating_add(most.map_or(u64::MAX, u64::from)))
-}
-
-/// View ids by training count: that of each cache id, how many are known, and the count of each. Of
-/// equal counts the one that comes `first` in training; not by cache ids, which rank by all rows: test
-/// rows must not decide who keeps a row of its own. Ids that do not occur have no first row.
-pub(crate) fn rank(counts: &[u32], first: &[u32], spec: &Resolved) -> (Vec<u32>, u32, Vec<u32>) {
-    let kept = |id: &u32| match spec.vocab {
-        VocabRule::Train => counts[*id as usize] >= spec.min_count.max(1),
-        VocabRule::All => first[*id as usize] != u32::MAX && counts[*id as usize] >= spec.min_count,
-    };
-    let mut order: Vec<u32> = (0..counts.len() as u32).filter(kept).collect();
-    order.sort_by_key(|&id| (std::cmp::Reverse(counts[id as usize]), first[id as usize]));
-    let known = order.len() as u32;
-    let mut remap = vec![known; counts.len()];
-    let mut ranked = Vec::with_capacity(order.len() + 1);
-    for (rank, &id) in order.iter().enumerate() {
-        remap[id as usize] = rank as u32;
-        ranked.push(counts[id as usize]);
-    }
-    if spec.vocab == VocabRule::Train || spec.min_count > 0 {
-        let total: u64 = counts.iter().map(|&n| u64::from(n)).sum();
-        let inside: u64 = ranked.iter().map(|&n| u64::from(n)).sum();
-        ranked.push((total - inside).min(u32::MAX.into()) as u32);
-    }
-    (remap, known, ranked)
 }
 
 /// Where head and torso of a field's items end, by training rows.
