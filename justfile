@@ -66,11 +66,11 @@ bench-gemm:
 bench-step:
     cargo bench -p embc-core --bench step
 
-# How fast embc is, beside PyTorch and FAISS; adds to results/bench/ (an hour, 30 GB; --quick: ten minutes; --only GMF)
+# How fast embc is, beside PyTorch, FAISS, implicit and vowpal wabbit; adds to results/bench/ (an hour, 30 GB; --quick: ten minutes; --only GMF)
 bench *arguments:
     cargo build --release
     python3 -m venv target/oracle
-    target/oracle/bin/pip install --quiet torch numpy faiss-cpu
+    target/oracle/bin/pip install --quiet torch numpy faiss-cpu implicit vowpalwabbit
     target/oracle/bin/python scripts/bench/bench.py {{arguments}}
 
 # Flame graphs of embc at the shapes of `just bench`, into results/bench/ (--only GMF, --quick)

@@ -104,6 +104,28 @@ kind = "{scheme}"
 """
 
 
+FACTORS = """
+title   = "bench"
+dataset = "ml-1m-pairs"
+data    = { negatives = 1 }
+model   = { kind = "gmf" }
+embedding = { dim = 64 }
+train   = { optimizer = { kind = "sgd", lr = 0.05, touch = "touched" }, batch = 256, epochs = 5, select = "auc" }
+[[scheme]]
+kind = "full"
+"""
+LOGIT = """
+title   = "bench"
+dataset = "criteo-kaggle-117k"
+data    = { dense = "log1p", split = { rule = "tail", valid = 0.0834, test = 0.0833 } }
+model   = { kind = "dcn", cross = 0, hidden = [] }
+embedding = { dim = 1 }
+train   = { optimizer = { kind = "adagrad", lr = 0.1 }, batch = 128, epochs = 1, select = "auc" }
+[[scheme]]
+kind = "full"
+"""
+
+
 def gmf(scheme, batch):
     slow = scheme in ["tt", "dhe"] or (scheme == "full" and batch == 256)
     return f"""
@@ -278,6 +300,34 @@ def profile(arguments, datasets):
                 subprocess.run(drawn, input=folded, check=True, stdout=file)
 
 
+def peers(figure, arguments, datasets):
+    """Beside implicit and vowpal wabbit, on files of the first registry's folder."""
+    folder = pathlib.Path(arguments.datasets[0]).resolve().parent
+    of_factors = {"work": "bpr", "file": str(folder / "ml-1m-pairs" / "pairs_split.csv"), "dim": 64, "epochs": 5}
+    of_logit = {"work": "logit", "file": str(folder / "criteo-kaggle-117k" / "train.txt"), "bits": 18,
+                "train": 0.8333, "test": 0.0833, "scratch": str(WORK / "vw.txt")}
+    script = pathlib.Path(__file__).with_name("peers.py")
+    for name, who, config, job, threads, each in [
+        # Its figure is of positives, ours of positives and as many negatives.
+        ("matrix factorisation, dim 64, one negative", "implicit", FACTORS, of_factors, 1, 2),
+        ("matrix factorisation, dim 64, one negative", "implicit", FACTORS, of_factors, 2, 2),
+        ("logistic regression, one pass", "vowpal wabbit", LOGIT, of_logit, 2, 1),
+    ]:
+        ours, theirs = [], []
+        for _ in range(arguments.rounds):
+            ours.append(embc(config, threads, datasets))
+            command = [*on(threads), sys.executable, script, json.dumps(job | {"threads": threads})]
+            theirs.append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+        fast = [record["train_examples_per_s"] / each for record in ours]
+        slow = [result["examples_per_s"] for result in theirs]
+        figure(name, "", threads, "embc", "k/s", statistics.median(fast) / 1e3)
+        figure(name, "", threads, who, "k/s", statistics.median(slow) / 1e3)
+        figure(name, "", threads, "embc", f"of {who}'s", statistics.median(a / b for a, b in zip(fast, slow)))
+        if "auc" in theirs[0]:
+            figure(name, "", threads, "embc", "AUC", ours[0]["metrics"]["test/auc"])
+            figure(name, "", threads, who, "AUC", theirs[0]["auc"])
+
+
 def clustered(figure):
     """k-means of one CCE column beside FAISS."""
     work = "k-means: 10 M ids x 4, 10,000 centroids, 20 iterations on 256 points each, all assigned"
@@ -291,8 +341,8 @@ def main():
     parser.add_argument("--quick", action="store_true", help="ten minutes: one round, few shapes, no build")
     parser.add_argument("--profile", action="store_true", help="flame graphs instead")
     parser.add_argument("--rounds", type=int, default=None, help="3, or 1 where quick")
-    parser.add_argument("--only", default="", help="only parts and shapes whose name matches: program, build, classifier, kmeans, DLRM, GMF …")
-    parser.add_argument("--datasets", action="append", default=[], help="registries for embc, for 20 Newsgroups")
+    parser.add_argument("--only", default="", help="only parts and shapes whose name matches: program, build, classifier, peers, kmeans, DLRM, GMF …")
+    parser.add_argument("--datasets", action="append", default=[], help="registries for embc, for 20 Newsgroups and peers: of the folder of samples first")
     arguments = parser.parse_args()
     arguments.rounds = arguments.rounds or (1 if arguments.quick else 3)
     WORK.mkdir(parents=True, exist_ok=True)
@@ -327,6 +377,8 @@ def main():
             for threads, speed in roofs.items():
                 figure("product of 2048 x 2048", "", threads, "the better of both", "GFLOP/s", speed)
             trained(figure, arguments, datasets, roofs)
+        if wants("peers") and arguments.datasets:
+            peers(figure, arguments, datasets)
         if wants("kmeans"):
             clustered(figure)
     render(history)

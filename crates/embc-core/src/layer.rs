@@ -388,7 +388,7 @@ impl Layer {
         let of = |(table, spec): (&mut Table, &TableSpec)| {
             census(&mut *table.embedding, spec.vocab, table.width, &spec.counts)
         };
-        self.tables.par_iter_mut().zip(specs).map(of).collect()
+        self.tables.iter_mut().zip(specs).map(of).collect()
     }
 
     /// The memory of all tables.

@@ -25,7 +25,8 @@ pub fn write<T>(path: &Path, write: impl FnOnce(&mut NamedTempFile) -> Result<T>
 pub fn left_of(path: &Path) -> Vec<PathBuf> {
     let prefix = prefix(path);
     let files = std::fs::read_dir(folder(path)).into_iter().flatten().flatten();
-    let of_it = files.filter(|file| file.file_name().to_string_lossy().starts_with(&prefix));
+    let of_it = |name: &str| name.strip_prefix(&prefix).is_some_and(|rest| !rest.contains('.'));
+    let of_it = files.filter(|file| of_it(&file.file_name().to_string_lossy()));
     of_it.map(|file| file.path()).collect()
 }
 

@@ -299,8 +299,8 @@ pub(crate) struct Frame<'a> {
 pub(crate) fn open_mapped(path: &Path) -> Result<Frame<'_>> {
     let file = File::open(path).at(path)?;
     // SAFETY: the map must not change while it is read. A cache is written once, in a folder of
-    // its own that is renamed into place, and never written again; on Unix, removing it keeps the
-    // mapped pages alive.
+    // its own that is renamed into place, and never written again, and a file that is kept beside it
+    // is renamed into place too; on Unix, removing them keeps the mapped pages alive.
     let map = Arc::new(unsafe { Mmap::map(&file) }.at(path)?);
     let batches = calmly(path, || {
         let meta = read_file_metadata(&mut Cursor::new(&map[..]))?;

@@ -329,7 +329,7 @@ impl<'a> Keeper<'a> {
         (keeper, from)
     }
 
-    /// Tells how many bytes a checkpoint has.
+    /// Tells about how many bytes a checkpoint has.
     pub fn checkpoints_of(&mut self, bytes: u64) {
         self.cost = Duration::from_secs_f64(bytes as f64 / DISK);
     }
@@ -406,7 +406,7 @@ impl Observer for Keeper<'_> {
 }
 
 /// Between checkpoints at the ends of epochs: more often than inside of them, but not where epochs last
-/// seconds, nor where checkpoints would take more than a twentieth of the time.
+/// seconds, nor, short of `every`, before a checkpoint is a twentieth of the time.
 fn at_epochs(every: Duration, cost: Duration) -> Duration {
     (every / 30).max(20 * cost).min(every)
 }

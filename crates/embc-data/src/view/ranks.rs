@@ -1,8 +1,8 @@
 //! View ids of a column: ranks by training count, then by first training row; the OOV id is last.
 //!
 //! Counting reads every row of every column, which is most of what a trial on a large data set waits
-//! for. There the ranks are kept beside the cache, under what they are a function of: the part of each
-//! row and the rules of the vocabulary.
+//! for. There the ranks are kept beside the cache, under what they are a function of: the data, the part
+//! of each row and the rules of the vocabulary.
 
 use super::{Resolved, VocabRule, bag};
 use crate::atomic;
@@ -12,7 +12,9 @@ use crate::split::{DROPPED, TRAIN};
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 use std::cmp::Reverse;
+use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 /// The version of kept ranks.
 const VERSION: u32 = 1;
@@ -105,31 +107,43 @@ pub(crate) fn ranks(
     part: &[u8],
     spec: &Resolved,
 ) -> Vec<Ranks> {
-    let count = |&column: &usize| Ranks::of(cache, column, part, spec);
-    if part.len() * columns.len() < MANY {
-        return columns.par_iter().map(count).collect();
+    let lookups =
+        |column: &usize| cache.coded[column].offsets.last().map_or(part.len(), |&n| n as usize);
+    match columns.iter().map(lookups).sum::<usize>() < MANY {
+        true => columns.par_iter().map(|&column| Ranks::of(cache, column, part, spec)).collect(),
+        false => kept(cache, &folder.join("ranks"), columns, part, spec),
     }
-    let all = folder.join("ranks");
-    let own = all.join(key(part, spec));
-    let get = |column: &usize| {
+}
+
+fn kept(cache: &Cache, all: &Path, columns: &[usize], part: &[u8], spec: &Resolved) -> Vec<Ranks> {
+    let own = all.join(key(cache, part, spec));
+    // Not with their parents: another process may be putting a new cache in the place of this one.
+    for folder in [all, &own] {
+        let _ = std::fs::create_dir(folder);
+    }
+    let _ = File::open(&own).and_then(|folder| folder.set_modified(SystemTime::now()));
+    let get = |&column: &usize| {
         let path = own.join(format!("{column}.arrow"));
-        let distinct = cache.meta.columns[*column].distinct;
+        let distinct = cache.meta.columns[column].distinct;
         Ranks::read(&path, distinct, spec).unwrap_or_else(|_| {
-            let ranks = count(column);
-            // Where they cannot be kept, they are counted again next time.
-            let _ = ranks.write(&path);
+            let ranks = Ranks::of(cache, column, part, spec);
+            if own.is_dir() {
+                // Where they cannot be kept, they are counted again next time.
+                let _ = ranks.write(&path);
+            }
             ranks
         })
     };
     let ranks = columns.par_iter().map(get).collect();
-    forget_old(&all, &own);
+    forget_old(all, &own);
     ranks
 }
 
-/// Of all that ranks are a function of, beside the cache.
-fn key(part: &[u8], spec: &Resolved) -> String {
-    let rules = (VERSION, spec.vocab, spec.min_count, spec.history);
-    let rules = serde_json::to_string(&rules).expect("plain data");
+/// Of all that ranks are a function of.
+fn key(cache: &Cache, part: &[u8], spec: &Resolved) -> String {
+    let versions = (VERSION, crate::loader::VERSION);
+    let rules = (&cache.meta.data_hash, spec.vocab, spec.min_count, spec.history);
+    let rules = serde_json::to_string(&(versions, rules)).expect("plain data");
     let hash = Sha256::new().chain_update(rules).chain_update(part).finalize();
     crate::hex(&hash)[..16].into()
 }
@@ -284,6 +298,52 @@ mod tests {
         let often = SELDOM as u32;
         let counts = [3, often, often + 5, 0, often - 1, often, 3];
         assert_eq!(by_count(&[6, 5, 4, 3, 2, 1, 0], &counts), [2, 5, 1, 4, 6, 0, 3]);
+    }
+
+    /// A cache of one column of ids.
+    fn cache(ids: Vec<u32>, hash: &str) -> Cache {
+        let meta = serde_json::json!({
+            "version": 0, "definition": "", "dates": false, "sources": [], "data_hash": hash,
+            "time_scale": 1, "notes": {}, "rows": ids.len(), "label_mean": 0.0, "files": {},
+            "columns": [{ "name": "it", "distinct": 5, "repeated": 0 }],
+        });
+        let coded = Coded { ids: Mapped::U32(vec![Buffer::from(ids)]), offsets: Vec::new() };
+        Cache {
+            meta: serde_json::from_value(meta).unwrap(),
+            fields: Vec::new(),
+            label: None,
+            weight: None,
+            time: None,
+            dense: Vec::new(),
+            coded: [(0, coded)].into(),
+            file: Mapped::U8(Vec::new()),
+        }
+    }
+
+    #[test]
+    fn ranks_are_kept_under_what_they_are_of() {
+        let folder = tempfile::tempdir().unwrap();
+        let all = folder.path().join("ranks");
+        let spec = Resolved::default();
+        let (one, part) = (cache(vec![4, 2, 2, 0, 1, 4, 4], "one"), [0, 0, 0, 0, 1, 1, 2]);
+        let ranks = || kept(&one, &all, &[0], &part, &spec);
+        let first = ranks();
+        assert_eq!(first[0].remap, [2, 3, 0, 3, 1]);
+        let path = all.join(key(&one, &part, &spec)).join("0.arrow");
+        let whole = std::fs::read(&path).unwrap();
+        assert_eq!(ranks(), first);
+        std::fs::write(&path, &whole[..whole.len() / 2]).unwrap();
+        assert_eq!(ranks(), first, "counted anew");
+        assert_eq!(std::fs::read(&path).unwrap(), whole, "and kept again");
+        let keys = [
+            key(&one, &part, &spec),
+            key(&cache(vec![4, 2, 2, 0, 1, 4, 4], "two"), &part, &spec),
+            key(&one, &[0, 0, 0, 0, 1, 1, 1], &spec),
+            key(&one, &part, &Resolved { min_count: 2, ..Resolved::default() }),
+            key(&one, &part, &Resolved { history: Some(2), ..Resolved::default() }),
+            key(&one, &part, &Resolved { vocab: VocabRule::All, ..Resolved::default() }),
+        ];
+        assert_eq!(keys.iter().collect::<std::collections::BTreeSet<_>>().len(), keys.len());
     }
 
     #[test]
