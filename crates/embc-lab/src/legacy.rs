@@ -53,6 +53,9 @@ fn knobs(trial: &Trial) -> Knobs {
     if trial.scheme.kind == "factorized" && trial.scheme.knobs.is_empty() {
         ["rank", "narrow"].iter().for_each(|key| drop(knobs.remove(*key)));
     }
+    if trial.scheme.kind == "dhe" && trial.scheme.knobs.is_empty() {
+        knobs = Knobs::from_iter([("layers".into(), 2.into())]);
+    }
     knobs
 }
 

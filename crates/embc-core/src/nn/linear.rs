@@ -4,7 +4,7 @@ use crate::graph::Graph;
 use crate::linalg::{Op, add_columns, gemm, gemm_then};
 use crate::param::Param;
 use crate::rng::Rng;
-use embc_device::program::Node;
+use embc_device::program::{self, Node};
 
 /// A fully connected layer.
 pub struct Linear {
@@ -24,12 +24,18 @@ impl Linear {
         };
         let weight = normal(inputs * outputs, 2.0 / (inputs + outputs) as f64);
         let bias = normal(outputs, 1.0 / outputs as f64);
-        Self {
-            inputs,
-            outputs,
-            weight: Param::dense(format!("{name}.weight"), weight).matrix(outputs),
-            bias: Param::dense(format!("{name}.bias"), bias),
-        }
+        Self::of(name, (inputs, outputs), weight, bias)
+    }
+
+    /// One of given values: W [in × out] and b [out].
+    pub fn of(
+        name: &str,
+        (inputs, outputs): (usize, usize),
+        weight: Vec<f32>,
+        bias: Vec<f32>,
+    ) -> Self {
+        let weight = Param::dense(format!("{name}.weight"), weight).matrix(outputs);
+        Self { inputs, outputs, weight, bias: Param::dense(format!("{name}.bias"), bias) }
     }
 
     /// y [B × out] from x [B × in], through a ReLU where `relu` says so.
@@ -49,6 +55,21 @@ impl Linear {
     pub fn graph<'a>(&'a self, g: &mut Graph<'a>, x: Node, relu: bool) -> Node {
         let weight = g.param(&self.weight, self.outputs, 0);
         g.linear(x, weight, Some(&self.bias), (relu, false))
+    }
+
+    /// The same of a layer that is part of an embedding, whose W and b may be codes; `zero` is 0 in
+    /// each row.
+    pub fn graph_of_codes<'a>(
+        &'a self,
+        g: &mut Graph<'a>,
+        x: Node,
+        zero: Node,
+        relu: bool,
+    ) -> Node {
+        let product = g.product(x, &self.weight, self.outputs);
+        let bias = g.gather(zero, &self.bias, self.outputs);
+        let y = g.add(product, bias);
+        if relu { g.op(program::Op::Relu { x: y }) } else { y }
     }
 
     /// Adds the gradients of W and b; writes dx [B × in] where it is wanted, and where `relu` says

@@ -65,7 +65,12 @@ fn variants() -> Vec<(&'static dyn Scheme, Knobs)> {
             "hashednet" => &[r#"{"signed":true}"#],
             "robe" => &[r#"{"block":3,"signed":true}"#],
             "tt" => &[r#"{"cores":2}"#, r#"{"cores":4}"#],
-            "dhe" => &[r#"{"layers":0}"#, r#"{"layers":1}"#],
+            "dhe" => &[
+                r#"{"layers":0}"#,
+                r#"{"layers":1}"#,
+                r#"{"network":"relu"}"#,
+                r#"{"network":"relu","layers":0}"#,
+            ],
             _ => &[],
         }
     };
