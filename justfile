@@ -26,18 +26,19 @@ report:
     #!/usr/bin/env bash
     set -euo pipefail
     cargo build --release
-    for results in results/*.jsonl; do
-        name=$(basename "$results" .jsonl)
-        ./target/release/embc report "$name" --output "results/$name.md"
-        if grep -q "($name.svg)" "results/$name.md"; then
-            ./target/release/embc report "$name" --format svg --output "results/$name.svg"
+    for results in results/*/*.jsonl; do
+        name=$(basename "$results" .jsonl) place=${results%.jsonl}
+        ./target/release/embc report "$name" --output "$place.md"
+        if grep -q "($name.svg)" "$place.md"; then
+            ./target/release/embc report "$name" --format svg --output "$place.svg"
         fi
     done
-    declare -A pages=([memcom]='^memcom' [cce]='^(cce|gmf|dlrm_criteo_117k)' [lma]='^lma')
-    for page in "${!pages[@]}"; do
-        names=$(cd results && ls *.jsonl | sed "s/.jsonl$//" | grep -E "${pages[$page]}")
-        ./target/release/embc report $names --format html --output "results/$page.html"
-    done
+
+# Pages of all committed results, a folder each, into target/pages: curves to ask, tables that sort, every trial
+pages:
+    cargo build --release
+    mkdir -p target/pages
+    scripts/pages.sh target/release/embc target/pages
 
 # Compute and render every study of `embc theory` anew (some minutes)
 theory:
@@ -45,8 +46,9 @@ theory:
     set -euo pipefail
     cargo build --release
     for kind in lsq lma; do
-        for config in $(grep -l "^theory *= \"$kind\"" configs/*.toml); do
-            ./target/release/embc theory "$kind" --config "$config" --format all --output results
+        for config in $(grep -l "^theory *= \"$kind\"" configs/*/*.toml); do
+            folder=results/$(basename "$(dirname "$config")")
+            ./target/release/embc theory "$kind" --config "$config" --format all --output "$folder"
         done
     done
 

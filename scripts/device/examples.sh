@@ -14,7 +14,7 @@ fi
 
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
-"$embc" train --config configs/gmf_synth_1m.toml --set dataset=synth-gmf-small --set embedding.dim=16 \
+"$embc" train --config configs/cce/gmf_synth_1m.toml --set dataset=synth-gmf-small --set embedding.dim=16 \
     --set scheme.kind=memcom --set train.epochs=1 \
     --data-dir "$scratch/data" --results "$scratch/results" --out "$scratch/m" --quiet > /dev/null
 "$embc" export "$scratch/m" --format packed --output "$scratch" --quiet > /dev/null

@@ -1,4 +1,4 @@
-"""results/frontier.md and .csv from the records of configs/frontier_*.toml:
+"""results/frontier/frontier.md and .csv from the records of configs/frontier/*.toml:
 scripts/frontier/results.py EMBC DATASETS.toml DATA_DIR"""
 
 import csv
@@ -27,7 +27,7 @@ def interval(values):
 def wanted(name):
     """The ids of an experiment's trials: other records are of other versions."""
     where = ["--datasets", datasets, "--data-dir", data, "--results", "results", "--quiet"]
-    listed = subprocess.run([embc, "sweep", "--config", f"configs/{name}.toml", "--list", *where], check=True, capture_output=True, text=True)
+    listed = subprocess.run([embc, "sweep", "--config", name, "--list", *where], check=True, capture_output=True, text=True)
     return {line.split()[0] for line in listed.stdout.splitlines() if line.strip()}
 
 
@@ -67,15 +67,15 @@ def change(of, full, key):
 
 
 rows, text, sets = [], [], []
-for path in sorted(glob.glob("configs/frontier_*.toml")):
+for path in sorted(glob.glob("configs/frontier/*.toml")):
     name, config = os.path.basename(path)[:-5], tomllib.load(open(path, "rb"))
     select, seeds = config["train"]["select"], set(config["train"]["seeds"])
     assert select.split("@")[0] in ("auc", "ndcg", "accuracy"), "more is better"
-    if not os.path.exists(f"results/{name}.jsonl"):
+    if not os.path.exists(f"results/frontier/{name}.jsonl"):
         print(f"{name} has no records yet and is left out")
         continue
     ids = wanted(name)
-    records = [json.loads(line) for line in open(f"results/{name}.jsonl")]
+    records = [json.loads(line) for line in open(f"results/frontier/{name}.jsonl")]
     records = [record for record in records if record["trial"] in ids]
     found = cells(records)
     if len({record["trial"] for record in records}) < len(ids) or found[("full", None)].keys() != seeds:
@@ -103,8 +103,8 @@ head = f"""# The frontier: quality within bytes
 
 {len(sets)} experiments on real rows, at a fourth to a 256th of the full table's bytes, made by `embc sweep --config frontier_…` and `scripts/frontier/results.py`. Two frontiers in each: what is encoded from a full table that was trained, and what never held one in fp32 while it trained. At each size the first three by validation, of those that fit (a smaller one may win), and what they change of the full table's metric: mean over three seeds, with 95 % t-intervals of the differences by seed. They were picked on the same seeds that are shown, which flatters whoever is first: neighbours whose intervals overlap are not told apart. Left out as slow or seldom good there: tt, dhe, lma, hashednet, bloom, signed_hash, double_hash, cqr. All forms: [frontier.csv](frontier.csv).
 """
-open("results/frontier.md", "w").write(head + "\n".join(text) + "\n")
-with open("results/frontier.csv", "w", newline="") as file:
+open("results/frontier/frontier.md", "w").write(head + "\n".join(text) + "\n")
+with open("results/frontier/frontier.csv", "w", newline="") as file:
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(["experiment", "label", "within", "full table in training", "metric", "seeds", "mean", "half of the 95 % interval", "bytes"])
     writer.writerows(rows)

@@ -90,7 +90,7 @@ impl<'a> Bench<'a> {
     pub fn order(&self, trial: &Trial, experiment: &crate::config::Experiment) -> Order {
         Order {
             dataset: experiment.dataset.clone(),
-            experiment: experiment.name.clone(),
+            experiment: experiment.place(),
             label: Some(trial.scheme.label().into()),
             metrics: experiment.metrics(),
             splits_by_seed: experiment.data.splits_by_seed(),

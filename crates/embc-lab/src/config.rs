@@ -206,6 +206,16 @@ impl Experiment {
         Ok(experiment)
     }
 
+    /// Where its records are, below the folder of results: its name, in a folder FOLDER if its config
+    /// is in `configs/FOLDER`.
+    pub fn place(&self) -> String {
+        let mut folders = self.path.ancestors().skip(1).map(|path| path.file_name()?.to_str());
+        match (folders.next().flatten(), folders.next().flatten()) {
+            (Some(folder), Some("configs")) => format!("{folder}/{}", self.name),
+            _ => self.name.clone(),
+        }
+    }
+
     /// What its file says.
     pub fn text(&self) -> &str {
         &self.text

@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::mem::take;
 
 /// The version of this format.
 pub const VERSION: u32 = 2;
@@ -76,6 +77,21 @@ pub struct TableCensus {
     pub census: Census,
 }
 
+/// What is long in a record: most of its bytes, which lie beside folded records, compressed.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Details {
+    /// The trial's id.
+    pub trial: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    sizes: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    collisions: Vec<TableCensus>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    without_groups: BTreeMap<String, Vec<f64>>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    curve: Vec<BTreeMap<String, f64>>,
+}
+
 /// A finished trial.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Record {
@@ -113,10 +129,10 @@ pub struct Record {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub vocab: Vec<u64>,
     /// The sizes that the scheme chose, for each table.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sizes: Vec<String>,
     /// Who shares what in each table of the final embedding.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub collisions: Vec<TableCensus>,
     /// Parameters of the uncompressed tables over `params`.
     pub compression_params: f64,
@@ -147,6 +163,7 @@ pub struct Record {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub without_groups: BTreeMap<String, Vec<f64>>,
     /// Validation by validation: step, epoch, training loss, validation metrics.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub curve: Vec<BTreeMap<String, f64>>,
     /// Training examples a second, evaluation and the first step left out.
     pub train_examples_per_s: f64,
@@ -194,6 +211,29 @@ pub struct Record {
 }
 
 impl Record {
+    /// Takes its details out.
+    pub fn take_details(&mut self) -> Details {
+        let trial = self.trial.clone();
+        let (sizes, collisions) = (take(&mut self.sizes), take(&mut self.collisions));
+        let (without_groups, curve) = (take(&mut self.without_groups), take(&mut self.curve));
+        Details { trial, sizes, collisions, without_groups, curve }
+    }
+
+    /// With its details, which it may have already; none where it lacks them.
+    pub fn whole(mut self, details: Option<Details>) -> Option<Self> {
+        if let Some(details) = details.filter(|_| self.curve.is_empty()) {
+            let Details { trial: _, sizes, collisions, without_groups, curve } = details;
+            (self.sizes, self.collisions) = (sizes, collisions);
+            (self.without_groups, self.curve) = (without_groups, curve);
+        }
+        (!self.lacks_details()).then_some(self)
+    }
+
+    /// Whether it lacks its details: who has metrics was validated.
+    pub fn lacks_details(&self) -> bool {
+        self.status == Status::Ok && self.curve.is_empty()
+    }
+
     /// Where the trial's seed drew its split: rows that the metric `key` is of, for each training
     /// row.
     pub fn drawn_per_train(&self, key: &str) -> Option<f64> {

@@ -1,18 +1,20 @@
 //! Records on disk: each a file `results/EXPERIMENT.d/TRIAL.json`, and many folded into
-//! `results/EXPERIMENT.jsonl`, a line each, sorted by trial.
+//! `results/EXPERIMENT.jsonl`, a line each, sorted by trial. What is long in these, curves above all,
+//! then lies in `results/EXPERIMENT.details.jsonl.gz`.
 //!
 //! A record is written aside, synced and renamed, so that any number of machines may do it at once; two
 //! of one trial are the same numbers, and the later one stays. Who reads looks at the files first and
 //! at the JSONL after them: what is folded in between is found there.
 
-use crate::record::{Record, VERSION};
+use crate::record::{Details, Record, VERSION};
 use anyhow::{Context, Result};
 use embc_core::cancel::Cancel;
 use embc_data::lease::Lease;
+use flate2::{Compression, read::GzDecoder, write::GzEncoder};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io::{ErrorKind, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -41,7 +43,9 @@ impl Head {
 
 /// The records of one experiment on disk.
 pub struct Results {
+    root: PathBuf,
     folded: PathBuf,
+    details: PathBuf,
     files: PathBuf,
 }
 
@@ -61,19 +65,26 @@ fn stamp(path: &Path) -> Option<Stamp> {
     Some((file.len(), file.modified().ok()?))
 }
 
-/// The experiments that have records in a folder.
+/// The experiments that have records in a folder, or in a folder in it: FOLDER/NAME.
 pub fn experiments(folder: &Path) -> std::io::Result<Vec<String>> {
+    let files = |folder: &Path| -> std::io::Result<Vec<PathBuf>> {
+        Ok(std::fs::read_dir(folder)?.flatten().map(|file| file.path()).collect())
+    };
+    let mut all = files(folder)?;
+    let folders = all.iter().filter(|path| path.is_dir() && path.extension().is_none());
+    let within: Vec<PathBuf> = folders.filter_map(|path| files(path).ok()).flatten().collect();
+    all.extend(within);
     let name = |path: PathBuf| {
         let kind = path.extension()?.to_str()?;
         let is_one = matches!((kind, path.is_dir()), ("jsonl", false) | ("d", true));
-        is_one.then(|| path.file_stem()?.to_str().map(String::from))?
+        let place = path.strip_prefix(folder).ok()?.with_extension("");
+        is_one.then(|| place.to_str().map(String::from))?
     };
-    let all = std::fs::read_dir(folder)?.flatten().filter_map(|file| name(file.path()));
-    Ok(all.collect::<BTreeSet<_>>().into_iter().collect())
+    Ok(all.into_iter().filter_map(name).collect::<BTreeSet<_>>().into_iter().collect())
 }
 
 impl Results {
-    /// Those of an experiment in a folder, which is made if need be.
+    /// Those of an experiment, NAME or FOLDER/NAME, in a folder, which is made if need be.
     pub fn open(folder: &Path, experiment: &str) -> Result<Self> {
         std::fs::create_dir_all(folder).with_context(|| {
             format!("{}: cannot be made; choose another folder with --results", folder.display())
@@ -84,7 +95,8 @@ impl Results {
     /// The same where the folder may be missing.
     pub fn at(folder: &Path, experiment: &str) -> Self {
         let path = |kind: &str| folder.join(format!("{experiment}.{kind}"));
-        Self { folded: path("jsonl"), files: path("d") }
+        let root = folder.into();
+        Self { root, folded: path("jsonl"), details: path("details.jsonl.gz"), files: path("d") }
     }
 
     /// Whether there are any.
@@ -130,6 +142,30 @@ impl Results {
         Ok((1..).zip(lines).collect())
     }
 
+    /// The details of folded records, by trial.
+    fn details(&self) -> Result<BTreeMap<String, Details>> {
+        let Some(bytes) = bytes_of(&self.details)? else { return Ok(BTreeMap::new()) };
+        let lines = BufReader::new(GzDecoder::new(&bytes[..])).lines();
+        let read = |line: std::io::Result<String>| -> Result<_> {
+            let details: Details = serde_json::from_str(&line?)?;
+            Ok((details.trial.clone(), details))
+        };
+        let wrong = || format!("{}: damaged; take it from a backup", self.details.display());
+        lines.map(read).collect::<Result<_>>().with_context(wrong)
+    }
+
+    fn write_details(&self, all: &BTreeMap<String, Details>) -> Result<()> {
+        let io = |error: std::io::Error| embc_data::Error::io(&self.details, &error);
+        Ok(embc_data::atomic::write(&self.details, |file| {
+            let mut gz = GzEncoder::new(file, Compression::best());
+            for details in all.values() {
+                let line = serde_json::to_string(details).map_err(|e| io(e.into()))?;
+                writeln!(gz, "{line}").map_err(io)?;
+            }
+            gz.finish().map(drop).map_err(io)
+        })?)
+    }
+
     /// Folds files of records into the JSONL; how many. None where another process does, which is heard
     /// of at least once a term.
     pub fn fold(&self, term: Duration) -> Result<Option<usize>> {
@@ -143,27 +179,32 @@ impl Results {
         }
         let Some(lease) = lease else { return Ok(None) };
         self.sweep_up(term);
-        let left = embc_data::atomic::left_of(&self.folded);
-        left.iter().for_each(|path| drop(std::fs::remove_file(path)));
-        let mut new = BTreeMap::new();
+        let left = [&self.folded, &self.details].map(|path| embc_data::atomic::left_of(path));
+        left.iter().flatten().for_each(|path| drop(std::fs::remove_file(path)));
+        let (mut new, mut details) = (BTreeMap::new(), self.details()?);
         for trial in self.trials() {
             let Some(line) = bytes_of(&self.file(&trial))? else { continue };
             // What is torn stays: its trial runs again. So does what a later embc wrote.
-            let is_record = |line: &[u8]| serde_json::from_slice::<Record>(line).is_ok();
             if read_head(&line).is_ok_and(|head| head.is_known() && head.trial == trial)
-                && is_record(&line)
+                && let Ok(mut record) = serde_json::from_slice::<Record>(&line)
+                && (!record.lacks_details() || details.contains_key(&trial))
             {
-                new.insert(trial, line);
+                if !record.lacks_details() {
+                    details.insert(trial.clone(), record.take_details());
+                }
+                new.insert(trial, (line, serde_json::to_string(&record)?));
             }
         }
         if !new.is_empty() {
+            // Before the records that need them.
+            self.write_details(&details)?;
             let text = self.merged(&new)?;
             let lost = || embc_data::Error::file(&self.folded, "another process folds it by now");
             embc_data::atomic::write(&self.folded, |file| {
                 file.write_all(&text).map_err(|e| embc_data::Error::io(&self.folded, &e))?;
                 if lease.is_mine() { Ok(()) } else { Err(lost()) }
             })?;
-            for (trial, line) in new.iter().take_while(|_| lease.is_mine()) {
+            for (trial, (line, _)) in new.iter().take_while(|_| lease.is_mine()) {
                 self.remove(trial, line)?;
             }
         }
@@ -193,7 +234,7 @@ impl Results {
     }
 
     /// The JSONL with new records in place of those of the same trials; lines of other versions stay.
-    fn merged(&self, new: &BTreeMap<String, Vec<u8>>) -> Result<Vec<u8>> {
+    fn merged(&self, new: &BTreeMap<String, (Vec<u8>, String)>) -> Result<Vec<u8>> {
         let (mut text, mut all) = (Vec::new(), BTreeMap::new());
         for (number, line) in self.lines()? {
             let head = read_head(&line).with_context(|| {
@@ -204,7 +245,8 @@ impl Results {
                 false => text.extend(line),
             }
         }
-        all.extend(new.clone());
+        let new = new.iter().map(|(trial, (_, line))| (trial.clone(), line.clone().into_bytes()));
+        all.extend(new);
         for line in all.values() {
             text.extend(line.trim_ascii_end());
             text.push(b'\n');
@@ -277,15 +319,23 @@ impl Book {
         }
         let Some(line) = bytes_of(&path)? else { return Ok(()) };
         let at = path.display().to_string();
+        let read = || -> Option<Record> {
+            let record: Record = serde_json::from_slice(&line).ok()?;
+            match record.lacks_details() {
+                false => Some(record),
+                true => record.whole(self.results.details().ok()?.remove(trial)),
+            }
+        };
         let record = match read_head(&line) {
             Ok(head) if !head.is_known() => {
                 skipped(&at, head.v);
                 None
             }
-            _ => serde_json::from_slice::<Record>(&line)
+            _ => read().or_else(|| {
                 // The machine went down before it was whole.
-                .inspect_err(|_| tracing::warn!("{at}: not a whole record; its trial runs again"))
-                .ok(),
+                tracing::warn!("{at}: not a whole record; its trial runs again");
+                None
+            }),
         };
         self.files.insert(trial.into(), (stamp, record.is_some()));
         if let Some(record) = record {
@@ -300,20 +350,26 @@ impl Book {
             return Ok(());
         }
         let path = self.results.folded.display().to_string();
-        let mut newest = BTreeMap::new();
-        for (number, line) in self.results.lines()? {
+        // Who folds writes details first.
+        let lines = self.results.lines()?;
+        let (mut newest, mut details) = (BTreeMap::new(), self.results.details()?);
+        for (number, line) in lines {
             let at = format!("{path}:{number}");
             let wrong = || format!("{at}: not a record; remove the line");
             let head = read_head(&line).with_context(wrong)?;
             match head.is_known() {
                 true => {
                     let record: Record = serde_json::from_slice(&line).with_context(wrong)?;
-                    newest.insert(head.trial, (line, record));
+                    newest.insert(head.trial, (at, line, record));
                 }
                 false => skipped(&at, head.v),
             }
         }
-        for (trial, (line, record)) in newest {
+        for (trial, (at, line, record)) in newest {
+            let file = self.results.details.display();
+            let record = record
+                .whole(details.remove(&trial))
+                .with_context(|| format!("{at}: its curve is not there; copy {file} along"))?;
             if self.files.get(&trial).is_none_or(|(_, is_record)| !is_record) {
                 self.add(&line, record);
             }
@@ -346,7 +402,7 @@ impl Book {
     /// The newest record of each trial in the other experiments of the folder. What cannot be read is
     /// that experiment's trouble.
     pub fn elsewhere(&self, experiment: &str) -> BTreeMap<String, Record> {
-        let folder = self.results.folded.parent().unwrap_or(Path::new("."));
+        let folder = &self.results.root;
         let names = experiments(folder).unwrap_or_default().into_iter();
         let books = names
             .filter(|name| name != experiment)

@@ -262,6 +262,16 @@ fn records() {
             let _ = (record.settings(), record.rows(), record.clusterings(), record.undefined());
         }
     });
+    // And what lies beside them once they are folded.
+    let experiment = Results::open(folder.path(), "y").unwrap();
+    std::fs::copy(seeds().join("records.jsonl"), folder.path().join("x.jsonl")).unwrap();
+    read().unwrap().iter().for_each(|record| experiment.publish(record).unwrap());
+    experiment.fold(TERM).unwrap().unwrap();
+    let path = folder.path().join("y.details.jsonl.gz");
+    fuzz(&std::fs::read(&path).unwrap(), |bytes| {
+        std::fs::write(&path, bytes).unwrap();
+        let _ = Book::open(Results::at(folder.path(), "y")).map(Book::into_records);
+    });
 }
 
 /// Where a checksum keeps liars out, what lies behind it is tried too.

@@ -284,6 +284,9 @@ pub struct Report {
     /// Add who shares what: ids with a row of their own, load and entropy of rows
     #[arg(long)]
     pub collisions: bool,
+    /// Instead, what the records say of claims: a file with [[claim]], as results/claims.toml has
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["experiments", "format", "collisions", "check"])]
+    pub claims: Option<PathBuf>,
     /// Enforce the [[expect]] bounds and that reports beside the records are up to date: exit 1 where
     /// one is broken
     #[arg(long)]

@@ -3,6 +3,7 @@
 //!
 //! The meanings are the types' own comments, so that no key can be without one or out of date.
 
+use crate::report::claims::Claim;
 use embc_data::registry::Entry;
 use embc_lab::config::Experiment;
 use embc_lab::order::Order;
@@ -43,10 +44,11 @@ pub fn text() -> String {
     list.section = "[NAME]".into();
     list.line(0, "\nA data set, [NAME] in a file of --datasets:");
     list.parts(1, "", &entry);
-    let (record, order) = (schema::<Record>(), schema::<Order>());
+    let (record, order, claim) = (schema::<Record>(), schema::<Order>(), schema::<Claim>());
     for (what, schema) in [
         ("A record, a line of results/NAME.jsonl: what a trial came to", &record),
         ("An order, the file of `embc trial`", &order),
+        ("A [[claim]], of the file of `embc report --claims`", &claim),
     ] {
         list.line(0, &format!("\n{what}:"));
         properties(schema)

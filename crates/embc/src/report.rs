@@ -11,6 +11,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 
 pub mod choice;
+pub mod claims;
 mod collisions;
 pub mod compare;
 pub mod compress;

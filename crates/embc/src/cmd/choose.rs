@@ -61,7 +61,7 @@ pub fn run(args: &Args, global: &Global) -> Result<Outcome> {
     let e = question.settle(&folder, &base, &registry)?;
     // A seed that failed would count as lost: it is tried once more.
     let again = Again { done: false, failed: true };
-    let desk = Desk::open(&global.results, &e.name, again)?.lasting(*args.keep.lease);
+    let desk = Desk::open(&global.results, &e.place(), again)?.lasting(*args.keep.lease);
     if desk.book().records().next().is_none() {
         terminal.say(&effort(&e, &bench, args.jobs)?);
     }

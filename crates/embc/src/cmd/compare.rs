@@ -30,7 +30,7 @@ pub fn run(args: &Compare, global: &Global) -> Result<Outcome> {
 fn schemes(args: &Compare, name: &Path, global: &Global) -> Result<String> {
     let mut experiment = Experiment::load(name, &[])?;
     experiment.resolve(&super::registry(global, &[])?);
-    let records = Book::open(Results::open(&global.results, &experiment.name)?)?.into_records();
+    let records = Book::open(Results::open(&global.results, &experiment.place())?)?.into_records();
     let grid = Grid::new(&experiment, &records)?;
     for scheme in [&args.a, &args.b] {
         if !grid.schemes.contains(scheme) {
@@ -68,7 +68,9 @@ fn files(args: &Compare, global: &Global) -> Result<String> {
             true => (path.parent().unwrap_or(Path::new("")), path.file_stem().unwrap_or_default()),
             false => (global.results.as_path(), path.as_os_str()),
         };
-        let results = Results::at(folder, &stem.to_string_lossy());
+        let place = Experiment::load(path, &[]).map(|experiment| experiment.place());
+        let place = place.unwrap_or_else(|_| stem.to_string_lossy().into_owned());
+        let results = Results::at(folder, &place);
         if !results.exist() {
             bail!("{name}: no file of results; to compare two schemes, say in which experiment: --in NAME");
         }

@@ -21,7 +21,7 @@ pub fn run(args: &Recommend, global: &Global) -> Result<Outcome> {
     for name in &named {
         let mut experiment = Experiment::load(name, &[])?;
         experiment.resolve(&super::registry(global, &args.experiments)?);
-        let results = Results::open(&global.results, &experiment.name)?;
+        let results = Results::open(&global.results, &experiment.place())?;
         let records = Book::open(results)?.into_records();
         let metric = args.metric.unwrap_or(experiment.metric());
         if let Some(advice) = advise(&experiment, &records, metric, args.budget_bytes.0)? {

@@ -10,6 +10,14 @@ use embc_lab::store::{Book, Results};
 use std::path::{Path, PathBuf};
 
 pub fn run(args: &Report, global: &Global) -> Result<Outcome> {
+    if let Some(path) = &args.claims {
+        let text = claims(path, global)?;
+        match &args.output {
+            Some(path) => super::write(path, &text)?,
+            None => super::print(&text)?,
+        }
+        return Ok(Outcome::Fine);
+    }
     let named = match args.experiments.is_empty() {
         true => recorded(global)?,
         false => args.experiments.clone(),
@@ -18,13 +26,14 @@ pub fn run(args: &Report, global: &Global) -> Result<Outcome> {
     for name in &named {
         // A file of records stands for its experiment, with the folder that it lies in.
         let is_records = name.extension().is_some_and(|e| e == "jsonl");
-        let (config, folder) = match (is_records, name.file_stem(), name.parent()) {
-            (true, Some(stem), Some(folder)) => (Path::new(stem), folder),
-            _ => (name.as_path(), global.results.as_path()),
-        };
-        let mut experiment = Experiment::load(config, &[])?;
+        let stem = name.file_stem().filter(|_| is_records).map(Path::new);
+        let mut experiment = Experiment::load(stem.unwrap_or(name), &[])?;
         experiment.resolve(&super::registry(global, &args.experiments)?);
-        let results = Results::open(folder, &experiment.name)?;
+        let (folder, place) = match (stem, name.parent()) {
+            (Some(stem), Some(folder)) => (folder, stem.to_string_lossy().into_owned()),
+            _ => (global.results.as_path(), experiment.place()),
+        };
+        let results = Results::open(folder, &place)?;
         let records: Vec<Record> = Book::open(results)?.into_records();
         if records.is_empty() {
             bail!(
@@ -55,7 +64,7 @@ pub fn run(args: &Report, global: &Global) -> Result<Outcome> {
         }
         if args.check {
             failed.extend(report::check(&experiment, &records)?);
-            let rendered = folder.join(&experiment.name).with_extension("md");
+            let rendered = folder.join(place + ".md");
             // The same numbers of another build are not stale.
             let numbers = |text: &str| text.split(" Trained by embc ").next().map(String::from);
             let is = std::fs::read_to_string(&rendered).ok();
@@ -78,6 +87,24 @@ pub fn run(args: &Report, global: &Global) -> Result<Outcome> {
     }
     failed.iter().for_each(|line| eprintln!("check failed: {line}"));
     Ok(if failed.is_empty() { Outcome::Fine } else { Outcome::Failed })
+}
+
+/// What all records say of a file of claims.
+fn claims(path: &Path, global: &Global) -> Result<String> {
+    let claims = report::claims::Claims::load(path)?;
+    let mut recorded = report::claims::Recorded::new();
+    for name in claims.experiments() {
+        if recorded.contains_key(name) {
+            continue;
+        }
+        let mut experiment = Experiment::load(Path::new(name), &[])?;
+        experiment.resolve(&super::registry(global, &[])?);
+        let records = Book::open(Results::at(&global.results, &experiment.place()))?.into_records();
+        if !records.is_empty() {
+            recorded.insert(name.clone(), (experiment, records));
+        }
+    }
+    claims.markdown(&recorded)
 }
 
 /// Experiments that have a file of results and a config.

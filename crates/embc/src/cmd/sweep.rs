@@ -63,7 +63,7 @@ fn sweep(
     let views = experiment.by_view();
     // One for all views: what is recorded while it is open is not run again.
     let again = Again { done: args.rerun, failed: args.retry_failed };
-    let desk = Desk::open(&global.results, &experiment.name, again)?.lasting(*args.keep.lease);
+    let desk = Desk::open(&global.results, &experiment.place(), again)?.lasting(*args.keep.lease);
     let seconds = list::seconds(&desk.book());
     let terminal = Terminal::new(global.quiet);
     let passes = |name: &str| args.filter.as_ref().is_some_and(|filter| filter.is_match(name));
@@ -130,7 +130,7 @@ fn conclude(
     for choice in report::choice::answers(experiment, records)? {
         terminal.say(&report::choice::headline(&choice).replace("**", ""));
     }
-    let page = global.results.join(format!("{}.html", experiment.name));
+    let page = global.results.join(experiment.place() + ".html");
     match super::write(&page, &report::html::alone(experiment, records)?) {
         Ok(()) => terminal.say(&format!("{} shows all of it", page.display())),
         // The records are what counts.

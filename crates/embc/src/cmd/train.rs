@@ -29,7 +29,7 @@ pub fn run(args: &Train, global: &Global) -> Result<Outcome> {
             .with_context(|| format!("{}: cannot be made", folder.display()))?;
     }
     let again = Again { done: true, failed: true };
-    let desk = Desk::open(&global.results, &experiment.name, again)?.lasting(*args.keep.lease);
+    let desk = Desk::open(&global.results, &experiment.place(), again)?.lasting(*args.keep.lease);
     let trial = trials(&experiment)?.into_iter().next().expect("a scheme and a seed");
     let order = bench.order(&trial, &experiment);
     let terminal = Terminal::new(global.quiet);

@@ -33,7 +33,7 @@ pub fn words(experiment: &Experiment, grid: &Grid<'_>, key: &str) -> String {
 
 /// The mean over budgets of all pairs, once they have values; none over unlike pairs, where it
 /// would mean nothing.
-fn mean(compare: &Compare, all: &[Option<Difference>]) -> Option<Difference> {
+pub fn mean(compare: &Compare, all: &[Option<Difference>]) -> Option<Difference> {
     let budgets = compare.pairs.iter().map(|pair| format!("{:?}", pair.budget));
     let differ = budgets.collect::<BTreeSet<_>>().len() == compare.pairs.len();
     let whole: Option<Vec<Difference>> = all.iter().cloned().collect();

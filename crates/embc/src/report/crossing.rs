@@ -157,7 +157,7 @@ mod tests {
             ("cce_criteo_kaggle_1epoch", "cce", Some(212)),
             ("cce_criteo_kaggle_1epoch", "hash", None),
         ] {
-            let path = format!("../../configs/reference/{file}.csv");
+            let path = format!("../../configs/cce/reference/{file}.csv");
             let references: Vec<Reference> =
                 csv::Reader::from_path(path).unwrap().deserialize().map(Result::unwrap).collect();
             let of = |scheme: &str| values(&references, scheme, "test/logloss");

@@ -124,9 +124,8 @@ fn what_cannot_be_fetched_says_what_to_do() {
     registry(&sandbox, &server.url, "");
     sandbox.run(&["data", "fetch", "ml"]).refuses("cannot be unpacked");
     // ml-20m is not here: the experiment says where to get it.
-    std::fs::create_dir(sandbox.path("configs")).unwrap();
-    let config = crate::sandbox::root().join("configs/memcom_ml20m.toml");
-    std::fs::copy(config, sandbox.path("configs/memcom_ml20m.toml")).unwrap();
+    let config = crate::sandbox::root().join("configs/memcom/memcom_ml20m.toml");
+    sandbox.write("configs/memcom/memcom_ml20m.toml", std::fs::read(config).unwrap());
     sandbox
         .run(&["train", "--config", "memcom_ml20m.toml"])
         .refuses("run `embc data fetch ml-20m`");

@@ -18,11 +18,12 @@ pub fn ratings() -> String {
 fn sandbox() -> Sandbox {
     let sandbox = Sandbox::new();
     sandbox.write("data/ml-20m/ratings.csv", ratings());
-    let config = std::fs::read_to_string(root().join("configs/memcom_ml20m.toml")).unwrap();
+    let config = std::fs::read_to_string(root().join("configs/memcom/memcom_ml20m.toml")).unwrap();
     let config = config.replace("samples = 2048", "samples = 50").replace("0.1", "0.5");
-    sandbox.write("configs/memcom_ml20m.toml", config);
-    let reference = std::fs::read(root().join("configs/reference/memcom_abstract.csv")).unwrap();
-    sandbox.write("configs/reference/memcom_abstract.csv", reference);
+    sandbox.write("configs/memcom/memcom_ml20m.toml", config);
+    let reference =
+        std::fs::read(root().join("configs/memcom/reference/memcom_abstract.csv")).unwrap();
+    sandbox.write("configs/memcom/reference/memcom_abstract.csv", reference);
     sandbox
 }
 
@@ -45,7 +46,7 @@ fn the_same_bits_on_one_thread_and_on_two() {
             let args = ["train", "--config", "memcom_ml20m.toml", "--threads", threads];
             let sets = ["--set", "train.epochs=2", "--set", "scheme.kind=memcom", "--set", &model];
             let said = sandbox.run(&[&args[..], &sets].concat()).fine().stdout;
-            let record = sandbox.read("results/memcom_ml20m.jsonl");
+            let record = sandbox.read("results/memcom/memcom_ml20m.jsonl");
             std::fs::remove_dir_all(sandbox.path("results")).unwrap();
             let record: serde_json::Value = serde_json::from_str(&record).unwrap();
             (said, record["weights_hash"].to_string())
@@ -71,7 +72,7 @@ fn the_report_says_who_loses_least_and_draws_it() {
     }
     sandbox.run(&args).fine();
     // The report reads the config as it is on disk.
-    let path = sandbox.path("configs/memcom_ml20m.toml");
+    let path = sandbox.path("configs/memcom/memcom_ml20m.toml");
     let config = std::fs::read_to_string(&path).unwrap();
     let config = config
         .replace("seeds      = [1, 2, 3]", "seeds = [1, 2]")
@@ -107,7 +108,7 @@ fn wrong_settings_are_named() {
     refused("data.candidates=\"files\"", "needs a file called loo_rating");
     refused("data.candidates=\"most\"", "candidates");
     refused("train.metrics=[\"hr\"]", "unknown metric");
-    let path = sandbox.path("configs/memcom_ml20m.toml");
+    let path = sandbox.path("configs/memcom/memcom_ml20m.toml");
     let config = std::fs::read_to_string(&path).unwrap();
     std::fs::write(path, config.replace("= \"memcom\"\n\n[ref", "= \"lma\"\n\n[ref")).unwrap();
     let ran = sandbox.run(&["sweep", "--config", "memcom_ml20m.toml", "--list"]);
@@ -122,7 +123,8 @@ fn patience_counts_after_the_epochs_that_it_is_told_to_wait() {
         let stop = format!("train.early_stop={stop}");
         let sets = ["train.epochs=9", "train.optimizer.lr=1e-30", &stop];
         run(&sandbox, "train", &sets).fine();
-        let records = std::fs::read_to_string(sandbox.path("results/memcom_ml20m.jsonl")).unwrap();
+        let records =
+            std::fs::read_to_string(sandbox.path("results/memcom/memcom_ml20m.jsonl")).unwrap();
         let last: serde_json::Value =
             serde_json::from_str(records.lines().last().unwrap()).unwrap();
         last["epochs"].as_u64().unwrap()

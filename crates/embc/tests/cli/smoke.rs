@@ -77,8 +77,28 @@ pub fn records(sandbox: &Sandbox) -> Vec<Value> {
 }
 
 pub fn records_of(sandbox: &Sandbox, experiment: &str) -> Vec<Value> {
-    let path = sandbox.path("results").join(experiment).with_extension("jsonl");
+    records_at(&sandbox.path("results").join(experiment).with_extension("jsonl"))
+}
+
+/// Those of a file, with their details.
+pub fn records_at(path: &std::path::Path) -> Vec<Value> {
     let text = std::fs::read_to_string(path).unwrap();
+    let mut records: Vec<Value> =
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    for details in details_of(path) {
+        for record in records.iter_mut().filter(|record| record["trial"] == details["trial"]) {
+            let values = details.as_object().unwrap().clone();
+            record.as_object_mut().unwrap().extend(values);
+        }
+    }
+    records
+}
+
+/// What is long in the folded records of a file.
+fn details_of(path: &std::path::Path) -> Vec<Value> {
+    let Ok(bytes) = std::fs::read(path.with_extension("details.jsonl.gz")) else { return vec![] };
+    let mut text = String::new();
+    flate2::read::GzDecoder::new(&bytes[..]).read_to_string(&mut text).unwrap();
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 

@@ -61,10 +61,10 @@ fn committed_results_are_readable_and_hold_their_expectations() {
     let root = root();
     for rendered in files(&root.join("results"), "md") {
         let records = rendered.with_extension("jsonl");
-        let quickstart = rendered.file_stem().is_some_and(|stem| stem == "quickstart");
+        let (stem, beside) = (rendered.file_stem().unwrap(), rendered.with_extension("csv"));
         // A study is computed, not recorded; its values are committed beside it.
-        let study = rendered.with_extension("csv").exists();
-        assert!(quickstart || study || records.exists(), "{} has no records", rendered.display());
+        let other = stem == "quickstart" || stem == "verdicts" || beside.exists();
+        assert!(other || records.exists(), "{} has no records", rendered.display());
     }
     for results in files(&root.join("results"), "jsonl") {
         let name = results.file_stem().unwrap().to_str().unwrap().to_string();
@@ -89,28 +89,49 @@ fn committed_results_are_readable_and_hold_their_expectations() {
     }
 }
 
-/// Pages of several experiments, whose names are their sections'.
+/// What the papers claim, beside what the records say.
 #[test]
-fn committed_pages_are_up_to_date() {
-    let root = root();
-    let pages = files(&root.join("results"), "html");
-    assert!(!pages.is_empty());
-    for page in pages {
-        let text = std::fs::read_to_string(&page).unwrap();
-        let names = text.match_indices("<section id=\"").map(|(at, tag)| {
-            let rest = &text[at + tag.len()..];
-            &rest[..rest.find('"').unwrap()]
-        });
-        let names: Vec<&str> = names.collect();
-        if names.len() == 1 {
-            // Of a sweep here, and not committed.
-            continue;
-        }
-        let args = [&["report", "--format", "html"], &names[..]].concat();
-        let mut command = Sandbox::new().command(&args);
-        let ran: crate::sandbox::Ran = command.current_dir(&root).output().unwrap().into();
-        assert!(ran.fine().stdout == text, "{} is stale: run `just report`", page.display());
+fn verdicts_are_those_of_the_records() {
+    let (root, sandbox) = (root(), Sandbox::new());
+    let report = |claims: &str| -> crate::sandbox::Ran {
+        let mut command = sandbox.command(&["report", "--claims", claims]);
+        command.current_dir(&root).output().unwrap().into()
+    };
+    let verdicts = report("results/claims.toml").fine().stdout;
+    let path = root.join("results/verdicts.md");
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::write(&path, &verdicts).unwrap();
     }
+    let shown = std::fs::read_to_string(&path).unwrap();
+    assert!(shown == verdicts, "results/verdicts.md is stale: run this test with UPDATE=1");
+    for verdict in ["**reproduced**", "**not reproduced**", "**undecided**"] {
+        assert!(shown.contains(verdict), "no claim is {verdict}");
+    }
+    let claim = "[[claim]]\npaper = \"p\"\ntext = \"t\"\nin = [\"memcom_ml1m\"]\n";
+    for (check, wrong) in [
+        ("{ loses = { scheme = \"memcom\", at = 4 } }", "claims.toml:5: missing field `most`"),
+        ("{ looses = 4 }", "claims.toml:5: unknown variant `looses`"),
+        ("{ loses = { scheme = \"memcom\", at = 3, most = 1 } }", "no budget 3; there are 4, 12"),
+        ("{ ahead = { scheme = \"memcm\", at = 4, by = 1 } }", "did you mean \"memcom\"?"),
+        ("{ compare = { title = \"none\" } }", "no [[compare]] is titled \"none\""),
+    ] {
+        sandbox.write("claims.toml", format!("{claim}check = {check}\n"));
+        report(sandbox.path("claims.toml").to_str().unwrap()).refuses(wrong);
+    }
+    report("nothing.toml").refuses("nothing.toml");
+}
+
+/// Claims and verdicts alone.
+fn verdicts(page: &str) -> String {
+    let mut text = String::from("| paper | claim | verdict |\n|---|---|---|\n");
+    for paper in page.split("\n## ").skip(1) {
+        let name = paper.lines().next().unwrap();
+        for row in paper.lines().filter(|line| line.starts_with("| ")).skip(1) {
+            let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+            text += &format!("| {name} | {} | {} |\n", cells[1], cells[2]);
+        }
+    }
+    text
 }
 
 /// README's generated parts; with UPDATE=1 in the environment they are written anew.
@@ -136,7 +157,16 @@ fn readme_shows_what_there_is() {
     let (_, answer) = choose.split_once("### lma_criteo_117k\n\n").unwrap();
     let choose = format!("```text\n{}\n```\n", answer.split("\n\n###").next().unwrap().trim());
     let mut expect = text.clone();
-    for (name, part) in [("schemes", schemes), ("quickstart", quickstart), ("choose", choose)] {
+    let parts = [
+        ("schemes", schemes),
+        ("quickstart", quickstart),
+        ("choose", choose),
+        (
+            "verdicts",
+            verdicts(&std::fs::read_to_string(root().join("results/verdicts.md")).unwrap()),
+        ),
+    ];
+    for (name, part) in parts {
         let (open, close) = (format!("<!-- {name} -->\n"), format!("<!-- /{name} -->"));
         let (before, rest) = expect.split_once(&open).unwrap();
         let (_, after) = rest.split_once(&close).unwrap();

@@ -109,6 +109,15 @@ fn records_in_files_count_and_are_folded() {
     assert_eq!(bare(records(&sandbox)), expect);
     let trials: Vec<Value> = rest.lines().map(trial).collect();
     assert!(trials.is_sorted_by_key(|trial| trial.to_string()));
+    // What is long in them lies beside them, whole or not at all.
+    assert!(rest.lines().all(|line| !line.contains("\"curve\"")));
+    let details = sandbox.path("results/smoke.details.jsonl.gz");
+    let bytes = std::fs::read(&details).unwrap();
+    std::fs::write(&details, &bytes[..bytes.len() / 2]).unwrap();
+    sandbox.run(&["report", "smoke"]).refuses("smoke.details.jsonl.gz: damaged");
+    std::fs::remove_file(&details).unwrap();
+    let ran = sandbox.run(&["report", "smoke"]);
+    ran.refuses("its curve is not there; copy results/smoke.details.jsonl.gz along");
 }
 
 /// Who watches sees what another does, and the same tables in the end.

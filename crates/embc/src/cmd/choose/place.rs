@@ -92,7 +92,7 @@ impl Place<'_> {
         terminal: &Terminal,
     ) -> Result<Option<Box<Net>>> {
         let again = Again { done: true, failed: true };
-        let desk = Desk::open(&global.results, &self.e.name, again)?.lasting(*args.keep.lease);
+        let desk = Desk::open(&global.results, &self.e.place(), again)?.lasting(*args.keep.lease);
         let bench = Bench::new(entry, data, global.overcommit);
         let order = bench.order(&self.trial(record, &bench)?, self.e);
         let Answer::Run(claim, metrics) = desk.ask_once(&order, false, &INTERRUPT)? else {
