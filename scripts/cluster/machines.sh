@@ -70,6 +70,6 @@ for folder in "$work/shared" "$work/fuse"; do
     sleep 1
     machine 1 "$folder" "$results" & wait $!
     python3 "$here/same.py" "$work/alone/cluster.jsonl" "$folder/$results/cluster.jsonl"
-    ls -A "$folder/$results" | grep -vx -e cluster.jsonl -e cluster.html && { echo "something is left" >&2; exit 1; }
+    ls -A "$folder/$results" | grep -vx -e cluster.jsonl -e cluster.details.jsonl.gz -e cluster.html && { echo "something is left" >&2; exit 1; }
     echo "$done kills on $folder"
 done

@@ -1,5 +1,6 @@
 """Two files of records are the same trials with the same numbers, each once: same.py A.jsonl B.jsonl"""
 
+import gzip
 import json
 import sys
 
@@ -7,13 +8,16 @@ VOLATILE = ["train_examples_per_s", "build_s", "wall_s", "parent", "peak_rss_byt
 
 
 def records(path):
-    all = {}
+    all, details = {}, {}
+    for line in gzip.open(path.removesuffix(".jsonl") + ".details.jsonl.gz"):
+        of = json.loads(line)
+        details[of["trial"]] = of
     for line in open(path):
         record = json.loads(line)
         for key in VOLATILE:
             record.pop(key, None)
         assert record["trial"] not in all, f"{path}: {record['trial']} twice"
-        all[record["trial"]] = record
+        all[record["trial"]] = record | details[record["trial"]]
     return all
 
 

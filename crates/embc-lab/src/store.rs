@@ -37,7 +37,7 @@ fn read_head(line: &[u8]) -> serde_json::Result<Head> {
 
 impl Head {
     fn is_known(&self) -> bool {
-        matches!(self.v, 1 | VERSION)
+        (1..=VERSION).contains(&self.v)
     }
 }
 
@@ -434,6 +434,6 @@ impl Book {
 
 fn skipped(at: &str, version: u32) {
     tracing::warn!(
-        "{at}: a record of format version {version} was skipped; this embc reads versions 1 and {VERSION}"
+        "{at}: a record of format version {version} was skipped; this embc reads versions 1 to {VERSION}"
     );
 }
