@@ -33,12 +33,18 @@ report:
             ./target/release/embc report "$name" --format svg --output "$place.svg"
         fi
     done
+    ./target/release/embc report --claims results/claims.toml --output results/verdicts.md
 
 # Pages of all committed results, a folder each, into target/pages: curves to ask, tables that sort, every trial
 pages:
     cargo build --release
     mkdir -p target/pages
     scripts/pages.sh target/release/embc target/pages
+
+# The documentation as a site, into target/site/book: docs/, every scheme, every result
+site:
+    cargo build --release
+    scripts/site/build.sh target/release/embc target/site
 
 # Compute and render every study of `embc theory` anew (some minutes)
 theory:

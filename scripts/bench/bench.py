@@ -18,6 +18,7 @@ bench.csv has every figure of every run by revision; bench.md shows the newest o
 import argparse
 import csv
 import datetime
+import gzip
 import json
 import os
 import pathlib
@@ -149,13 +150,15 @@ def on(threads):
 def embc(config, threads, datasets, program=(EMBC,)):
     WORK.mkdir(parents=True, exist_ok=True)
     (WORK / "bench.toml").write_text(config)
-    (WORK / "results" / "bench.jsonl").unlink(missing_ok=True)
+    for ending in ("jsonl", "details.jsonl.gz"):
+        (WORK / "results" / f"bench.{ending}").unlink(missing_ok=True)
     command = [*program, "train", "--config", WORK / "bench.toml", "--threads", str(threads), "--quiet",
                "--data-dir", WORK / "data", "--results", WORK / "results", *datasets]
     start = time.perf_counter()
     subprocess.run(on(threads) + command, check=True, stdout=subprocess.DEVNULL)
     wall = time.perf_counter() - start
     record = json.loads((WORK / "results" / "bench.jsonl").read_text().splitlines()[-1])
+    record |= json.loads(gzip.open(WORK / "results" / "bench.details.jsonl.gz").read().splitlines()[-1])
     return record | {"process_s": wall}
 
 

@@ -70,7 +70,9 @@ fn with_bench(
 
 fn record(bench: &Bench<'_>, order: &Order) -> Record {
     let blank = bench.ended(order, Status::Ok, String::new());
-    Record { error: None, evaluated: order.metrics(), ..blank }
+    // As long as a record is.
+    let curve = vec![order.metrics().iter().map(|m| (format!("valid/{m}"), 0.5)).collect(); 60];
+    Record { error: None, evaluated: order.metrics(), curve, ..blank }
 }
 
 /// Takes trials until none is left; prints the share of the time that was not spent in them.

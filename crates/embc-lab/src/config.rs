@@ -209,7 +209,8 @@ impl Experiment {
     /// Where its records are, below the folder of results: its name, in a folder FOLDER if its config
     /// is in `configs/FOLDER`.
     pub fn place(&self) -> String {
-        let mut folders = self.path.ancestors().skip(1).map(|path| path.file_name()?.to_str());
+        let path = std::path::absolute(&self.path).unwrap_or_else(|_| self.path.clone());
+        let mut folders = path.ancestors().skip(1).map(|path| path.file_name()?.to_str());
         match (folders.next().flatten(), folders.next().flatten()) {
             (Some(folder), Some("configs")) => format!("{folder}/{}", self.name),
             _ => self.name.clone(),

@@ -88,6 +88,12 @@ impl Difference {
         (!mean.by_seed.is_empty()).then_some(mean)
     }
 
+    /// All of it times a factor.
+    pub fn scaled(mut self, by: f64) -> Self {
+        self.by_seed.values_mut().chain(&mut self.without).for_each(|x| *x *= by);
+        self
+    }
+
     /// The mean over seeds.
     pub fn mean(&self) -> f64 {
         self.by_seed.values().sum::<f64>() / self.by_seed.len() as f64
@@ -95,6 +101,18 @@ impl Difference {
 
     /// Half the width of the 95 % interval; none for one seed without groups.
     pub fn half(&self) -> Option<f64> {
+        self.half_of(self.by_seed.len())
+    }
+
+    /// The fewest seeds, up to a hundred, whose interval would lie on one side of what is `margin` away
+    /// from the mean, if mean and spread stayed; none where the test rows alone are too few.
+    pub fn seeds_for(&self, margin: f64) -> Option<usize> {
+        let tells = |seeds: &usize| self.half_of(*seeds).is_some_and(|half| half < margin.abs());
+        (self.by_seed.len()..=100).find(tells)
+    }
+
+    /// With another number of seeds of the same spread.
+    fn half_of(&self, seeds: usize) -> Option<f64> {
         let squares = |values: &mut dyn Iterator<Item = f64>, mean: f64| -> f64 {
             values.map(|x| (x - mean).powi(2)).sum()
         };
@@ -106,8 +124,8 @@ impl Difference {
             // Differences that are all equal say nothing of how far others may lie.
             let grain = 1e-24 * self.mean().powi(2);
             let sum = if sum / (n - 1.0) > grain { sum } else { 0.0 };
-            let per_seed = 1.0 / n + self.resampled.unwrap_or_default();
-            parts.push((sum / (n - 1.0) * per_seed, n - 1.0));
+            let per_seed = 1.0 / seeds as f64 + self.resampled.unwrap_or_default();
+            parts.push((sum / (n - 1.0) * per_seed, seeds as f64 - 1.0));
         }
         let groups = self.without.len() as f64;
         if groups > 1.0 {
@@ -192,6 +210,9 @@ mod tests {
         let t = StudentsT::new(0.0, 1.0, 50.0 / 17.0).unwrap().inverse_cdf(0.975);
         assert!((both.half().unwrap() - t * (5.0 / 3.0f64).sqrt()).abs() < 1e-6);
         assert_eq!(difference(&[1.0], &[]).half(), None);
+        // With deviation 1: 2.776 / √5 for five seeds, 1.96 / √100 or so for a hundred; rows stay.
+        assert_eq!(seeds.seeds_for(1.25), Some(5));
+        assert_eq!((seeds.seeds_for(0.1), both.seeds_for(2.0)), (None, None));
         let equal = difference(&[0.5, 0.5], &[]);
         assert_eq!((equal.half(), equal.winner(1.0)), (None, None), "no spread is no knowledge");
         // Splits of four training rows to a test row: variance 1/3 + 1/4.

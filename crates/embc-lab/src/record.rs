@@ -80,8 +80,8 @@ pub struct TableCensus {
 /// What is long in a record: most of its bytes, which lie beside folded records, compressed.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Details {
-    /// The trial's id.
-    pub trial: String,
+    v: u32,
+    trial: String,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     sizes: Vec<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -211,18 +211,19 @@ pub struct Record {
 }
 
 impl Record {
-    /// Takes its details out.
+    /// Takes its details out, which no version before 3 reads.
     pub fn take_details(&mut self) -> Details {
-        let trial = self.trial.clone();
+        self.v = VERSION;
+        let (v, trial) = (VERSION, self.trial.clone());
         let (sizes, collisions) = (take(&mut self.sizes), take(&mut self.collisions));
         let (without_groups, curve) = (take(&mut self.without_groups), take(&mut self.curve));
-        Details { trial, sizes, collisions, without_groups, curve }
+        Details { v, trial, sizes, collisions, without_groups, curve }
     }
 
     /// With its details, which it may have already; none where it lacks them.
     pub fn whole(mut self, details: Option<Details>) -> Option<Self> {
         if let Some(details) = details.filter(|_| self.curve.is_empty()) {
-            let Details { trial: _, sizes, collisions, without_groups, curve } = details;
+            let Details { sizes, collisions, without_groups, curve, .. } = details;
             (self.sizes, self.collisions) = (sizes, collisions);
             (self.without_groups, self.curve) = (without_groups, curve);
         }

@@ -10,7 +10,7 @@ use crate::record::{Details, Record, VERSION};
 use anyhow::{Context, Result};
 use embc_core::cancel::Cancel;
 use embc_data::lease::Lease;
-use flate2::{Compression, read::GzDecoder, write::GzEncoder};
+use flate2::{Compression, read::MultiGzDecoder, write::GzEncoder};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -71,14 +71,16 @@ pub fn experiments(folder: &Path) -> std::io::Result<Vec<String>> {
         Ok(std::fs::read_dir(folder)?.flatten().map(|file| file.path()).collect())
     };
     let mut all = files(folder)?;
-    let folders = all.iter().filter(|path| path.is_dir() && path.extension().is_none());
+    let hidden = |path: &Path| path.file_name().is_some_and(|n| n.as_encoded_bytes()[0] == b'.');
+    let folders = all.iter().filter(|p| p.is_dir() && p.extension().is_none() && !hidden(p));
     let within: Vec<PathBuf> = folders.filter_map(|path| files(path).ok()).flatten().collect();
     all.extend(within);
     let name = |path: PathBuf| {
         let kind = path.extension()?.to_str()?;
         let is_one = matches!((kind, path.is_dir()), ("jsonl", false) | ("d", true));
         let place = path.strip_prefix(folder).ok()?.with_extension("");
-        is_one.then(|| place.to_str().map(String::from))?
+        let parts: Option<Vec<&str>> = place.iter().map(|part| part.to_str()).collect();
+        is_one.then(|| parts.map(|parts| parts.join("/")))?
     };
     Ok(all.into_iter().filter_map(name).collect::<BTreeSet<_>>().into_iter().collect())
 }
@@ -142,28 +144,43 @@ impl Results {
         Ok((1..).zip(lines).collect())
     }
 
-    /// The details of folded records, by trial.
-    fn details(&self) -> Result<BTreeMap<String, Details>> {
+    /// The details of folded records by trial, a line each.
+    fn details(&self) -> Result<BTreeMap<String, String>> {
         let Some(bytes) = bytes_of(&self.details)? else { return Ok(BTreeMap::new()) };
-        let lines = BufReader::new(GzDecoder::new(&bytes[..])).lines();
+        let lines = BufReader::new(MultiGzDecoder::new(&bytes[..])).lines();
         let read = |line: std::io::Result<String>| -> Result<_> {
-            let details: Details = serde_json::from_str(&line?)?;
-            Ok((details.trial.clone(), details))
+            let line = line?;
+            Ok((read_head(line.as_bytes())?.trial, line))
         };
         let wrong = || format!("{}: damaged; take it from a backup", self.details.display());
         lines.map(read).collect::<Result<_>>().with_context(wrong)
     }
 
-    fn write_details(&self, all: &BTreeMap<String, Details>) -> Result<()> {
+    /// Those of a line.
+    fn parsed(&self, line: Option<&String>) -> Result<Option<Details>> {
+        let wrong = || format!("{}: damaged; take it from a backup", self.details.display());
+        line.map(|line| serde_json::from_str(line)).transpose().with_context(wrong)
+    }
+
+    /// Writes details beside those that are there, as long as it is this process that folds.
+    fn add_details(&self, new: BTreeMap<String, String>, lease: &Lease) -> Result<()> {
         let io = |error: std::io::Error| embc_data::Error::io(&self.details, &error);
+        let mut all = self.details()?;
+        all.extend(new);
         Ok(embc_data::atomic::write(&self.details, |file| {
             let mut gz = GzEncoder::new(file, Compression::best());
-            for details in all.values() {
-                let line = serde_json::to_string(details).map_err(|e| io(e.into()))?;
+            for line in all.values() {
                 writeln!(gz, "{line}").map_err(io)?;
             }
-            gz.finish().map(drop).map_err(io)
+            gz.finish().map_err(io)?;
+            self.still_mine(lease)
         })?)
+    }
+
+    /// Refuses to publish what another process has folded by now.
+    fn still_mine(&self, lease: &Lease) -> embc_data::Result<()> {
+        let lost = || embc_data::Error::file(&self.folded, "another process folds it by now");
+        if lease.is_mine() { Ok(()) } else { Err(lost()) }
     }
 
     /// Folds files of records into the JSONL; how many. None where another process does, which is heard
@@ -181,28 +198,28 @@ impl Results {
         self.sweep_up(term);
         let left = [&self.folded, &self.details].map(|path| embc_data::atomic::left_of(path));
         left.iter().flatten().for_each(|path| drop(std::fs::remove_file(path)));
-        let (mut new, mut details) = (BTreeMap::new(), self.details()?);
+        let (mut new, mut details, kept) = (BTreeMap::new(), BTreeMap::new(), self.details()?);
         for trial in self.trials() {
             let Some(line) = bytes_of(&self.file(&trial))? else { continue };
             // What is torn stays: its trial runs again. So does what a later embc wrote.
             if read_head(&line).is_ok_and(|head| head.is_known() && head.trial == trial)
                 && let Ok(mut record) = serde_json::from_slice::<Record>(&line)
-                && (!record.lacks_details() || details.contains_key(&trial))
+                && (!record.lacks_details() || kept.contains_key(&trial))
             {
                 if !record.lacks_details() {
-                    details.insert(trial.clone(), record.take_details());
+                    let line = serde_json::to_string(&record.take_details())?;
+                    details.insert(trial.clone(), line);
                 }
                 new.insert(trial, (line, serde_json::to_string(&record)?));
             }
         }
         if !new.is_empty() {
             // Before the records that need them.
-            self.write_details(&details)?;
+            self.add_details(details, &lease)?;
             let text = self.merged(&new)?;
-            let lost = || embc_data::Error::file(&self.folded, "another process folds it by now");
             embc_data::atomic::write(&self.folded, |file| {
                 file.write_all(&text).map_err(|e| embc_data::Error::io(&self.folded, &e))?;
-                if lease.is_mine() { Ok(()) } else { Err(lost()) }
+                self.still_mine(&lease)
             })?;
             for (trial, (line, _)) in new.iter().take_while(|_| lease.is_mine()) {
                 self.remove(trial, line)?;
@@ -270,7 +287,7 @@ impl Results {
 /// The records of an experiment, those that other processes add included.
 pub struct Book {
     results: Results,
-    /// The newest record of each trial, and a hash of its line.
+    /// The newest record of each trial, and a hash of when it was made.
     records: BTreeMap<String, (u64, Record)>,
     /// The files that were read, and whether each is a record; and the JSONL as it was.
     files: BTreeMap<String, (Stamp, bool)>,
@@ -323,7 +340,10 @@ impl Book {
             let record: Record = serde_json::from_slice(&line).ok()?;
             match record.lacks_details() {
                 false => Some(record),
-                true => record.whole(self.results.details().ok()?.remove(trial)),
+                true => {
+                    let details = self.results.details().ok()?;
+                    record.whole(self.results.parsed(details.get(trial)).ok()?)
+                }
             }
         };
         let record = match read_head(&line) {
@@ -339,7 +359,7 @@ impl Book {
         };
         self.files.insert(trial.into(), (stamp, record.is_some()));
         if let Some(record) = record {
-            self.add(&line, record);
+            self.add(record);
         }
         Ok(())
     }
@@ -352,7 +372,7 @@ impl Book {
         let path = self.results.folded.display().to_string();
         // Who folds writes details first.
         let lines = self.results.lines()?;
-        let (mut newest, mut details) = (BTreeMap::new(), self.results.details()?);
+        let (mut newest, details) = (BTreeMap::new(), self.results.details()?);
         for (number, line) in lines {
             let at = format!("{path}:{number}");
             let wrong = || format!("{at}: not a record; remove the line");
@@ -360,27 +380,28 @@ impl Book {
             match head.is_known() {
                 true => {
                     let record: Record = serde_json::from_slice(&line).with_context(wrong)?;
-                    newest.insert(head.trial, (at, line, record));
+                    newest.insert(head.trial, (at, record));
                 }
                 false => skipped(&at, head.v),
             }
         }
-        for (trial, (at, line, record)) in newest {
+        for (trial, (at, record)) in newest {
             let file = self.results.details.display();
             let record = record
-                .whole(details.remove(&trial))
+                .whole(self.results.parsed(details.get(&trial))?)
                 .with_context(|| format!("{at}: its curve is not there; copy {file} along"))?;
             if self.files.get(&trial).is_none_or(|(_, is_record)| !is_record) {
-                self.add(&line, record);
+                self.add(record);
             }
         }
         self.folded = stamp;
         Ok(())
     }
 
-    fn add(&mut self, line: &[u8], record: Record) {
+    fn add(&mut self, record: Record) {
+        // The same before and after it is folded.
         let mut hash = DefaultHasher::new();
-        line.trim_ascii_end().hash(&mut hash);
+        (&record.started, &record.finished, &record.evaluated.len()).hash(&mut hash);
         let hash = hash.finish();
         if self.records.get(&record.trial).is_none_or(|(known, _)| *known != hash) {
             self.fresh.insert(record.trial.clone());

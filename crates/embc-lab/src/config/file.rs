@@ -19,16 +19,29 @@ pub fn find(name: &Path) -> Result<PathBuf> {
     let last = name.file_name().unwrap_or_default();
     let choice = toml(name.join(last));
     let folders = folders();
-    // A config that was moved into a folder is found by the path that it had.
-    let within =
-        folders.iter().flat_map(|folder| [name, Path::new(last)].map(|name| folder.join(name)));
-    let places = std::iter::once(name.to_path_buf()).chain(within);
-    let mut places = places.flat_map(|path| [path.clone(), toml(path)]).chain([choice]);
-    if let Some(found) = places.find(|path| path.is_file()) {
+    // One that was moved into a folder is found by the path that it had.
+    let moved = name.parent() == Some(Path::new("configs"));
+    let bare = if moved { Path::new(last) } else { name };
+    let within = |folder: &PathBuf| folder.join(bare);
+    let files = |path: PathBuf| [path.clone(), toml(path)].into_iter().find(|path| path.is_file());
+    if let Some(found) = files(name.to_path_buf()).or_else(|| files(within(&folders[0]))) {
         return Ok(found);
+    }
+    let mut found = folders[1..].iter().filter_map(|folder| files(within(folder)));
+    match (found.next(), found.next(), choice.is_file()) {
+        (Some(one), Some(other), _) => bail!(
+            "{}: {} or {}? name the folder, too",
+            name.display(),
+            one.display(),
+            other.display()
+        ),
+        (Some(found), None, _) => return Ok(found),
+        (None, _, true) => return Ok(choice),
+        (None, _, false) => {}
     }
     let files = folders.iter().flat_map(std::fs::read_dir).flatten().flatten();
     let known: Vec<String> = files
+        .filter(|file| file.path().is_file())
         .filter_map(|file| file.path().file_stem().map(|s| s.to_string_lossy().into_owned()))
         .collect();
     let wanted = Path::new(last).file_stem().unwrap_or_default().to_string_lossy();

@@ -27,7 +27,12 @@ pub fn run(args: &Report, global: &Global) -> Result<Outcome> {
         // A file of records stands for its experiment, with the folder that it lies in.
         let is_records = name.extension().is_some_and(|e| e == "jsonl");
         let stem = name.file_stem().filter(|_| is_records).map(Path::new);
-        let mut experiment = Experiment::load(stem.unwrap_or(name), &[])?;
+        // Of equal names that in the folder called as the file's is.
+        let within = name.parent().and_then(Path::file_name).zip(stem);
+        let within = within.map(|(folder, stem)| Path::new(folder).join(stem));
+        let within = within.filter(|config| embc_lab::config::find(config).is_ok());
+        let config = within.as_deref().or(stem).unwrap_or(name);
+        let mut experiment = Experiment::load(config, &[])?;
         experiment.resolve(&super::registry(global, &args.experiments)?);
         let (folder, place) = match (stem, name.parent()) {
             (Some(stem), Some(folder)) => (folder, stem.to_string_lossy().into_owned()),
@@ -113,8 +118,21 @@ pub fn recorded(global: &Global) -> Result<Vec<PathBuf>> {
     let names = embc_lab::store::experiments(folder).with_context(|| {
         format!("{}: no results here; run `embc sweep` first", folder.display())
     })?;
-    let names = names.into_iter().map(PathBuf::from);
-    let names: Vec<PathBuf> = names.filter(|n| embc_lab::config::find(n).is_ok()).collect();
+    // Records that lie elsewhere than those of their config are of before it was moved.
+    let is_here = |place: &String| {
+        let Ok(path) = embc_lab::config::find(Path::new(place)) else { return false };
+        let to = Experiment::load(&path, &[]).map_or_else(|_| place.clone(), |e| e.place());
+        if to != *place {
+            let (from, to) = (folder.join(place), folder.join(&to));
+            tracing::warn!(
+                "{}.*: left out; its config's place is {}",
+                from.display(),
+                to.display()
+            );
+        }
+        to == *place
+    };
+    let names: Vec<PathBuf> = names.into_iter().filter(is_here).map(PathBuf::from).collect();
     if names.is_empty() {
         bail!("{}: no results here; run `embc sweep` first", folder.display());
     }

@@ -75,6 +75,9 @@ impl Claims {
         let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
         let claims: Self = config::parse(path, &text)?;
         for claim in &claims.claim {
+            if claim.experiments.is_empty() {
+                bail!("{}: {:?}: `in` names no experiment", path.display(), claim.text);
+            }
             if !claim.bytes.is_empty() && claim.bytes.len() != claim.experiments.len() {
                 bail!(
                     "{}: {:?}: `bytes` names one experiment for each of `in`",
@@ -91,34 +94,50 @@ impl Claims {
         self.claim.iter().flat_map(|claim| claim.experiments.iter().chain(&claim.bytes))
     }
 
-    /// The page.
+    /// The page: a line each, then what each experiment says of it.
     pub fn markdown(&self, recorded: &Recorded) -> Result<String> {
-        let mut papers: Vec<&String> = self.claim.iter().map(|claim| &claim.paper).collect();
-        papers.dedup();
-        let header = [
-            "claim",
-            "verdict",
-            "measured",
-            "best at the same parameters",
-            "best in the same bytes",
-        ];
-        let mut text = String::from(PREAMBLE);
-        for paper in papers {
-            let of = self.claim.iter().filter(|claim| claim.paper == *paper);
-            let rows: Result<Vec<_>> = of.map(|claim| claim.row(recorded)).collect();
-            text += &format!("\n## {paper}\n\n{}", md_table(&header.map(String::from), &rows?));
+        let looked: Result<Vec<_>> = self.claim.iter().map(|claim| claim.look(recorded)).collect();
+        let looked = looked?;
+        let line = |(claim, (verdict, _)): (&Claim, &(String, _))| {
+            vec![claim.paper.clone(), claim.text.clone(), format!("**{verdict}**")]
+        };
+        let lines: Vec<_> = self.claim.iter().zip(&looked).map(line).collect();
+        let header = ["paper", "claim", "verdict"].map(String::from);
+        let mut text = format!("{PREAMBLE}\n{}", md_table(&header, &lines));
+        let mut paper = "";
+        for (claim, (verdict, rows)) in self.claim.iter().zip(looked) {
+            if paper != claim.paper {
+                paper = &claim.paper;
+                text += &format!("\n## {paper}\n");
+            }
+            text += &format!("\n### {}: {verdict}\n\n{}", claim.text, table(rows));
         }
         Ok(text)
     }
 }
 
-const PREAMBLE: &str = "# Verdicts\n\nWhat the papers claim, and what these records say of it. A claim is *reproduced* where the whole 95 % interval of the difference is on its side in every experiment, *not reproduced* where in one of them it is on the other, else *undecided*; where a paper does not say which of its sets a number is of, one experiment is enough for it. What is open has about as many seeds beside it as would decide if the mean stayed. Of a scheme's variants validation picked one. Losses are of the full table's test metric, in per cent.\n";
+/// What experiments say, without columns in which nothing stands.
+fn table(rows: Vec<[String; 5]>) -> String {
+    let header = [
+        "experiment",
+        "measured",
+        "holds",
+        "best at the same parameters",
+        "best in the same bytes",
+    ];
+    let shown: Vec<usize> = (0..5).filter(|&i| rows.iter().any(|row| !row[i].is_empty())).collect();
+    let pick = |row: &[String; 5]| shown.iter().map(|&i| row[i].clone()).collect::<Vec<_>>();
+    md_table(&pick(&header.map(String::from)), &rows.iter().map(pick).collect::<Vec<_>>())
+}
+
+const PREAMBLE: &str = "# Verdicts\n\nWhat the papers claim, and what these records say of it. A claim is *reproduced* where the whole 95 % interval of the difference is on its side in every experiment, *not reproduced* where in one of them it is on the other, else *undecided*; where a paper does not say which of its sets a number is of, one experiment is enough for it. What is open has beside it how many seeds would decide, if the mean stayed. Of a scheme's variants validation picked one. Losses are of the full table's test metric, in per cent. What is best in the same bytes is of another experiment on the same rows, whose full table is its own: there the learning rate falls, which most schemes gain from.\n";
 
 /// What an experiment says of a claim.
 struct Found {
-    /// By how much it holds, and half of the interval.
-    margin: (f64, Option<f64>),
-    seeds: usize,
+    /// Whether it does; none where that is open.
+    holds: Option<bool>,
+    /// How many seeds would tell; none where not even a hundred do.
+    needs: Option<usize>,
     /// In words.
     measured: String,
     /// The best scheme at the same budget.
@@ -128,67 +147,68 @@ struct Found {
 }
 
 impl Found {
-    /// Whether it holds; none where that is open.
-    fn holds(&self) -> Option<bool> {
-        let (margin, half) = self.margin;
-        half.filter(|half| margin.abs() > *half).map(|_| margin > 0.0)
-    }
-
     fn verdict(&self) -> String {
-        match (self.holds(), self.margin) {
-            (Some(true), _) => "holds".into(),
-            (Some(false), _) => "does not hold".into(),
-            (None, (_, None)) => "open: one value".into(),
-            (None, (margin, Some(half))) => {
-                match (self.seeds as f64 * (half / margin).powi(2)).ceil() {
-                    seeds if seeds <= 100.0 => format!("open: about {seeds} seeds"),
-                    _ => "open: more than 100 seeds".into(),
-                }
-            }
+        match (self.holds, self.needs) {
+            (Some(true), _) => "yes".into(),
+            (Some(false), _) => "no".into(),
+            (None, Some(seeds)) => format!("open: {seeds} seeds would tell"),
+            (None, None) => "open: a hundred seeds would not tell".into(),
         }
     }
 }
 
+/// Whether a difference of at least `claim` holds, and how many seeds would tell.
+fn judged(of: &Difference, claim: f64) -> (Option<bool>, Option<usize>) {
+    let margin = of.mean() - claim;
+    let told = of.half().filter(|half| margin.abs() > *half);
+    (told.map(|_| margin > 0.0), of.seeds_for(margin))
+}
+
 impl Claim {
-    fn row(&self, recorded: &Recorded) -> Result<Vec<String>> {
-        let mut all = Vec::new();
-        let mut lines = [const { Vec::new() }; 3];
+    /// The verdict, and a row an experiment.
+    fn look(&self, recorded: &Recorded) -> Result<(String, Vec<[String; 5]>)> {
+        let (mut all, mut rows) = (Vec::new(), Vec::new());
         for (i, name) in self.experiments.iter().enumerate() {
-            let Some((place, found)) = self.look(name, recorded)? else {
-                let cells = [format!("{name}: not run"), String::new(), String::new()];
-                lines.iter_mut().zip(cells).for_each(|(line, cell)| line.push(cell));
+            let Some((place, found)) = self.look_at(name, recorded)? else {
+                all.push(None);
+                let none = String::new;
+                rows.push([
+                    name.clone(),
+                    "not run, or not for all seeds".into(),
+                    none(),
+                    none(),
+                    none(),
+                ]);
                 continue;
             };
+            all.push(found.holds);
             let bytes = match self.bytes.get(i).zip(found.bytes) {
                 Some((name, bytes)) => within(name, bytes, recorded)?,
                 None => String::new(),
             };
-            let measured =
-                format!("[{name}]({place}.md): {} ({})", found.measured, found.verdict());
-            let cells = [measured, found.best.clone(), bytes];
-            lines.iter_mut().zip(cells).for_each(|(line, cell)| line.push(cell));
-            all.push(found.holds());
+            let holds = found.verdict();
+            rows.push([format!("[{name}]({place}.md)"), found.measured, holds, found.best, bytes]);
         }
-        all.resize(self.experiments.len(), None);
         let decisive = self.sets == Sets::Any;
         let holds = match all.contains(&Some(decisive)) {
             true => Some(decisive),
             false => all.iter().all(|holds| *holds == Some(!decisive)).then_some(!decisive),
         };
-        let verdict = match holds {
-            Some(true) => "**reproduced**",
-            Some(false) => "**not reproduced**",
-            None => "**undecided**",
+        let count = |of: Option<bool>| all.iter().filter(|holds| **holds == of).count();
+        let on = |of: bool| match all.len() {
+            1 => String::new(),
+            n => format!(" on {} of {n} sets", count(Some(of))),
         };
-        let lines = lines.map(|lines| match lines.iter().all(String::is_empty) {
-            true => String::new(),
-            false => lines.join("<br>"),
-        });
-        Ok([vec![self.text.clone(), verdict.into()], lines.to_vec()].concat())
+        let verdict = match holds {
+            Some(true) => format!("reproduced{}", on(true)),
+            Some(false) => format!("not reproduced{}", on(false)),
+            None => "undecided".into(),
+        };
+        Ok((verdict, rows))
     }
 
     /// Where an experiment is, and what it says; none where it has no records of it.
-    fn look(&self, name: &str, recorded: &Recorded) -> Result<Option<(String, Found)>> {
+    fn look_at(&self, name: &str, recorded: &Recorded) -> Result<Option<(String, Found)>> {
         let Some((e, records)) = recorded.get(name) else { return Ok(None) };
         let grid = Grid::new(e, records)?;
         let key = metric_key(e, &grid.records);
@@ -228,12 +248,16 @@ struct At<'a, 'b> {
 impl<'a> At<'a, '_> {
     fn loses(&self, scheme: &str, variant: Option<&str>, most: f64) -> Result<Option<Found>> {
         self.knows(scheme)?;
+        if variant.is_some_and(|label| !self.e.scheme.iter().any(|known| known.label() == label)) {
+            bail!("{}: no scheme is called {:?}", self.e.name, variant.unwrap_or_default());
+        }
         let is = |label: &str| variant.is_none_or(|variant| variant == label);
         let ours = self.pick(&|pick| kind(pick) == scheme && is(&pick.runner.label));
         Ok(ours.and_then(|ours| {
-            let (lost, half) = self.gap(&self.full()?, &ours)?;
-            let measured = format!("{} loses {}", ours.runner.label, per_cent(lost, half));
-            self.found(ours, (most - lost, half), measured)
+            let gain = self.gap(&ours, &self.full()?)?;
+            let measured =
+                format!("{} loses {}", ours.runner.label, per_cent(-gain.mean(), gain.half()));
+            self.found(ours, judged(&gain, -most), measured)
         }))
     }
 
@@ -243,11 +267,12 @@ impl<'a> At<'a, '_> {
         let rival = |kind: &str| of.map_or(kind != scheme, |of| kind == of);
         let ours = self.pick(&|pick| kind(pick) == scheme);
         Ok(ours.zip(self.pick(&|pick| rival(kind(pick)))).and_then(|(ours, other)| {
-            let (ahead, half) = self.gap(&ours, &other)?;
-            let word = if ahead < 0.0 { "behind" } else { "ahead of" };
+            let ahead = self.gap(&ours, &other)?;
+            let word = if ahead.mean() < 0.0 { "behind" } else { "ahead of" };
             let (us, them) = (&ours.runner.label, &other.runner.label);
-            let measured = format!("{us} is {} {word} {them}", per_cent(ahead.abs(), half));
-            self.found(ours, (ahead - by, half), measured)
+            let by_how_much = per_cent(ahead.mean().abs(), ahead.half());
+            let measured = format!("{us} is {by_how_much} {word} {them}");
+            self.found(ours, judged(&ahead, by), measured)
         }))
     }
 
@@ -278,18 +303,22 @@ impl<'a> At<'a, '_> {
     }
 
     /// By how many per cent of the full table's metric the first is better than the second.
-    fn gap(&self, ours: &Pick<'_>, other: &Pick<'_>) -> Option<(f64, Option<f64>)> {
+    fn gap(&self, ours: &Pick<'_>, other: &Pick<'_>) -> Option<Difference> {
         let gap = Difference::between(&ours.records, &other.records, self.key)?;
-        let scale = 100.0 / mean(&self.full()?.records, self.key)?.abs();
-        Some((scale * sign_of(self.key) * gap.mean(), gap.half().map(|half| scale * half)))
+        let full = mean(&self.full()?.records, self.key)?.abs();
+        Some(gap.scaled(100.0 * sign_of(self.key) / full))
     }
 
-    fn found(&self, ours: Pick<'_>, margin: (f64, Option<f64>), measured: String) -> Option<Found> {
+    fn found(
+        &self,
+        ours: Pick<'_>,
+        (holds, needs): (Option<bool>, Option<usize>),
+        measured: String,
+    ) -> Option<Found> {
         let (first, full) = (self.pick(&|_| true)?, self.full()?);
         let lost = loss(&full.records, &first.records, self.key)?.0;
         let best = format!("{}, {lost}", first.runner.label);
-        let (seeds, bytes) = (ours.records.len(), Some(ours.bytes));
-        Some(Found { margin, seeds, measured, best, bytes })
+        Some(Found { holds, needs, measured, best, bytes: Some(ours.bytes) })
     }
 }
 
@@ -300,16 +329,18 @@ fn compared(e: &Experiment, grid: &Grid<'_>, key: &str, title: &str) -> Result<O
         bail!("{}: no [[compare]] is titled {title:?}", e.path.display());
     };
     let all = compare.pairs.iter().map(|pair| Difference::of(grid, pair, key)).collect::<Vec<_>>();
-    let Some(mean) = super::compare::mean(compare, &all) else { return Ok(None) };
-    let margin = sign_of(key) * mean.mean() - compare.claim.unwrap_or_default();
+    let seeds = e.train.seeds.len();
+    let whole = super::compare::mean(compare, &all).filter(|mean| mean.by_seed.len() >= seeds);
+    let Some(mean) = whole else { return Ok(None) };
+    let (holds, needs) =
+        judged(&mean.clone().scaled(sign_of(key)), compare.claim.unwrap_or_default());
     let measured = format!("{key} {}", mean.text());
-    let (margin, seeds) = ((margin, mean.half()), mean.by_seed.len());
-    Ok(Some(Found { margin, seeds, measured, best: String::new(), bytes: None }))
+    Ok(Some(Found { holds, needs, measured, best: String::new(), bytes: None }))
 }
 
 /// The best of an experiment within some bytes, and what it loses.
 fn within(name: &str, bytes: u64, recorded: &Recorded) -> Result<String> {
-    let Some((e, records)) = recorded.get(name) else { return Ok(format!("{name}: not run")) };
+    let Some((e, records)) = recorded.get(name) else { return Ok("not run".into()) };
     let grid = Grid::new(e, records)?;
     let fits = |pick: &Pick<'_>| pick.bytes <= bytes;
     let Some(choice) = best(&grid, e.metric(), String::new(), By::Metric, &fits) else {

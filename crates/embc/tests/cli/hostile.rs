@@ -206,6 +206,29 @@ fn config(more: &str) -> String {
 
 const FULL: &str = "[[scheme]]\nkind = \"full\"\n";
 
+/// A config in a folder of `configs` is called as before it was there, and its records are in a folder
+/// of that name.
+#[test]
+fn folders_of_configs() {
+    let sandbox = Sandbox::new();
+    sandbox.info("criteo", criteo_rows(400), "").fine();
+    sandbox.write("configs/paper/z.toml", config(FULL));
+    let table = sandbox.run(&["sweep", "--config", "z"]).fine().stdout;
+    for name in ["z.toml", "paper/z", "configs/z.toml", "configs/paper/z.toml"] {
+        sandbox.run(&["sweep", "--config", name]).expect(0, "1 of 1 trials are done already");
+    }
+    sandbox.run(&["sweep", "--config", "elsewhere/z.toml"]).refuses("no such config");
+    sandbox.run(&["sweep", "--config", "zz"]).refuses("did you mean \"z\"?");
+    for file in ["z.jsonl", "z.details.jsonl.gz", "z.html"] {
+        assert!(sandbox.path(&format!("results/paper/{file}")).exists(), "{file}");
+    }
+    assert_eq!(sandbox.run(&["report"]).fine().stdout, table, "all that there is");
+    assert_eq!(sandbox.run(&["report", "results/paper/z.jsonl"]).fine().stdout, table);
+    // Another experiment shares its trial.
+    sandbox.write("configs/w.toml", config(FULL));
+    sandbox.run(&["sweep", "--config", "w"]).expect(0, "trained already, in paper/z");
+}
+
 #[test]
 fn configs() {
     let sandbox = Sandbox::new();
