@@ -130,7 +130,7 @@ fn table(rows: Vec<[String; 5]>) -> String {
     md_table(&pick(&header.map(String::from)), &rows.iter().map(pick).collect::<Vec<_>>())
 }
 
-const PREAMBLE: &str = "# Verdicts\n\nWhat the papers claim, and what these records say of it. A claim is *reproduced* where the whole 95 % interval of the difference is on its side in every experiment, *not reproduced* where in one of them it is on the other, else *undecided*; where a paper does not say which of its sets a number is of, one experiment is enough for it. What is open has beside it how many seeds would decide, if the mean stayed. Of a scheme's variants validation picked one. Losses are of the full table's test metric, in per cent. What is best in the same bytes is of another experiment on the same rows, whose full table is its own: there the learning rate falls, which most schemes gain from.\n";
+const PREAMBLE: &str = "# Verdicts\n\nWhat the papers claim, and what these records say of it. A claim is *reproduced* where the whole 95 % interval of the difference is on its side in every experiment, *not reproduced* where in one of them it is on the other, else *undecided*; where a paper does not say which of its sets a number is of, one experiment is enough for it. What is open has beside it how many seeds would decide, if the mean stayed. Of a scheme's variants validation picked one. Losses are of the full table's test metric, in per cent. What is best in the same bytes is of another experiment on the same rows, with a training and a full table of its own.\n";
 
 /// What an experiment says of a claim.
 struct Found {
