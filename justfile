@@ -35,6 +35,18 @@ report:
     done
     ./target/release/embc report --claims results/claims.toml --output results/verdicts.md
 
+# Train what is missing of every committed table, and render all anew (hours; may be interrupted, and goes on)
+tables *arguments:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    cargo build --release
+    embc=target/release/embc
+    for name in $($embc list experiments --format json | jq -r '.[] | select(.recorded > 0) | .place'); do
+        $embc sweep --config "$name" --quiet {{arguments}} > /dev/null
+    done
+    $embc list experiments
+    just report
+
 # Pages of all committed results, a folder each, into target/pages: curves to ask, tables that sort, every trial
 pages:
     cargo build --release

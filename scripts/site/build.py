@@ -11,7 +11,9 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import urllib.parse
+import xml.etree.ElementTree
 
 embc, mdbook, output = (os.path.abspath(path) for path in sys.argv[1:])
 root = pathlib.Path(__file__).resolve().parents[2]
@@ -24,14 +26,28 @@ def run(*command):
     return subprocess.run(command, cwd=root, check=True, capture_output=True, text=True).stdout
 
 
+def drawn(scheme):
+    """What a small table of a scheme computes, as a drawing of its program."""
+    with tempfile.TemporaryDirectory() as scratch:
+        size = [] if scheme == "full" else ["--set", "budget.compression=[4]"]
+        run(embc, "train", "--config", "gmf_synth_1m", "--set", f"scheme.kind={scheme}", *size,
+            "--set", "dataset=synth-gmf-small", "--set", "embedding.dim=16", "--set", "train.epochs=1",
+            "--set", "train.max_steps=2", "--data-dir", f"{site}/data", "--results", scratch, "--out", f"{scratch}/m")
+        run(embc, "export", f"{scratch}/m", "--part", "embedding", "--format", "svg", "--output", scratch)
+        xml.etree.ElementTree.parse(f"{scratch}/program.svg")
+        shutil.copy(f"{scratch}/program.svg", source / f"{scheme}.svg")
+    return f"![The program of {scheme}]({scheme}.svg)\n"
+
+
 def schemes():
-    """Each scheme as it describes itself."""
+    """Each scheme as it describes itself, and the program of a small table, in 16 columns at a fourth."""
     text = ["# Schemes\n"]
     for scheme in json.loads(run(embc, "list", "schemes", "--format", "json")):
         text.append(f"## {scheme['name']}: {scheme['short']}\n")
         text.append(f"    {scheme['equation']}\n")
         text.append(f"{scheme['long']}\n")
         text.append(f"* stores {scheme['stores']}\n* collisions: {scheme['collisions']}\n* from: {scheme['paper']}\n")
+        text.append(drawn(scheme["name"]))
         if scheme["knobs"]:
             text.append("| knob | what it is |\n|---|---|")
             text.append("\n".join(f"| `{k['name']}` | {k['doc'].replace('|', chr(92) + '|')} |" for k in scheme["knobs"]) + "\n")

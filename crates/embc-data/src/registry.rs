@@ -16,7 +16,7 @@ pub use own::{Columns, Decimal, Encoding, Multi, OnError, Quote, Side, Weights};
 pub const OWN: &[&str] = &["csv", "parquet", "arrow", "jsonl", "libsvm", "libffm"];
 
 /// The project's own registry, compiled in.
-const BUILT_IN: &str = include_str!("../../../datasets.toml");
+const BUILT_IN: &str = include_str!("../datasets.toml");
 
 /// A downloadable archive.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]

@@ -66,7 +66,7 @@ pub struct Asked<'a> {
 impl Asked<'_> {
     /// The experiment as a config's text.
     pub fn config(&self) -> Result<String> {
-        let mut base: Table = self.base.text().parse()?;
+        let mut base = self.base.table();
         let mut take = |key: &str| base.remove(key);
         let mut table = Table::new();
         let metric = self.metric.unwrap_or(self.base.metric()).to_string();

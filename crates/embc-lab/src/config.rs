@@ -1,7 +1,6 @@
 //! Experiments: one TOML file each, checked as a whole before anything runs.
 
 use crate::axis::{BudgetConfig, BudgetPoint};
-use crate::lines::line_of;
 use crate::{overrides, suggest};
 use anyhow::{Result, anyhow, bail};
 use embc_core::batch::Examples;
@@ -22,13 +21,15 @@ mod file;
 mod quantize;
 mod scheme;
 mod shown;
+mod source;
 mod sweep;
 mod unread;
 
-pub use file::{find, parse, read, theory};
+pub use file::{all, find, place, read, theory};
 pub use quantize::Quantize;
 pub use scheme::SchemeConfig;
 pub use shown::{Compare, Expect, Pair, ReferenceConfig, TableConfig, TableSplit};
+pub use source::Source;
 pub use sweep::SweepConfig;
 
 /// The network between the embeddings and the loss; every other key is a knob of its kind.
@@ -122,6 +123,9 @@ fn one_seed() -> Vec<u64> {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Experiment {
+    /// The config that says all that this one does not: a file beside it, or a name.
+    #[serde(default)]
+    pub base: Option<String>,
     /// The heading of its report.
     pub title: String,
     /// What it is after, for the report.
@@ -173,19 +177,19 @@ pub struct Experiment {
     #[serde(skip)]
     pub path: PathBuf,
     #[serde(skip)]
-    text: String,
+    source: Source,
 }
 
 impl Experiment {
     /// Reads and checks a config with the overrides of `--set`.
     pub fn load(name: &Path, sets: &[String]) -> Result<Self> {
-        let (path, text) = read(name)?;
-        if let Some(kind) = theory(&text) {
+        let source = Source::read(name)?;
+        let (path, mut table) = (source.path().to_path_buf(), source.parse::<toml::Table>()?);
+        if let Some(kind) = table.get("theory").and_then(toml::Value::as_str) {
             bail!("{}: a study of `embc theory {kind}`, not an experiment", path.display());
         }
-        let mut experiment: Self = parse(&path, &text)?;
+        let mut experiment: Self = source.parse()?;
         if !sets.is_empty() {
-            let mut table: toml::Table = text.parse().expect("parsed above");
             for set in sets {
                 overrides::apply(&mut table, set)?;
             }
@@ -196,7 +200,7 @@ impl Experiment {
         experiment.overridden = !sets.is_empty();
         experiment.name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         experiment.path = path;
-        experiment.text = text;
+        experiment.source = source;
         for scheme in &mut experiment.scheme {
             if let (None, Some(storage)) = (&scheme.label, scheme.quantize) {
                 scheme.label = Some(format!("{} {}", scheme.kind, storage.label()));
@@ -206,26 +210,24 @@ impl Experiment {
         Ok(experiment)
     }
 
-    /// Where its records are, below the folder of results: its name, in a folder FOLDER if its config
-    /// is in `configs/FOLDER`.
+    /// Where its records are, below the folder of results.
     pub fn place(&self) -> String {
-        let path = std::path::absolute(&self.path).unwrap_or_else(|_| self.path.clone());
-        let mut folders = path.ancestors().skip(1).map(|path| path.file_name()?.to_str());
-        match (folders.next().flatten(), folders.next().flatten()) {
-            (Some(folder), Some("configs")) => format!("{folder}/{}", self.name),
-            _ => self.name.clone(),
-        }
+        file::place(&self.path)
     }
 
-    /// What its file says.
-    pub fn text(&self) -> &str {
-        &self.text
+    /// What its file says, and its base.
+    pub fn table(&self) -> toml::Table {
+        self.source.parse().expect("parsed before")
     }
 
     /// An error about a key such as "scheme.2.dim", with its line.
     pub fn error(&self, key: &str, what: impl std::fmt::Display) -> anyhow::Error {
-        let line = line_of(&self.text, key);
-        anyhow!("{}:{line}: {what}", self.path.display())
+        self.source.error(key, what)
+    }
+
+    /// The file that a path in a key is relative to.
+    pub fn file_of(&self, key: &str) -> &Path {
+        self.source.file_of(key)
     }
 
     /// The path of the `[[scheme]]` with a label.

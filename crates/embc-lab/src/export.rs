@@ -12,12 +12,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 pub mod arrays;
+pub mod drawing;
 pub mod onnx;
 pub mod packed;
 
 /// All formats. A new one is a file and a line here.
 pub static FORMATS: &[&dyn Format] =
-    &[&onnx::Onnx, &packed::Packed, &arrays::Safetensors, &arrays::Npy];
+    &[&onnx::Onnx, &packed::Packed, &arrays::Safetensors, &arrays::Npy, &drawing::Svg];
 
 /// What a model is exported to.
 pub trait Format: Sync {

@@ -23,7 +23,6 @@ pub mod executor;
 pub mod export;
 pub mod grid;
 mod legacy;
-mod lines;
 pub mod machine;
 pub mod memory;
 pub mod order;

@@ -432,6 +432,8 @@ pub enum What {
     Models,
     /// Data sets, and whether they are here
     Datasets,
+    /// Configs under configs/, how much of each has been trained, and what it found
+    Experiments,
     /// What trials are scored by
     Metrics,
     /// Update rules

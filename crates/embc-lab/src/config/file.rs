@@ -1,12 +1,11 @@
-//! The text of a config: where it lies, and what it says.
+//! The text of a config: where it lies.
 
-use crate::lines::line_at;
 use crate::suggest;
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
 
-/// What `embc --help` begins with runs anywhere.
-const QUICKSTART: &str = include_str!("../../../../configs/quickstart.toml");
+/// `configs/quickstart.toml`: what `embc --help` begins with runs anywhere.
+const QUICKSTART: &str = include_str!("quickstart.toml");
 
 /// The file of `--config`: a path as it is, else under `configs/` or a folder in it, or in the folder of
 /// a choice.
@@ -39,14 +38,32 @@ pub fn find(name: &Path) -> Result<PathBuf> {
         (None, _, true) => return Ok(choice),
         (None, _, false) => {}
     }
-    let files = folders.iter().flat_map(std::fs::read_dir).flatten().flatten();
-    let known: Vec<String> = files
-        .filter(|file| file.path().is_file())
-        .filter_map(|file| file.path().file_stem().map(|s| s.to_string_lossy().into_owned()))
-        .collect();
+    let known = all();
+    let known = known.iter().filter_map(|path| path.file_stem()?.to_str());
     let wanted = Path::new(last).file_stem().unwrap_or_default().to_string_lossy();
-    let hint = suggest::nearest(&wanted, known.iter().map(String::as_str));
+    let hint = suggest::nearest(&wanted, known);
     bail!("{}: no such config, here or under configs/{hint}", name.display())
+}
+
+/// All configs under `configs`, in order.
+pub fn all() -> Vec<PathBuf> {
+    let files = folders().into_iter().flat_map(std::fs::read_dir).flatten().flatten();
+    let mut all: Vec<PathBuf> = files.map(|file| file.path()).collect();
+    all.retain(|path| path.extension().is_some_and(|kind| kind == "toml"));
+    all.sort();
+    all
+}
+
+/// Where the records of a config are, below the folder of results: its name, in a folder FOLDER if it
+/// is in `configs/FOLDER`.
+pub fn place(config: &Path) -> String {
+    let path = std::path::absolute(config).unwrap_or_else(|_| config.into());
+    let name = path.file_stem().unwrap_or_default().to_string_lossy();
+    let mut folders = path.ancestors().skip(1).map(|path| path.file_name()?.to_str());
+    match (folders.next().flatten(), folders.next().flatten()) {
+        (Some(folder), Some("configs")) => format!("{folder}/{name}"),
+        _ => name.into_owned(),
+    }
 }
 
 /// `configs` and the folders in it.
@@ -68,14 +85,6 @@ pub fn read(name: &Path) -> Result<(PathBuf, String)> {
     let text = std::fs::read_to_string(&path)
         .with_context(|| format!("{}: cannot be read", path.display()))?;
     Ok((path, text))
-}
-
-/// A config's text as what it describes; errors name the line.
-pub fn parse<T: serde::de::DeserializeOwned>(path: &Path, text: &str) -> Result<T> {
-    toml::from_str(text).map_err(|error: toml::de::Error| {
-        let line = error.span().map_or(1, |span| line_at(text, span.start));
-        anyhow!("{}:{line}: {}", path.display(), suggest::key(error.message()))
-    })
 }
 
 /// Which command of `embc theory` a config is for, if any.

@@ -11,11 +11,10 @@ use embc_data::view::Resolved;
 impl Experiment {
     /// Refuses keys that nothing reads.
     pub(super) fn check_unread(&self) -> Result<()> {
+        let table = self.table();
         let given = |key: &str| {
-            self.text.parse::<toml::Table>().ok().is_some_and(|table| {
-                let (section, key) = key.split_once('.').expect("a section and a key");
-                table.get(section).and_then(|section| section.get(key)).is_some()
-            })
+            let (section, key) = key.split_once('.').expect("a section and a key");
+            table.get(section).and_then(|section| section.get(key)).is_some()
         };
         let budget = self.budget.as_ref();
         let ratio = budget.is_some_and(|b| b.compression.is_some());

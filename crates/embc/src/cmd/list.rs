@@ -7,6 +7,8 @@ use anyhow::Result;
 use embc_core::{metric, model::MODELS, optim, scheme::SCHEMES};
 use serde_json::{Value, json};
 
+mod experiments;
+
 pub fn run(args: &List, global: &Global) -> Result<Outcome> {
     let format = args.json.format;
     let pairs = |docs: &[(&str, &str)], what: &str| match format {
@@ -29,6 +31,7 @@ pub fn run(args: &List, global: &Global) -> Result<Outcome> {
             TextOrJson::Text => crate::keys::text(),
         },
         What::Optimizers => pairs(optim::DOCS, "optimizer")?,
+        What::Experiments => experiments::experiments(global, format)?,
         What::Datasets => {
             datasets(global, format)?;
             String::new()

@@ -97,16 +97,25 @@ pub fn run(args: &Report, global: &Global) -> Result<Outcome> {
 /// What all records say of a file of claims.
 fn claims(path: &Path, global: &Global) -> Result<String> {
     let claims = report::claims::Claims::load(path)?;
-    let mut recorded = report::claims::Recorded::new();
-    for name in claims.experiments() {
-        if recorded.contains_key(name) {
+    let mut recorded = report::claims::Recorded::default();
+    for (name, is_study) in claims.experiments() {
+        if is_study {
+            let place = embc_lab::config::place(&embc_lab::config::find(Path::new(name))?);
+            let path = global.results.join(format!("{place}.csv"));
+            let why = || format!("{}: the values of a study", path.display());
+            let mut reader = csv::Reader::from_path(&path).with_context(why)?;
+            let values = reader.deserialize().collect::<Result<_, _>>().with_context(why)?;
+            recorded.studies.insert(name.clone(), (place, values));
+            continue;
+        }
+        if recorded.experiments.contains_key(name) {
             continue;
         }
         let mut experiment = Experiment::load(Path::new(name), &[])?;
         experiment.resolve(&super::registry(global, &[])?);
         let records = Book::open(Results::at(&global.results, &experiment.place()))?.into_records();
         if !records.is_empty() {
-            recorded.insert(name.clone(), (experiment, records));
+            recorded.experiments.insert(name.clone(), (experiment, records));
         }
     }
     claims.markdown(&recorded)

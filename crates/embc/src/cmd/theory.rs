@@ -49,14 +49,14 @@ pub fn run(command: &Theory, global: &Global) -> Result<Outcome> {
 /// Reads a study's config; `kind` is the command it must be for.
 fn load<T: DeserializeOwned>(args: &Args, kind: &str) -> Result<(PathBuf, T)> {
     let (path, text) = config::read(&args.config)?;
-    config::parse::<toml::Table>(&path, &text)?;
+    let source = config::Source::of(&path, &text);
+    source.parse::<toml::Table>()?;
     match config::theory(&text) {
         Some(theory) if theory == kind => {}
         Some(theory) => bail!("{}: a study of `embc theory {theory}`", path.display()),
         None => bail!("{}: no study: it has no theory = \"{kind}\"", path.display()),
     }
-    let config = config::parse(&path, &text)?;
-    Ok((path, config))
+    Ok((path, source.parse()?))
 }
 
 /// The name of a study: its file's stem.

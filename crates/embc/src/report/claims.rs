@@ -64,16 +64,33 @@ enum Check {
     Ahead { scheme: String, of: Option<String>, at: f64, by: f64 },
     /// What the experiment's `[[compare]]` of this title claims.
     Compare { title: String },
+    /// A curve of a study of `embc theory` is below another one everywhere.
+    Below { curve: String, bound: String },
 }
 
-/// Experiments with their records, by name.
-pub type Recorded = BTreeMap<String, (Experiment, Vec<Record>)>;
+/// What is looked at, by name.
+#[derive(Default)]
+pub struct Recorded {
+    /// Experiments with their records.
+    pub experiments: BTreeMap<String, (Experiment, Vec<Record>)>,
+    /// Studies: where each is, and its values.
+    pub studies: BTreeMap<String, (String, Vec<Value>)>,
+}
+
+/// A value of a study, as its CSV has it.
+#[derive(Debug, Deserialize)]
+pub struct Value {
+    curve: String,
+    x: f64,
+    mean: f64,
+    half_width: Option<f64>,
+}
 
 impl Claims {
     /// Of a file.
     pub fn load(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-        let claims: Self = config::parse(path, &text)?;
+        let claims: Self = config::Source::of(path, &text).parse()?;
         for claim in &claims.claim {
             if claim.experiments.is_empty() {
                 bail!("{}: {:?}: `in` names no experiment", path.display(), claim.text);
@@ -89,9 +106,13 @@ impl Claims {
         Ok(claims)
     }
 
-    /// All experiments that they name.
-    pub fn experiments(&self) -> impl Iterator<Item = &String> {
-        self.claim.iter().flat_map(|claim| claim.experiments.iter().chain(&claim.bytes))
+    /// All experiments that they name, and which of them are studies.
+    pub fn experiments(&self) -> impl Iterator<Item = (&String, bool)> {
+        self.claim.iter().flat_map(|claim| {
+            let is_study = matches!(claim.check, Check::Below { .. });
+            let named = claim.experiments.iter().chain(&claim.bytes);
+            named.map(move |name| (name, is_study))
+        })
     }
 
     /// The page: a line each, then what each experiment says of it.
@@ -209,11 +230,16 @@ impl Claim {
 
     /// Where an experiment is, and what it says; none where it has no records of it.
     fn look_at(&self, name: &str, recorded: &Recorded) -> Result<Option<(String, Found)>> {
-        let Some((e, records)) = recorded.get(name) else { return Ok(None) };
+        if let Check::Below { curve, bound } = &self.check {
+            let Some((place, values)) = recorded.studies.get(name) else { return Ok(None) };
+            return Ok(Some((place.clone(), below(name, values, curve, bound)?)));
+        }
+        let Some((e, records)) = recorded.experiments.get(name) else { return Ok(None) };
         let grid = Grid::new(e, records)?;
         let key = metric_key(e, &grid.records);
         let at = |budget: &f64| At { e, grid: &grid, key: &key, budget: budget.to_string() };
         let found = match &self.check {
+            Check::Below { .. } => unreachable!("above"),
             Check::Compare { title } => compared(e, &grid, &key, title)?,
             Check::Loses { scheme, variant, at: budget, most } => {
                 at(budget).loses(scheme, variant.as_deref(), *most)?
@@ -338,9 +364,43 @@ fn compared(e: &Experiment, grid: &Grid<'_>, key: &str, title: &str) -> Result<O
     Ok(Some(Found { holds, needs, measured, best: String::new(), bytes: None }))
 }
 
+/// Whether one curve is below another at all places, by their intervals, and how near they come.
+fn below(study: &str, values: &[Value], curve: &str, bound: &str) -> Result<Found> {
+    let of = |label: &str| -> Result<Vec<&Value>> {
+        let found: Vec<&Value> = values.iter().filter(|value| value.curve == label).collect();
+        if found.is_empty() {
+            let known = values.iter().map(|value| &value.curve[..]);
+            bail!("{study}: no curve {label:?}{}", suggest::nearest(label, known));
+        }
+        Ok(found)
+    };
+    let (ours, bounds) = (of(curve)?, of(bound)?);
+    let share = |value: &&Value| {
+        let bound = bounds.iter().find(|bound| bound.x == value.x)?;
+        let ends = |value: &Value, by: f64| value.mean + by * value.half_width.unwrap_or(0.0);
+        Some((
+            value.x,
+            value.mean / bound.mean,
+            ends(value, 1.0) < ends(bound, -1.0),
+            ends(value, -1.0) > ends(bound, 1.0),
+        ))
+    };
+    let all: Vec<_> = ours.iter().filter_map(share).collect();
+    let Some((x, most, ..)) = all.iter().max_by(|a, b| a.1.total_cmp(&b.1)) else {
+        bail!("{study}: {curve:?} and {bound:?} have no place in common");
+    };
+    let holds = match (all.iter().all(|of| of.2), all.iter().any(|of| of.3)) {
+        (true, _) => Some(true),
+        (_, above) => above.then_some(false),
+    };
+    let measured =
+        format!("{} places; the nearest, {x}, has {:.0} % of the bound", all.len(), 100.0 * most);
+    Ok(Found { holds, needs: None, measured, best: String::new(), bytes: None })
+}
+
 /// The best of an experiment within some bytes, and what it loses.
 fn within(name: &str, bytes: u64, recorded: &Recorded) -> Result<String> {
-    let Some((e, records)) = recorded.get(name) else { return Ok("not run".into()) };
+    let Some((e, records)) = recorded.experiments.get(name) else { return Ok("not run".into()) };
     let grid = Grid::new(e, records)?;
     let fits = |pick: &Pick<'_>| pick.bytes <= bytes;
     let Some(choice) = best(&grid, e.metric(), String::new(), By::Metric, &fits) else {

@@ -22,7 +22,7 @@ pub struct Reference {
 /// All values of the reference file.
 pub fn read(experiment: &Experiment) -> Result<Vec<Reference>> {
     let Some(config) = &experiment.reference else { return Ok(Vec::new()) };
-    let path = experiment.path.with_file_name("").join(&config.file);
+    let path = experiment.file_of("reference.file").with_file_name(&config.file);
     let place = || format!("{}: the reference file of {}", path.display(), experiment.name);
     let mut reader = csv::Reader::from_path(&path).with_context(place)?;
     reader.deserialize().map(|entry| entry.with_context(place)).collect()

@@ -31,6 +31,10 @@ fn configs_parse_and_every_scheme_and_model_is_used_by_one() {
     let configs = files(&root.join("configs"), "toml");
     assert!(!configs.is_empty());
     let all: String = configs.iter().map(|file| std::fs::read_to_string(file).unwrap()).collect();
+    // A crate is packed with no file of another folder.
+    let quickstart = ["configs", "crates/embc-lab/src/config"]
+        .map(|folder| std::fs::read_to_string(root.join(folder).join("quickstart.toml")).unwrap());
+    assert!(quickstart[0] == quickstart[1], "quickstart.toml differs from its copy in embc-lab");
     let sandbox = Sandbox::new();
     for what in ["schemes", "models"] {
         let list = sandbox.run(&["list", what, "--format", "json"]).fine().stdout;
@@ -129,11 +133,48 @@ fn verdicts_are_those_of_the_records() {
         ("{ loses = { scheme = \"memcom\", at = 3, most = 1 } }", "no budget 3; there are 4, 12"),
         ("{ ahead = { scheme = \"memcm\", at = 4, by = 1 } }", "did you mean \"memcom\"?"),
         ("{ compare = { title = \"none\" } }", "no [[compare]] is titled \"none\""),
+        ("{ below = { curve = \"a\", bound = \"b\" } }", "memcom_ml1m.csv: the values of a study"),
     ] {
         sandbox.write("claims.toml", format!("{claim}check = {check}\n"));
         report(sandbox.path("claims.toml").to_str().unwrap()).refuses(wrong);
     }
     report("nothing.toml").refuses("nothing.toml");
+}
+
+/// A line of Markdown for each config: its report, what it is, how much of it was trained, and what is
+/// best at its first and last budget.
+fn experiments() -> String {
+    let sandbox = Sandbox::new();
+    let mut command = sandbox.command(&["list", "experiments", "--format", "json"]);
+    let list: crate::sandbox::Ran = command.current_dir(root()).output().unwrap().into();
+    let list: serde_json::Value = serde_json::from_str(&list.fine().stdout).unwrap();
+    // README shows the quickstart itself; its records are made by whoever runs it.
+    let list = list.as_array().unwrap().iter().filter(|line| line["place"] != "quickstart");
+    let place = |line: &serde_json::Value| line["place"].as_str().unwrap().to_string();
+    let sum = |key: &str| list.clone().filter_map(|line| line[key].as_f64()).sum::<f64>();
+    let links = |folder: &str, kind: &str, is: &dyn Fn(&serde_json::Value) -> bool| {
+        let named = list.clone().filter(|line| is(line)).map(place);
+        let links = named.map(|place| format!("[{place}]({folder}/{place}.{kind})"));
+        links.collect::<Vec<_>>().join(", ")
+    };
+    let row = |line: &serde_json::Value| {
+        let (place, title) = (place(line), line["title"].as_str().unwrap());
+        let found: Vec<&str> =
+            line["found"].as_array().unwrap().iter().filter_map(|found| found.as_str()).collect();
+        let ends = found.iter().take(1).chain(found.iter().skip(1).last());
+        let found = ends.copied().collect::<Vec<_>>().join("; ");
+        let (of, n) = (&line["trials"], &line["recorded"]);
+        let trials = if n == of { n.to_string() } else { format!("{n} of {of}") };
+        format!("| [{place}](results/{place}.md) | {title} | {trials} | {found} |\n")
+    };
+    let rows: String = list.clone().filter(|line| line["recorded"] != 0).map(row).collect();
+    let studies = links("results", "md", &|line| line["trials"] == 0);
+    let never = links("configs", "toml", &|line| line["trials"] != 0 && line["recorded"] == 0);
+    format!(
+        "| experiment | what it is | trials | best, and what it loses |\n|---|---|---|---|\n{rows}\n{} trials, {:.1} hours of the machines that ran them. Computed and not trained (`embc theory`): {studies}. Written and **never run**: {never}.\n",
+        sum("recorded"),
+        sum("minutes") / 60.0
+    )
 }
 
 /// README's generated parts; with UPDATE=1 in the environment they are written anew.
@@ -161,8 +202,10 @@ fn readme_shows_what_there_is() {
     let verdicts = std::fs::read_to_string(root().join("results/verdicts.md")).unwrap();
     let verdicts = verdicts.split("\n\n").find(|part| part.starts_with("| paper")).unwrap();
     let verdicts = format!("{verdicts}\n");
+    let experiments = experiments();
     let mut expect = text.clone();
     let parts = [
+        ("experiments", experiments),
         ("schemes", schemes),
         ("quickstart", quickstart),
         ("choose", choose),
