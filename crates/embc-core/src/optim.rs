@@ -160,9 +160,8 @@ impl Optim {
                     |value: &mut [f32], grad: &mut [f32], first: &mut [f32], second: &mut [f32]| {
                         vectorised(
                             #[inline(always)]
-                            || step.apply(value, grad, first, second),
+                            || step.apply_and_clear(value, grad, first, second),
                         );
-                        grad.fill(0.0);
                     };
                 if value.len() <= 2 * CHUNK {
                     // Handing small work to threads costs more than it brings.
@@ -277,6 +276,24 @@ fn everywhere<const WIDTH: usize>(
 }
 
 impl Step {
+    /// As `apply`, and clears `grad` while it lies in the nearest cache.
+    #[inline(always)]
+    fn apply_and_clear(
+        &self,
+        value: &mut [f32],
+        grad: &mut [f32],
+        first: &mut [f32],
+        second: &mut [f32],
+    ) {
+        const PIECE: usize = 1 << 10;
+        for (i, (value, grad)) in value.chunks_mut(PIECE).zip(grad.chunks_mut(PIECE)).enumerate() {
+            let of = i * PIECE..i * PIECE + value.len();
+            let first = first.get_mut(of.clone()).unwrap_or_default();
+            self.apply(value, grad, first, second.get_mut(of).unwrap_or_default());
+            grad.fill(0.0);
+        }
+    }
+
     /// Updates `value` from `grad`; `first` and `second` are the moments, empty where unused.
     #[inline(always)]
     fn apply(&self, value: &mut [f32], grad: &[f32], first: &mut [f32], second: &mut [f32]) {
