@@ -35,14 +35,14 @@ report:
     done
     ./target/release/embc report --claims results/claims.toml --output results/verdicts.md
 
-# Train what is missing of every committed table, and render all anew (hours; may be interrupted, and goes on)
+# Train what is missing of every table whose data is here, and render all anew (hours; may be interrupted, and goes on)
 tables *arguments:
     #!/usr/bin/env bash
     set -euo pipefail
     cargo build --release
     embc=target/release/embc
-    for name in $($embc list experiments --format json | jq -r '.[] | select(.recorded > 0) | .place'); do
-        $embc sweep --config "$name" --quiet {{arguments}} > /dev/null
+    for name in $($embc list experiments --format json | jq -r '.[] | select(.trials > 0) | .place'); do
+        $embc sweep --config "$name" {{arguments}} > /dev/null || echo "$name: left out" >&2
     done
     $embc list experiments
     just report

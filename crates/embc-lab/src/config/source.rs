@@ -3,7 +3,7 @@
 //! Keys of a `[table]` stand before the base's of the same name. All else is replaced whole: lists, such as
 //! all `[[scheme]]`, what is in braces, and `[budget]`, whose keys exclude each other.
 
-use super::file::{find, read};
+use super::file::read;
 use crate::suggest;
 use anyhow::{Result, anyhow, bail};
 use serde::de::DeserializeOwned;
@@ -46,10 +46,8 @@ impl Source {
         while let Some(base) = base(&said) {
             let last = source.files.last().expect("itself");
             let key = last.start + Self::of(&last.path, &said).offset("base");
-            let beside = last.path.with_file_name(&base).with_extension("toml");
-            let found = if beside.is_file() { Ok(beside) } else { find(Path::new(&base)) };
-            let (path, text) = found
-                .and_then(|path| read(&path))
+            let (path, text) = read(&last.path.with_file_name(&base))
+                .or_else(|_| read(Path::new(&base)))
                 .map_err(|error| source.error_at(key, format!("base: {error:#}")))?;
             if source.files.iter().any(|file| file.path == path) {
                 bail!(source.error_at(key, format!("base {base:?} is based on this one")));
