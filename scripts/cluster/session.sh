@@ -35,16 +35,28 @@ of_node() {
 
 bash -euo pipefail -c "$session" > "$work/session" 2> "$work/talk" &
 watching=$!
-killed=0 empty=0
+killed=0 empty=0 over=()
 while kill -0 "$watching" 2> /dev/null; do
     # Slurm lets what is requeued wait for two minutes. Its last run must be over: the end of that
-    # would be taken for the end of the next.
+    # would be taken for the end of the next, and a start in its second be refused ("Job credential
+    # revoked"), which ends an element for good.
     for job in $(squeue -h -t PENDING -o '%A' --sort=i 2> /dev/null); do
-        pgrep -f "slurmstepd: \[$job\.|/job$(printf %05d "$job")/slurm_script" > /dev/null ||
+        if pgrep -f "slurmstepd: \[$job\.|/job$(printf %05d "$job")/slurm_script" > /dev/null; then
+            over[job]=0
+        elif [ "${over[job]:-0}" -lt 10 ]; then
+            over[job]=$((${over[job]:-0} + 1))
+        else
             scontrol update JobId="$job" StartTime=now 2> /dev/null || true
+            over[job]=0
+        fi
     done
     if [ -n "$(squeue -h 2> /dev/null)" ]; then empty=0; else empty=$((empty + 1)); fi
-    [ "$empty" -lt 240 ] || { echo "nobody is in the queue, and trials are left" >&2; cat "$work/talk" >&2; exit 1; }
+    [ "$empty" -lt 240 ] || {
+        cat "$work/talk" >&2
+        grep _job_complete "$work/slurm/log/slurmctld" | tail -20 >&2
+        echo "nobody is in the queue, and trials are left" >&2
+        exit 1
+    }
     at=$(records)
     case "$killed" in
         0) [ "$at" -lt 5 ] || { kill -9 "$(workers | head -1)" && killed=1 && echo "killed a worker at $at" >&2; } ;;
