@@ -5,6 +5,7 @@
 
 use faer::reborrow::ReborrowMut;
 use faer::{Accum, Mat, MatMut, MatRef, Par, Side, linalg::matmul::matmul};
+use rayon::prelude::*;
 
 /// Products of fewer multiply-adds stay on the calling thread.
 const PARALLEL_WORK: usize = 1 << 22;
@@ -261,6 +262,17 @@ pub fn dot(x: &[f32], y: &[f32]) -> f32 {
     lanes.iter().sum::<f32>() + tail
 }
 
+/// Whether all of x are numbers. The exponents of infinity and NaN are the largest.
+pub fn all_finite(x: &[f32]) -> bool {
+    const INFINITY: u32 = f32::INFINITY.to_bits();
+    x.par_chunks(1 << 16).all(|x| {
+        vectorised(
+            #[inline(always)]
+            || x.iter().fold(0, |most, x| most.max(x.to_bits() & INFINITY)) < INFINITY,
+        )
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -318,6 +330,20 @@ mod tests {
         assert!(run(1).iter().zip(&expect).enumerate().all(close));
         assert_eq!(run(1), run(2));
         assert_eq!(run(1), run(7));
+    }
+
+    #[test]
+    fn all_finite_finds_one_that_is_not() {
+        let mut x = vec![-f32::MAX; (1 << 16) + 19];
+        x[3] = f32::from_bits(1);
+        assert!(all_finite(&x) && all_finite(&[]));
+        for at in [0, 1 << 15, x.len() - 1] {
+            for bad in [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+                let was = std::mem::replace(&mut x[at], bad);
+                assert!(!all_finite(&x), "{bad} at {at}");
+                x[at] = was;
+            }
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@ use crate::batch::{Batch, Data, Protocol, Shape, Split};
 use crate::cancel::Cancel;
 use crate::graph::{Graph, HashAs};
 use crate::layer::Layer;
+use crate::linalg::all_finite;
 use crate::loss::{Loss, MISS, Sampled};
 use crate::metric::{Bucket, Metric, Ranking, RowMetrics, Values};
 use crate::model::{Features, Mode, Model, Sample};
@@ -180,7 +181,7 @@ impl Net {
             }
             data.eval(split, protocol, size, &mut |batch| {
                 let scores = self.score(batch, Mode::Eval);
-                if scores.iter().any(|x| !x.is_finite()) || cancel.is_set() {
+                if !all_finite(scores) || cancel.is_set() {
                     finite = false;
                     return ControlFlow::Break(());
                 }

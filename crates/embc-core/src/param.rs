@@ -7,7 +7,7 @@
 
 use crate::gather::mark;
 use crate::hash::mix64;
-use crate::linalg::{axpy, scale};
+use crate::linalg::{all_finite, axpy, scale};
 use crate::quantize::{Codes, Storage};
 use crate::state::{OPTIMIZER, State, TensorMut};
 
@@ -240,7 +240,7 @@ impl Param {
     pub fn is_finite(&self) -> bool {
         match &self.low {
             Some(low) => low.codes.is_finite(),
-            None => self.value.iter().all(|x| x.is_finite()),
+            None => all_finite(&self.value),
         }
     }
 
