@@ -329,6 +329,13 @@ impl Record {
         Some((figure("clusterings")? as u64, figure("clusterings_planned")? as u64))
     }
 
+    /// Whether training on after a stage only lost, so that the weights are those of before it.
+    pub fn is_undone(&self) -> bool {
+        let epochs = self.knobs.get("finetune").and_then(Value::as_u64).unwrap_or(0);
+        let ok = self.status == Status::Ok && epochs > 0;
+        ok && u64::from(self.best_epoch) + epochs <= u64::from(self.epochs)
+    }
+
     /// Takes over what training left.
     pub fn fill(&mut self, outcome: &Outcome) {
         let named = |split: &str, values: &[(Metric, f64)]| -> BTreeMap<String, f64> {
@@ -377,6 +384,9 @@ impl Record {
                 }
                 if let Some((done, planned)) = self.clusterings().filter(|(done, all)| done < all) {
                     text += &format!("; {done} of {planned} clusterings before the picked epoch");
+                }
+                if self.is_undone() {
+                    text += "; training on after the stage only lost, and was undone";
                 }
                 if !self.undefined().is_empty() {
                     text += &format!(

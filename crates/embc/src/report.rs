@@ -299,6 +299,13 @@ fn cell_text(
             "{scheme} {budget}: {done} of {planned} clusterings before the picked epoch"
         ));
     }
+    let undone = cell.records.iter().filter(|r| r.is_undone()).count();
+    if undone > 0 {
+        notes.push(format!(
+            "{scheme} {budget}: training on after the stage only lost, and was undone, in {undone} of {} seeds",
+            cell.records.len()
+        ));
+    }
     let undefined = cell.records.iter().flat_map(|r| r.undefined()).collect::<BTreeSet<_>>();
     if !undefined.is_empty() {
         let undefined = undefined.into_iter().collect::<Vec<_>>().join(", ");

@@ -5,7 +5,7 @@ use crate::cli::{Compare, Global};
 use crate::report::{axis_of, budget_text};
 use crate::table::markdown;
 use anyhow::{Result, anyhow, bail};
-use embc_lab::config::Experiment;
+use embc_lab::config::{self, Experiment};
 use embc_lab::difference::Difference;
 use embc_lab::grid::{Grid, metric_key, sign_of};
 use embc_lab::record::Record;
@@ -64,12 +64,16 @@ fn schemes(args: &Compare, name: &Path, global: &Global) -> Result<String> {
 fn files(args: &Compare, global: &Global) -> Result<String> {
     let [ours, theirs] = [&args.a, &args.b].map(|name| {
         let path = Path::new(name);
-        let (folder, stem) = match path.extension().is_some_and(|e| e == "jsonl") {
-            true => (path.parent().unwrap_or(Path::new("")), path.file_stem().unwrap_or_default()),
-            false => (global.results.as_path(), path.as_os_str()),
+        let (folder, place) = match path.extension().is_some_and(|e| e == "jsonl") {
+            true => {
+                let stem = path.file_stem().unwrap_or_default();
+                (path.parent().unwrap_or(Path::new("")), stem.to_string_lossy().into_owned())
+            }
+            false => {
+                let place = config::find(path).map(|config| config::place(&config));
+                (global.results.as_path(), place.unwrap_or_else(|_| name.clone()))
+            }
         };
-        let place = Experiment::load(path, &[]).map(|experiment| experiment.place());
-        let place = place.unwrap_or_else(|_| stem.to_string_lossy().into_owned());
         let results = Results::at(folder, &place);
         if !results.exist() {
             bail!("{name}: no file of results; to compare two schemes, say in which experiment: --in NAME");

@@ -212,6 +212,7 @@ const FULL: &str = "[[scheme]]\nkind = \"full\"\n";
 fn folders_of_configs() {
     let sandbox = Sandbox::new();
     sandbox.info("criteo", criteo_rows(400), "").fine();
+    sandbox.run(&["list", "experiments"]).refuses("no configs/ here");
     sandbox.write("configs/paper/z.toml", config(FULL));
     let table = sandbox.run(&["sweep", "--config", "z"]).fine().stdout;
     for name in ["z.toml", "paper/z", "configs/z.toml", "configs/paper/z.toml"] {
@@ -222,6 +223,11 @@ fn folders_of_configs() {
     for file in ["z.jsonl", "z.details.jsonl.gz", "z.html"] {
         assert!(sandbox.path(&format!("results/paper/{file}")).exists(), "{file}");
     }
+    // Two files of results, whose config need not be readable.
+    sandbox.write("configs/paper/z.toml", "title = ");
+    let text = sandbox.run(&["compare", "z", "results/paper/z.jsonl"]).fine().stdout;
+    assert!(text.contains("+0.0000"), "{text}");
+    sandbox.write("configs/paper/z.toml", config(FULL));
     assert_eq!(sandbox.run(&["report"]).fine().stdout, table, "all that there is");
     assert_eq!(sandbox.run(&["report", "results/paper/z.jsonl"]).fine().stdout, table);
     // Another experiment shares its trial.

@@ -167,10 +167,34 @@ fn one_and_two_threads_give_identical_records() {
     assert_eq!(again.stdout, first.stdout);
     assert_eq!(records(&one).len(), 46);
     assert_eq!(one.run(&["report"]).fine().stdout, first.stdout);
+    undone(&first.stdout, &one_records);
     exports(&one, &one_records);
     advice(&one, &one_records);
     let why = one.run(&["report", "--collisions"]).fine().stdout;
     assert!(why.starts_with(&first.stdout) && why.contains("own row: ids %"), "{why}");
+}
+
+/// The report says where the codebooks as they were beat what an epoch made of them.
+fn undone(report: &str, records: &[Value]) {
+    let as_it_was = |record: &&Value| {
+        let curve = record["curve"].as_array().unwrap();
+        let point = curve.iter().rev().find(|point| point["train/loss"].is_null()).unwrap();
+        let difference =
+            |key: &str| record["metrics"][key].as_f64().unwrap() - point[key].as_f64().unwrap();
+        difference("valid/auc").abs() < 1e-6
+    };
+    for ratio in [2, 4] {
+        let of = |record: &&Value| {
+            record["label"] == "pq finetuned" && record["budget"]["compression"] == ratio
+        };
+        let note = match records.iter().filter(of).filter(as_it_was).count() {
+            0 => continue,
+            n => format!(
+                "pq finetuned {ratio}: training on after the stage only lost, and was undone, in {n} of 2 seeds"
+            ),
+        };
+        assert!(report.contains(&note), "{note}: {report}");
+    }
 }
 
 /// Two schemes side by side, two files, and what to use.

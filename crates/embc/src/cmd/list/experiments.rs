@@ -3,7 +3,7 @@
 use crate::cli::{Global, TextOrJson};
 use crate::report::choice;
 use crate::table::text_table;
-use anyhow::Result;
+use anyhow::{Result, bail};
 use embc_lab::config::{self, Experiment};
 use embc_lab::grid::Grid;
 use embc_lab::record::Record;
@@ -32,8 +32,11 @@ struct Line {
 
 /// All experiments and studies under `configs`.
 pub fn experiments(global: &Global, format: TextOrJson) -> Result<String> {
-    let lines: Vec<Line> =
-        config::all().iter().map(|path| line(path, global)).collect::<Result<_>>()?;
+    let configs = config::all();
+    if configs.is_empty() {
+        bail!("no configs/ here: run this where your experiments are, or begin one with embc init");
+    }
+    let lines: Vec<Line> = configs.iter().map(|path| line(path, global)).collect::<Result<_>>()?;
     if format == TextOrJson::Json {
         return super::pretty(&serde_json::to_value(lines)?);
     }
